@@ -1,0 +1,196 @@
+"""The std_daq detector JSON as one frozen, validated model.
+
+A config is legal or it does not exist: types, ranges and the whole geometry are
+checked when it is made, and the message names the key, the module and the
+numbers. ``merge`` gives the config after a partial change, as std_daq's
+``set_config`` does: every key given replaces the old one whole,
+``module_positions`` included.
+
+Source of the keys: the README of ``std_daq_client`` 1.3.5 and std_daq's own
+config files; keys that only this project knows are marked "ours".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from daq_core.errors import InvalidConfig
+
+MAX_FILE_BYTES = 4 * 2**20  # a 9-megapixel detector's config has 20 kB
+
+
+def _integer(value: object) -> int:
+    """Accept 8, 8.0 and "8" (the original's web page sends text); refuse true, 8.5, null."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError("non-int value")
+    if isinstance(value, str):
+        try:
+            return int(value.strip(), 10)
+        except ValueError:
+            raise ValueError("non-int value") from None
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError("non-int value")
+        return int(value)
+    if not isinstance(value, int):
+        raise ValueError("non-int value")
+    return value
+
+
+def _positions(value: object) -> object:
+    if not isinstance(value, Mapping):
+        raise ValueError('must be an object like {"0": [x_start, y_start, x_end, y_end]}')
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_integer)]
+Position = tuple[Integer, Integer, Integer, Integer]
+
+
+class DaqConfig(BaseModel):
+    """One detector and how its images are assembled and written."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=False, protected_namespaces=())
+
+    detector_name: Annotated[str, Field(min_length=1, max_length=128)]
+    """Name of the detector: a group of that name in each file holds links to the data."""
+    detector_type: str
+    """Which wire format the packets have: a name or an alias in ``daq_core.detectors.FORMATS``."""
+    bit_depth: Annotated[Integer, Field(ge=1, le=64)]
+    """Bits of a pixel on the wire; which are legal depends on the detector."""
+    image_pixel_height: Annotated[Integer, Field(ge=1, le=65535)]
+    """Rows of the assembled image, gap pixels included."""
+    image_pixel_width: Annotated[Integer, Field(ge=1, le=65535)]
+    """Columns of the assembled image, gap pixels included."""
+    n_modules: Annotated[Integer, Field(ge=1, le=256)]
+    """Modules (senders) of the detector; fewer ``module_positions`` leave the others out."""
+    start_udp_port: Annotated[Integer, Field(ge=0, le=65535)]
+    """Module m is received on UDP port start_udp_port + m."""
+    writer_user_id: Annotated[Integer, Field(ge=-1, le=2**32 - 2)]
+    """Unix user id that creates and owns the files; below 1: the user of the service."""
+    module_positions: Annotated[dict[Integer, Position], BeforeValidator(_positions)]
+    """Module number → pixel of its first and last corner, inclusive: [x_start, y_start, x_end, y_end].
+    An end before its start means the module is mounted flipped along that axis."""
+
+    submodule_info: dict[str, Any] | list[Any] | None = None
+    """Passed through untouched, for the original's web page."""
+    log_level: Literal["debug", "info", "warning", "error", "off"] = "info"
+    stats_collection_period: Annotated[Integer, Field(ge=0)] = 10
+    """Seconds; kept for the original, our rates are at 1 Hz."""
+    module_sync_queue_size: Annotated[Integer, Field(ge=1, le=100_000)] = 50
+    """Images that may be open (incomplete) at once; never more than half the ring."""
+    ram_buffer_gb: Annotated[float, Field(ge=0, le=4096)] = 0
+    """Size of the image ring in GiB; 0: 1 GiB or a quarter of the free memory, whichever is less."""
+    number_of_writers: Annotated[Integer, Field(ge=0, le=64)] = 0
+    max_number_of_forwarders_spawned: Annotated[Integer, Field(ge=0)] = 8
+    use_all_forwarders: bool = False
+    sender_sends_full_images: bool = False
+    gpfs_block_size: Annotated[Integer, Field(ge=0)] = 16777216
+    delay_filter_timeout: Annotated[Integer, Field(ge=0)] = 10
+    switch_user_active: bool = False
+    live_stream_configs: dict[str, Any] = {}
+    deactivate: Any = None
+
+    image_timeout_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 0.5
+    """Ours. An image is given up this long after its newest packet."""
+    incomplete_images: Literal["write", "drop"] = "write"
+    """Ours. What happens with an image that lacks packets: written with zeros and its status, or left out."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DaqConfig:
+        if self.detector_name == "entry" or not self.detector_name.isprintable() or "/" in self.detector_name:
+            raise ValueError(
+                f"detector_name {self.detector_name!r} cannot be used: it names a group in the file, "
+                "which must not be 'entry' nor contain '/' or control characters"
+            )
+        if self.detector_name in (".", ".."):
+            raise ValueError(f"detector_name {self.detector_name!r} cannot name a group in the file")
+        from daq_core.detectors import layout_of  # formats import numba: only when a config is made
+
+        layout_of(self)
+        return self
+
+    @classmethod
+    def parse(cls, values: object) -> DaqConfig:
+        """Make a config from a JSON object; InvalidConfig lists everything that is wrong."""
+        if not isinstance(values, Mapping):
+            raise InvalidConfig("Config errors: the config must be a JSON object.")
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InvalidConfig(_explain(error)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> DaqConfig:
+        """Read a config file; InvalidConfig names the file and what is wrong in it."""
+        path = Path(path)
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise InvalidConfig(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a detector config.")
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InvalidConfig(f"{path}: cannot be read: {error.strerror}.") from None
+        except (ValueError, RecursionError) as error:
+            raise InvalidConfig(f"{path}: not JSON: {error}.") from None
+        try:
+            return cls.parse(values)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"{path}: {error}") from None
+
+    def merge(self, changes: object) -> DaqConfig:
+        """Return the config after a partial change; this one stays as it is."""
+        if not isinstance(changes, Mapping):
+            raise InvalidConfig("Config errors: the config must be a JSON object.")
+        known = {key: value for key, value in changes.items() if key in type(self).model_fields}
+        return self.parse(self.as_dict() | known)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object: the nine std_daq keys, then those that were given."""
+        required = {name: getattr(self, name) for name in REQUIRED}
+        optional = {
+            name: getattr(self, name)
+            for name in type(self).model_fields
+            if name not in required and name in self.model_fields_set
+        }
+        positions = {str(module): list(corners) for module, corners in self.module_positions.items()}
+        return required | {"module_positions": positions} | optional
+
+    def as_json(self) -> str:
+        return json.dumps(self.as_dict())
+
+
+REQUIRED = tuple(name for name, field in DaqConfig.model_fields.items() if field.is_required())
+
+
+def unknown_keys(values: Iterable[str]) -> list[str]:
+    """Name the keys that no config has; they are ignored, and worth a warning."""
+    return sorted(str(key) for key in values if key not in DaqConfig.model_fields)
+
+
+def _explain(error: ValidationError) -> str:
+    """One sentence for all that is wrong, in std_daq's words where it has them."""
+    missing, other = [], []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            missing.append(where)
+        elif message == "non-int value":
+            other.append(f"non-int value {where} ({_shown(problem['input'])})")
+        elif where:
+            other.append(f"{where}: {message[0].lower()}{message[1:]}, got {_shown(problem['input'])}")
+        else:
+            other.append(message)
+    if missing:
+        other.insert(0, "missing " + ", ".join(missing))
+    return "Config errors: " + "; ".join(other) + "."
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "…"
