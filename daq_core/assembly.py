@@ -1,0 +1,392 @@
+"""Compiled bookkeeping of the images that are being assembled in the ring.
+
+Theory of operation. The receive loop is the only one that opens, marks and
+publishes images, so nothing here needs a lock. An image is *opened* by its
+first packet, gets the next sequence number and with it a slot; it is *published*
+in that order, when it is complete, when ``image_timeout_s`` have passed since its
+newest packet, or when it leaves the window of open images. What was published
+within this run is remembered as long as it is among the last ``window`` images:
+a packet of it is *late*. A new run forgets all that at once, because a detector
+that is armed again may count from 1 again.
+
+A run takes the images opened after the receiver took up its epoch. An image
+that was open at that moment goes on collecting its packets, so that they do not
+open a second, broken one; but as soon as one of them comes twice the detector
+has been re-armed with the same numbers, and the packet opens a new image.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import types
+
+from daq_core.compiled import kernel, load_acquire, store_release, wake
+from daq_core.ring import (
+    COMPLETE,
+    GOOD,
+    ID_MISMATCH,
+    INCOMPLETE,
+    MISSING_PACKETS,
+    NO_END,
+    OPEN,
+    SKIPPED,
+    SLOT,
+    Ring,
+    Word,
+)
+
+LATE_PACKET, NO_SLOT, NO_ROOM = -1, -2, -3  # what slot_for answers instead of a slot
+
+REMEMBERED_DROPS = 64
+
+
+class _Local(NamedTuple):
+    """Index of each word of the receive loop's own memory, (Local.COUNT,) int64."""
+
+    WINDOW: int = 0  # most images open at once
+    TIMEOUT_NS: int = 1
+    UNITS: int = 2  # of a complete image
+    DROP_INCOMPLETE: int = 3  # 1: incomplete images are not written
+    ID_SOURCE: int = 4  # 0 frame number, 1 bunch id as double, 2 bunch id as integer
+    FLOOR: int = 5  # oldest sequence number whose slot must not be reused
+    HISTORY: int = 6  # published images from this sequence number on make their packets late
+    NEWEST_FRAME: int = 7  # highest frame number of this history
+    N_DROPS: int = 8  # images refused since the history began
+    DROPS: int = 16  # the frame numbers of the last of them, to count each once
+    COUNT: int = 16 + REMEMBERED_DROPS
+
+
+Local = _Local()
+
+# One row for each UDP port: where its packets' pixels go. All steps are in pixels of the image.
+LAYOUT = np.dtype(
+    [
+        ("udp_port", np.int64),
+        ("module", np.int64),  # number in module_positions
+        ("module_index", np.int64),  # place in Ring.module_packets
+        ("datagram_bytes", np.int64),
+        ("payload_bytes", np.int64),
+        ("first_packet", np.int64),  # packet number of the first unit; above 0 in partial readout
+        ("first_unit", np.int64),  # bit of the first unit in the image's bitmap
+        ("n_units", np.int64),  # of this port in one image
+        ("first_pixel", np.int64),
+        ("row_step", np.int64),
+        ("column_step", np.int64),
+        ("segment_step", np.int64),  # from one chip of a row to the next
+        ("rows", np.int64),  # of one packet
+        ("segments", np.int64),  # of one row
+        ("segment_pixels", np.int64),
+        ("item_bytes", np.int64),  # of a pixel in the image
+    ],
+    align=True,
+)
+
+_int64 = types.int64[::1]
+RING_TYPE = types.NamedTuple(
+    (
+        _int64,
+        _int64,
+        numba.from_dtype(SLOT)[::1],
+        types.uint64[:, ::1],
+        types.uint8[:, ::1],
+    ),
+    Ring,
+)
+LAYOUT_TYPE = numba.from_dtype(LAYOUT)[::1]
+
+# place(datagrams, stride, messages, first, n, layout, port, now_ns, real_ns, ring, local) -> next datagram
+PLACE = types.int64(
+    types.uint8[::1],
+    types.int64,
+    types.uint32[:, ::1],
+    types.int64,
+    types.int64,
+    LAYOUT_TYPE,
+    types.int64,
+    types.int64,
+    types.int64,
+    RING_TYPE,
+    _int64,
+)
+# erase(layout, port, unit, pixels): zero the pixels of a unit that did not arrive
+ERASE = types.void(LAYOUT_TYPE, types.int64, types.int64, types.uint8[::1])
+
+
+@kernel
+def slot_for(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: int) -> int:
+    """Return the slot of a frame's image, opening one if need be.
+
+    Otherwise LATE_PACKET: it was published in this run; NO_SLOT: the ring is full, the
+    image is refused; NO_ROOM: the window is full, the oldest open image has to go first.
+    """
+    n_slots = ring.slots.shape[0]
+    published = ring.words[Word.PUBLISHED]
+    sequence = ring.words[Word.OPENED] - 1
+    while sequence >= published:
+        slot = sequence % n_slots
+        if ring.slots[slot].frame == frame and ring.slots[slot].state == OPEN:
+            return slot
+        sequence -= 1
+    if _was_published(ring, local, frame):
+        return LATE_PACKET
+    if _was_refused(local, frame):
+        return NO_SLOT
+    return _open(ring, local, frame, image_id, now, real)
+
+
+@kernel
+def _was_published(ring: Any, local: Any, frame: Any) -> bool:
+    n_slots = ring.slots.shape[0]
+    published = ring.words[Word.PUBLISHED]
+    oldest = max(local[Local.HISTORY], published - local[Local.WINDOW])
+    oldest = max(oldest, ring.words[Word.OPENED] - n_slots)
+    for sequence in range(published - 1, oldest - 1, -1):
+        if ring.slots[sequence % n_slots].frame == frame:
+            return True
+    return False
+
+
+@kernel
+def _open(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: int) -> int:
+    n_slots = ring.slots.shape[0]
+    sequence = ring.words[Word.OPENED]
+    if sequence - ring.words[Word.PUBLISHED] >= local[Local.WINDOW]:
+        return NO_ROOM
+    if sequence - floor(ring, local) >= n_slots:
+        return NO_SLOT
+    newest = local[Local.NEWEST_FRAME]
+    if np.int64(frame) < newest - local[Local.WINDOW] and sequence > local[Local.HISTORY]:
+        ring.words[Word.RESTARTS] += 1
+        local[Local.NEWEST_FRAME] = np.int64(frame)
+        local[Local.HISTORY] = sequence
+        local[Local.N_DROPS] = 0
+    elif np.int64(frame) > newest:
+        local[Local.NEWEST_FRAME] = np.int64(frame)
+    slot = sequence % n_slots
+    image = ring.slots[slot]
+    image.frame = frame
+    image.image_id = image_id
+    image.sequence = sequence
+    image.first_ns = real
+    image.newest_ns = now
+    image.n_received = 0
+    image.n_missing = 0
+    image.status = GOOD
+    image.state = OPEN
+    for word in range(ring.marks.shape[1]):
+        ring.marks[slot, word] = np.uint64(0)
+    store_release(ring.words, Word.OPENED, sequence + 1)
+    return slot
+
+
+@kernel
+def floor(ring: Any, local: Any) -> int:
+    """Return the oldest sequence number whose slot is still needed, by the writer or by assembly."""
+    epoch = ring.words[Word.ACKNOWLEDGED]
+    if epoch == 0 or load_acquire(ring.words, Word.WRITER_DONE) >= epoch - (epoch + 1) % 2:
+        oldest = ring.words[Word.PUBLISHED]
+    else:
+        oldest = max(ring.words[Word.RUN_FIRST], load_acquire(ring.words, Word.CONSUMED))
+        oldest = min(oldest, ring.words[Word.PUBLISHED])
+    local[Local.FLOOR] = oldest
+    return oldest
+
+
+@kernel
+def is_marked(ring: Any, slot: int, unit: int) -> bool:
+    """Tell whether a unit of an image has arrived."""
+    return (ring.marks[slot, unit >> 6] >> np.uint64(unit & 63)) & np.uint64(1) == np.uint64(1)
+
+
+@kernel
+def mark(ring: Any, slot: int, unit: int) -> bool:
+    """Note that a unit of an image has arrived; False when it had before."""
+    word = unit >> 6
+    bit = np.uint64(1) << np.uint64(unit & 63)
+    if ring.marks[slot, word] & bit:
+        return False
+    ring.marks[slot, word] |= bit
+    return True
+
+
+@kernel
+def belongs_to_former_run(ring: Any, slot: int) -> bool:
+    """Tell whether an open image was begun before the present run."""
+    return ring.slots[slot].sequence < ring.words[Word.RUN_FIRST]
+
+
+@kernel
+def abandon(ring: Any, slot: int) -> None:
+    """Close an open image of a former run whose frame number has come again."""
+    ring.slots[slot].state = SKIPPED
+
+
+@kernel
+def refuse(ring: Any, local: Any, frame: Any) -> None:
+    """Count an image that found no free slot: once, however many packets it has."""
+    ring.words[Word.UNPLACED] += 1
+    if _was_refused(local, frame):
+        return
+    local[Local.DROPS + local[Local.N_DROPS] % REMEMBERED_DROPS] = np.int64(frame)
+    local[Local.N_DROPS] += 1
+    if is_taking(ring):
+        ring.words[Word.RUN_DROPPED] += 1
+        ring.words[Word.DROPPED_IMAGES] += 1
+    else:
+        ring.words[Word.UNWANTED] += 1
+
+
+@kernel
+def _was_refused(local: Any, frame: Any) -> bool:
+    for i in range(min(local[Local.N_DROPS], REMEMBERED_DROPS)):
+        if local[Local.DROPS + i] == np.int64(frame):
+            return True
+    return False
+
+
+@kernel
+def is_taking(ring: Any) -> bool:
+    """Tell whether a run is armed and still wants images."""
+    return ring.words[Word.ACKNOWLEDGED] % 2 == 1 and ring.words[Word.RUN_END] == NO_END
+
+
+@kernel
+def take_orders(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+    """Begin or end a run when the control process has asked for it."""
+    epoch = load_acquire(ring.words, Word.EPOCH)
+    if epoch == ring.words[Word.ACKNOWLEDGED]:
+        return
+    if is_taking(ring):
+        _end_run(ring, local, layout, erase)
+    if epoch % 2 == 1:
+        _begin_run(ring, local)
+    store_release(ring.words, Word.ACKNOWLEDGED, epoch)
+    wake(ring.words, Word.PUBLISHED)
+
+
+@kernel
+def _begin_run(ring: Any, local: Any) -> None:
+    words = ring.words
+    for word in (
+        Word.RUN_KEPT,
+        Word.RUN_DROPPED,
+        Word.RUN_INCOMPLETE,
+        Word.RUN_MISSING,
+        Word.RUN_MISMATCHED,
+        Word.RUN_HIGH_WATER,
+    ):
+        words[word] = 0
+    for module in range(ring.module_packets.shape[0]):
+        ring.module_packets[module] = 0
+    words[Word.RUN_FIRST] = words[Word.OPENED]
+    words[Word.RUN_END] = NO_END
+    local[Local.HISTORY] = words[Word.OPENED]
+    local[Local.NEWEST_FRAME] = -1
+    local[Local.N_DROPS] = 0
+
+
+@kernel
+def _end_run(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+    """Keep every complete image: what waits before one is given up, what still arrives is left out."""
+    words = ring.words
+    n_slots = ring.slots.shape[0]
+    last = words[Word.OPENED] - 1
+    while last >= words[Word.PUBLISHED] and not _is_complete(ring, local, last % n_slots):
+        last -= 1
+    while words[Word.PUBLISHED] <= last and is_taking(ring):
+        _publish(ring, local, layout, erase)
+    if is_taking(ring):
+        store_release(words, Word.RUN_END, words[Word.PUBLISHED])
+
+
+@kernel
+def _is_complete(ring: Any, local: Any, slot: int) -> bool:
+    return ring.slots[slot].n_received == local[Local.UNITS] or ring.slots[slot].state == SKIPPED
+
+
+@kernel
+def publish_ready(ring: Any, local: Any, layout: Any, erase: Any, now: int) -> None:
+    """Publish, in order, what is complete or has waited too long."""
+    n_slots = ring.slots.shape[0]
+    while ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+        slot = ring.words[Word.PUBLISHED] % n_slots
+        waited = now - ring.slots[slot].newest_ns
+        if not _is_complete(ring, local, slot) and waited < local[Local.TIMEOUT_NS]:
+            break
+        _publish(ring, local, layout, erase)
+
+
+@kernel
+def give_up_oldest(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+    """Publish the oldest open image as it is, because the window is full."""
+    if ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+        _publish(ring, local, layout, erase)
+
+
+@kernel
+def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+    """Finish the oldest open image and hand it on."""
+    words = ring.words
+    n_slots = ring.slots.shape[0]
+    sequence = words[Word.PUBLISHED]
+    slot = sequence % n_slots
+    image = ring.slots[slot]
+    kept = is_taking(ring) and sequence >= words[Word.RUN_FIRST]
+    if image.state != SKIPPED:
+        words[Word.IMAGES_PUBLISHED] += 1
+        words[Word.LAST_IMAGE_ID] = np.int64(image.image_id)
+        if image.n_received == local[Local.UNITS]:
+            image.state = COMPLETE
+        else:
+            image.state = INCOMPLETE
+            image.n_missing = _erase_missing(ring, slot, layout, erase)
+            if image.status == GOOD:
+                image.status = MISSING_PACKETS
+            words[Word.INCOMPLETE_IMAGES] += 1
+            words[Word.MISSING] += image.n_missing
+        if kept:
+            _count_in_run(ring, local, slot)
+    kept = kept and image.state != SKIPPED
+    if kept:
+        words[Word.RUN_KEPT] += 1
+    in_use = words[Word.OPENED] - floor(ring, local)
+    words[Word.RUN_HIGH_WATER] = max(words[Word.RUN_HIGH_WATER], in_use)
+    if kept and words[Word.RUN_KEPT] == words[Word.N_IMAGES]:
+        words[Word.RUN_END] = sequence + 1
+    store_release(words, Word.PUBLISHED, sequence + 1)
+    if kept:
+        wake(words, Word.PUBLISHED)
+
+
+@kernel
+def _count_in_run(ring: Any, local: Any, slot: int) -> None:
+    words = ring.words
+    image = ring.slots[slot]
+    if image.status == ID_MISMATCH:
+        words[Word.RUN_MISMATCHED] += 1
+    if image.state == INCOMPLETE:
+        words[Word.RUN_INCOMPLETE] += 1
+        if local[Local.DROP_INCOMPLETE]:
+            image.state = SKIPPED
+            words[Word.RUN_DROPPED] += 1
+            words[Word.DROPPED_IMAGES] += 1
+        else:
+            words[Word.RUN_MISSING] += image.n_missing
+
+
+@kernel
+def _erase_missing(ring: Any, slot: int, layout: Any, erase: Any) -> int:
+    """Zero the pixels that did not arrive, so that no old image shines through; return their packets."""
+    n_missing = 0
+    pixels = ring.pixels[slot]
+    for port in range(layout.shape[0]):
+        first = layout[port].first_unit
+        for unit in range(layout[port].n_units):
+            bit = np.uint64(1) << np.uint64((first + unit) & 63)
+            if not ring.marks[slot, (first + unit) >> 6] & bit:
+                erase(layout, port, unit, pixels)
+                n_missing += 1
+    return n_missing

@@ -1,0 +1,163 @@
+"""How the kernels are compiled, and the few machine operations numba does not offer.
+
+``kernel`` is the one decorator: no GIL, numpy's error model, cached on disk. The
+cache lives in a folder named after the sources' content, because numba looks
+only at the file of the outermost function: without it, an edit in a called file
+would go on running the old code. ``NUMBA_CACHE_DIR`` overrides the place.
+
+Every operation has a plain Python twin for ``NUMBA_DISABLE_JIT=1``, so that the
+kernels can be stepped through and compared with the compiled ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def _cache_folder() -> str:
+    """Name the kernel cache after the content of this package, for this user."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    package = Path(__file__).parent
+    for source in sorted(package.rglob("*.py")):
+        digest.update(source.read_bytes())
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(root, "std-daq-ioc", "kernels-" + digest.hexdigest()[:16])
+
+
+if not numba.config.CACHE_DIR:
+    numba.config.CACHE_DIR = _cache_folder()
+
+kernel: Callable[..., Any] = partial(numba.njit, nogil=True, cache=True, error_model="numpy")
+JIT = not numba.config.DISABLE_JIT
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+if JIT:
+
+    @intrinsic
+    def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
+        """``array[index]`` of a one-dimensional integer array, seen before everything after it."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = _element(context, builder, signature, arguments)
+            return builder.load_atomic(pointer, "acquire", array.dtype.bitwidth // 8)
+
+        return array.dtype(array, types.intp), generate
+
+    @intrinsic
+    def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+        """``array[index] = value``, seen by others after everything before it."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = _element(context, builder, signature, arguments)
+            builder.store_atomic(arguments[2], pointer, "release", array.dtype.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, array.dtype), generate
+
+    @intrinsic
+    def copy_bytes(
+        typing_context: Any, target: Any, target_offset: Any, source: Any, source_offset: Any, n: Any
+    ) -> Any:
+        """Copy n bytes between two one-dimensional uint8 arrays, as memcpy: no bounds, no overlap."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            into = context.make_array(target)(context, builder, arguments[0]).data
+            out_of = context.make_array(source)(context, builder, arguments[2]).data
+            cgutils.raw_memcpy(
+                builder,
+                builder.gep(into, [arguments[1]]),
+                builder.gep(out_of, [arguments[3]]),
+                arguments[4],
+                1,
+            )
+            return context.get_dummy_value()
+
+        return types.void(target, types.intp, source, types.intp, types.intp), generate
+
+    def _element(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return cgutils.get_item_pointer(
+            context, builder, signature.args[0], array, [arguments[1]], wraparound=False
+        )
+
+    recvmmsg = types.ExternalFunction(
+        "recvmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32, types.intp)
+    )
+    sendmmsg = types.ExternalFunction(
+        "sendmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32)
+    )
+    poll = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
+    _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
+    _nanosleep = types.ExternalFunction("nanosleep", types.int32(types.intp, types.intp))
+    _syscall = types.ExternalFunction(
+        "syscall",
+        types.int64(types.int64, types.intp, types.int64, types.int64, types.intp, types.intp, types.int64),
+    )
+
+    @kernel
+    def now_ns(clock: int, timespec: Any) -> int:
+        """Read a clock (0 real time, 1 monotonic) in nanoseconds; `timespec` is (2,) int64 scratch."""
+        _clock_gettime(np.int32(clock), timespec.ctypes.data)
+        return timespec[0] * 1_000_000_000 + timespec[1]
+
+    @kernel
+    def sleep_ns(duration: int, timespec: Any) -> None:
+        """Sleep for less than a second; `timespec` is (2,) int64 scratch."""
+        timespec[0] = 0
+        timespec[1] = duration
+        _nanosleep(timespec.ctypes.data, 0)
+
+    @kernel
+    def wake(words: Any, index: int) -> None:
+        """Wake whoever waits with :func:`wait_for_change` on the low half of a shared word."""
+        _syscall(_SYS_FUTEX, words.ctypes.data + index * 8, _FUTEX_WAKE, 2**31 - 1, 0, 0, 0)
+
+else:
+
+    def load_acquire(array: Any, index: int) -> Any:
+        return array[index]
+
+    def store_release(array: Any, index: int, value: Any) -> None:
+        array[index] = value
+
+    def copy_bytes(target: Any, target_offset: int, source: Any, source_offset: int, n: int) -> None:
+        target[target_offset : target_offset + n] = source[source_offset : source_offset + n]
+
+    def recvmmsg(fd: int, messages: int, n: int, flags: int, timeout: int) -> int:
+        return int(_libc.recvmmsg(int(fd), ctypes.c_void_p(int(messages)), int(n), int(flags), None))
+
+    def sendmmsg(fd: int, messages: int, n: int, flags: int) -> int:
+        return int(_libc.sendmmsg(int(fd), ctypes.c_void_p(int(messages)), int(n), int(flags)))
+
+    def poll(descriptors: int, n: int, timeout_ms: int) -> int:
+        return int(_libc.poll(ctypes.c_void_p(int(descriptors)), int(n), int(timeout_ms)))
+
+    def now_ns(clock: int, timespec: Any) -> int:
+        return time.time_ns() if clock == 0 else time.monotonic_ns()
+
+    def sleep_ns(duration: int, timespec: Any) -> None:
+        time.sleep(duration / 1e9)
+
+    def wake(words: Any, index: int) -> None:
+        _libc.syscall(
+            _SYS_FUTEX, ctypes.c_void_p(words.ctypes.data + index * 8), _FUTEX_WAKE, 2**31 - 1, None, None, 0
+        )
+
+
+_SYS_FUTEX = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine, 202)
+_FUTEX_WAKE = 1

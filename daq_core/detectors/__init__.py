@@ -1,0 +1,49 @@
+"""The detectors this DAQ can receive: one file each, and one line in ``FORMATS``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daq_core.detectors.eiger import EIGER
+from daq_core.detectors.format import DetectorFormat, Layout
+from daq_core.detectors.jungfrau import JUNGFRAU
+
+if TYPE_CHECKING:
+    from daq_core.config import DaqConfig
+
+__all__ = ["FORMATS", "DetectorFormat", "Layout", "format_of", "layout_of"]
+
+FORMATS: dict[str, DetectorFormat] = {
+    "eiger": EIGER,
+    "jungfrau": JUNGFRAU,
+    "jungfrau-raw": JUNGFRAU,
+}
+
+MAX_CHUNK_BYTES = 2**32 - 1
+"""An image is one chunk of the file, and HDF5 keeps a chunk's size in 32 bits."""
+
+
+def format_of(config: DaqConfig) -> DetectorFormat:
+    """Return the format of a config's detector, or ValueError with the names there are."""
+    if config.detector_type not in FORMATS:
+        raise ValueError(
+            f"detector_type {config.detector_type!r} is not supported; known are {', '.join(FORMATS)}"
+        )
+    return FORMATS[config.detector_type]
+
+
+def layout_of(config: DaqConfig) -> Layout:
+    """Work out a config's layout with all checks; ValueError says what does not fit."""
+    form = format_of(config)
+    if config.bit_depth not in form.bit_depths:
+        depths = ", ".join(map(str, form.bit_depths))
+        raise ValueError(f"bit_depth {config.bit_depth} is not one of a {form.name}'s: {depths}")
+    layout = form.layout(config)
+    last = max(layout.udp_ports)
+    if config.start_udp_port < 1 or last > 65535:
+        raise ValueError(
+            f"start_udp_port {config.start_udp_port}: ports {config.start_udp_port}..{last} are not all in 1..65535"
+        )
+    if layout.image_bytes > MAX_CHUNK_BYTES:
+        raise ValueError(f"an image of {layout.image_bytes} bytes is larger than HDF5 allows for one chunk")
+    return layout

@@ -1,0 +1,84 @@
+"""Eiger: half modules of 256 × 512 pixels, 8, 16 or 32 bit, in datagrams of 48 + 4096 bytes.
+
+A wire row of 512 pixels belongs to two chips of 256; in the image a gap of two
+pixels lies between them, so that a half module covers 514 × 256. Larger gaps
+come from ``module_positions``. One UDP port a half module.
+
+Source: contract of std_daq (module sizes, gap) and datagrams of a real Eiger
+and of the manufacturer's virtual one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daq_core.assembly import LAYOUT
+from daq_core.detectors import sls
+from daq_core.detectors.format import DetectorFormat, Layout
+from daq_core.geometry import place_modules
+
+if TYPE_CHECKING:
+    from daq_core.config import DaqConfig
+
+PAYLOAD_BYTES = 4096
+CHIP_COLUMNS = 256
+CHIPS = 2
+CHIP_GAP = 2
+ROWS = 256
+DETECTOR_TYPE = 1
+PIXEL_TYPES = {8: np.uint8, 16: np.uint16, 32: np.uint32}
+
+
+def layout(config: DaqConfig) -> Layout:
+    """Work out where each packet of an Eiger goes; ValueError says what does not fit."""
+    pixel_type = np.dtype(PIXEL_TYPES[config.bit_depth])
+    image_shape = (config.image_pixel_height, config.image_pixel_width)
+    placements = place_modules(
+        config.module_positions,
+        n_modules=config.n_modules,
+        image_shape=image_shape,
+        module_width=CHIPS * CHIP_COLUMNS + (CHIPS - 1) * CHIP_GAP,
+        module_heights=range(ROWS, ROWS + 1),
+    )
+    rows_per_packet = PAYLOAD_BYTES // (CHIPS * CHIP_COLUMNS * pixel_type.itemsize)
+    n_packets = ROWS // rows_per_packet
+    rows = [
+        sls.layout_row(
+            udp_port=config.start_udp_port + p.module,
+            module=p.module,
+            module_index=index,
+            datagram_bytes=sls.HEADER_BYTES + PAYLOAD_BYTES,
+            payload_bytes=PAYLOAD_BYTES,
+            first_packet=0,
+            first_unit=index * n_packets,
+            n_units=n_packets,
+            first_pixel=p.first_pixel,
+            row_step=p.row_step,
+            column_step=p.column_step,
+            segment_step=p.column_step * (CHIP_COLUMNS + CHIP_GAP),
+            rows=rows_per_packet,
+            segments=CHIPS,
+            segment_pixels=CHIP_COLUMNS,
+            item_bytes=pixel_type.itemsize,
+        )
+        for index, p in enumerate(placements)
+    ]
+    return Layout(image_shape, pixel_type, np.array(rows, LAYOUT), tuple(p.module for p in placements))
+
+
+def pack(image: npt.NDArray[Any], layout: Layout, frame: int) -> list[npt.NDArray[np.uint8]]:
+    """Return the datagrams of an image for each port."""
+    return sls.pack(image, layout.ports, detector_type=DETECTOR_TYPE, frame=frame)
+
+
+EIGER = DetectorFormat(
+    name="eiger",
+    bit_depths=tuple(PIXEL_TYPES),
+    layout=layout,
+    place=sls.place,
+    erase=sls.erase,
+    pack=pack,
+)

@@ -1,0 +1,262 @@
+"""The 48-byte header of the SLS detectors (Eiger, Jungfrau) and the kernel that places their packets.
+
+Both send a module's frame row by row in packets of equal length; they differ
+only in the numbers of a layout row. All fields are little-endian.
+
+====  =====  ===========================================================
+byte  type   field
+====  =====  ===========================================================
+0     u64    frame number
+8     u32    exposure length
+12    u32    packet number
+16    u64    detSpec1: bunch id at PSI (Jungfrau: float64; Jungfraujoch: int64)
+24    u64    timestamp
+32    u16    module id, then row, column, detSpec2
+40    u32    detSpec3
+44    u16    detSpec4
+46    u8     detector type, then header version (2)
+====  =====  ===========================================================
+
+Source: slsDetectorPackage, ``slsSupportLib/include/sls/sls_detector_defs.h``
+(struct sls_detector_header), and decoded datagrams of its virtual servers. The
+module id is not unique over a detector, so the UDP port says which module it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daq_core.assembly import (
+    ERASE,
+    LATE_PACKET,
+    LAYOUT,
+    NO_ROOM,
+    NO_SLOT,
+    PLACE,
+    Local,
+    abandon,
+    belongs_to_former_run,
+    is_marked,
+    mark,
+    refuse,
+    slot_for,
+)
+from daq_core.compiled import copy_bytes, kernel
+from daq_core.ring import ID_MISMATCH, Word
+
+HEADER = np.dtype(
+    [
+        ("frame_number", "<u8"),
+        ("exposure_length", "<u4"),
+        ("packet_number", "<u4"),
+        ("bunch_id", "<u8"),
+        ("timestamp", "<u8"),
+        ("module_id", "<u2"),
+        ("row", "<u2"),
+        ("column", "<u2"),
+        ("spec2", "<u2"),
+        ("spec3", "<u4"),
+        ("round_robin", "<u2"),
+        ("detector_type", "u1"),
+        ("header_version", "u1"),
+    ]
+)
+HEADER_BYTES = HEADER.itemsize
+assert HEADER_BYTES == 48
+
+ID_FRAME, ID_BUNCH_DOUBLE, ID_BUNCH_INTEGER = range(3)
+MESSAGE_LENGTH = 14  # 32-bit word of msg_len in a struct mmsghdr
+"""Source: recvmmsg(2); struct msghdr has 56 bytes on 64-bit Linux."""
+
+
+@kernel
+def _copy_mirrored(target: Any, first: int, source: Any, at: int, n: int) -> None:
+    """Copy n pixels so that they run backwards from `first`."""
+    for i in range(n):
+        target[np.uintp(first - i)] = source[np.uintp(at + i)]
+
+
+@kernel
+def put(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) -> None:
+    """Copy one packet's pixels into an image.
+
+    Parameters
+    ----------
+    source : (bytes,) uint8        holds the payload from byte `at` on
+    packet : int                   number within the port's part of the image, from 0
+    pixels : (image bytes,) uint8  the assembled image
+    """
+    here = layout[port]
+    item = here.item_bytes
+    n_bytes = here.segment_pixels * item
+    row = here.first_pixel + packet * here.rows * here.row_step
+    for _ in range(here.rows):
+        first = row
+        for _ in range(here.segments):
+            if here.column_step == 1:
+                copy_bytes(pixels, first * item, source, at, n_bytes)
+            elif item == 1:
+                _copy_mirrored(pixels, first, source, at, here.segment_pixels)
+            elif item == 2:
+                _copy_mirrored(pixels.view(np.uint16), first, source.view(np.uint16), at >> 1, here.segment_pixels)
+            else:
+                _copy_mirrored(pixels.view(np.uint32), first, source.view(np.uint32), at >> 2, here.segment_pixels)
+            at += n_bytes
+            first += here.segment_step
+        row += here.row_step
+
+
+@kernel(ERASE)
+def erase(layout: Any, port: int, packet: int, pixels: Any) -> None:
+    """Zero the pixels of a packet that did not arrive."""
+    here = layout[port]
+    n_bytes = here.segment_pixels * here.item_bytes
+    row = here.first_pixel + packet * here.rows * here.row_step
+    for _ in range(here.rows):
+        first = row
+        for _ in range(here.segments):
+            lowest = first if here.column_step == 1 else first - here.segment_pixels + 1
+            start = lowest * here.item_bytes
+            pixels[start : start + n_bytes] = 0
+            first += here.segment_step
+        row += here.row_step
+
+
+@kernel(PLACE)
+def place(
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    first: int,
+    n: int,
+    layout: Any,
+    port: int,
+    now: int,
+    real: int,
+    ring: Any,
+    local: Any,
+) -> int:
+    """Put the pixels of received packets at their final place in the image slots.
+
+    Parameters
+    ----------
+    datagrams : (batch * stride,) uint8     datagrams as received, header first
+    stride    : int                         distance of two datagrams, a multiple of 8
+    messages  : (batch, 16) uint32          struct mmsghdr of each datagram
+    first, n  : int                         the new datagrams are first .. n-1
+    layout    : (ports,) LAYOUT             where each port's pixels go
+    port      : int                         the row of this socket
+    now, real : int                         monotonic and real time in ns
+    ring      : Ring                        filled in place
+    local     : (Local.COUNT,) int64        memory of the receive loop
+
+    Returns
+    -------
+    int  n, or the number of the datagram whose image needs room: the window of open
+         images is full, and the caller has to give up the oldest before it goes on here
+    """
+    here = layout[port]
+    headers = datagrams.view(np.uint64)
+    bunch_ids = datagrams.view(np.float64)
+    slot = NO_SLOT
+    n_placed = n_duplicate = n_late = n_malformed = 0
+    i = first
+    while i < n:
+        at = i * stride
+        word = at >> 3
+        i += 1
+        packet = np.int64(headers[word + 1] >> np.uint64(32)) - here.first_packet
+        if messages[i - 1, MESSAGE_LENGTH] != here.datagram_bytes or packet < 0 or packet >= here.n_units:
+            n_malformed += 1
+            continue
+        frame = headers[word]
+        image_id = frame
+        if local[Local.ID_SOURCE] == ID_BUNCH_INTEGER:
+            image_id = headers[word + 2]
+        elif local[Local.ID_SOURCE] == ID_BUNCH_DOUBLE:
+            if not 0.0 <= bunch_ids[word + 2] < 9.2e18:
+                n_malformed += 1
+                continue
+            image_id = np.uint64(bunch_ids[word + 2])
+        if slot < 0 or ring.slots[slot].frame != frame:
+            slot = slot_for(ring, local, frame, image_id, now, real)
+        unit = here.first_unit + packet
+        if slot >= 0 and is_marked(ring, slot, unit) and belongs_to_former_run(ring, slot):
+            abandon(ring, slot)
+            slot = slot_for(ring, local, frame, image_id, now, real)
+        if slot == NO_ROOM:
+            i -= 1
+            break
+        if slot == LATE_PACKET:
+            n_late += 1
+            continue
+        if slot == NO_SLOT:
+            refuse(ring, local, frame)
+            continue
+        if not mark(ring, slot, unit):
+            n_duplicate += 1
+            continue
+        image = ring.slots[slot]
+        if image.image_id != image_id:
+            image.status = ID_MISMATCH
+        put(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
+        image.newest_ns = now
+        image.n_received += 1
+        n_placed += 1
+    ring.module_packets[here.module_index] += n_placed
+    ring.words[Word.RECEIVED] += i - first
+    ring.words[Word.PLACED] += n_placed
+    ring.words[Word.DUPLICATE] += n_duplicate
+    ring.words[Word.LATE] += n_late
+    ring.words[Word.MALFORMED] += n_malformed
+    return i
+
+
+def pack(
+    image: npt.NDArray[Any], layout: npt.NDArray[Any], *, detector_type: int, frame: int, bunch_id: int = 0
+) -> list[npt.NDArray[np.uint8]]:
+    """Return the datagrams a detector would send for an image: the inverse of placing them.
+
+    Parameters
+    ----------
+    image  : (H, W) pixels, in the type of the file
+    layout : (ports,) LAYOUT
+
+    Returns
+    -------
+    for each port, (packets, datagram_bytes) uint8
+    """
+    flat = np.ascontiguousarray(image).reshape(-1)
+    datagrams = []
+    for here in layout:
+        n_packets = int(here.n_units)
+        packets = np.zeros((n_packets, int(here.datagram_bytes)), np.uint8)
+        header = packets[:, :HEADER_BYTES].view(HEADER)[:, 0]
+        header["frame_number"] = frame
+        header["packet_number"] = int(here.first_packet) + np.arange(n_packets)
+        header["bunch_id"] = bunch_id
+        header["module_id"] = here.module
+        header["detector_type"] = detector_type
+        header["header_version"] = 2
+        packets[:, HEADER_BYTES:] = flat[pixel_numbers(here)].view(np.uint8).reshape(n_packets, -1)
+        datagrams.append(packets)
+    return datagrams
+
+
+def pixel_numbers(here: Any) -> npt.NDArray[np.int64]:
+    """Return, for each pixel of a port in the order of the wire, its number in the row-major image."""
+    row = np.arange(int(here.n_units) * int(here.rows))[:, None, None] * int(here.row_step)
+    segment = np.arange(int(here.segments))[None, :, None] * int(here.segment_step)
+    column = np.arange(int(here.segment_pixels))[None, None, :] * int(here.column_step)
+    return np.asarray(int(here.first_pixel) + row + segment + column).reshape(int(here.n_units), -1)
+
+
+def layout_row(**fields: int) -> tuple[int, ...]:
+    """Return one LAYOUT row; every field must be given."""
+    names = LAYOUT.names or ()
+    if set(fields) != set(names):
+        raise TypeError(f"layout_row needs {names}, got {tuple(fields)}")
+    return tuple(fields[name] for name in names)

@@ -1,0 +1,243 @@
+"""The receiver process: drains the UDP ports into the image ring, and nothing else.
+
+Started by ``daq_core.pipeline`` as ``python -m daq_core.receiver`` with its task
+as JSON on standard input. It opens the sockets, prefaults the ring, compiles or
+loads the kernels, answers with one JSON line, and then lives in the compiled
+loop; its Python thread only reports what the kernel dropped, once a second, and
+ends everything when standard input closes, which is how the death of its parent
+reaches it.
+
+How the loop waits matters more than the language: it drains every port without
+blocking, and when all came back short it sleeps ``REST_NS``; blocking in
+recvmmsg would return two to five packets a call. After ``IDLE_NS`` without a
+packet it waits in poll(2) instead.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from daq_core.assembly import (
+    ERASE,
+    LAYOUT_TYPE,
+    PLACE,
+    RING_TYPE,
+    Local,
+    give_up_oldest,
+    publish_ready,
+    take_orders,
+)
+from daq_core.compiled import kernel, now_ns, poll, recvmmsg, sleep_ns
+from daq_core.config import DaqConfig
+from daq_core.detectors import Layout, format_of
+from daq_core.errors import DaqError
+from daq_core.ring import Ring, RingShape, Word
+from daq_core.sockets import (
+    MSG_DONTWAIT,
+    DatagramBatch,
+    buffer_size,
+    close_all,
+    kernel_drops,
+    open_receiver,
+)
+
+log = logging.getLogger(__name__)
+
+BATCH = 64  # datagrams a call: half a MiB of Jungfrau packets, which fits in L2
+REST_NS = 300_000
+IDLE_NS = 20_000_000
+POLL_MS = 20
+BUFFER_BYTES = 256 * 2**20
+ID_SOURCES = ("frame", "bunch", "bunch-int")
+
+
+@kernel(
+    types.void(
+        types.FunctionType(PLACE),
+        types.FunctionType(ERASE),
+        types.int32[::1],
+        types.uint8[::1],
+        types.int64,
+        types.uint32[:, ::1],
+        types.uint64[::1],
+        LAYOUT_TYPE,
+        RING_TYPE,
+        types.int64[::1],
+        types.int64[::1],
+    )
+)
+def receive(
+    place: Any,
+    erase: Any,
+    descriptors: Any,
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    waiting: Any,
+    layout: Any,
+    ring: Any,
+    local: Any,
+    timespec: Any,
+) -> None:
+    """Receive until told to leave.
+
+    Parameters
+    ----------
+    place, erase : the detector's kernels, of the signatures PLACE and ERASE
+    descriptors  : (ports,) int32, non-blocking UDP sockets
+    datagrams, stride, messages : a DatagramBatch
+    waiting      : (ports,) uint64, struct pollfd of the same sockets
+    layout       : (ports,) LAYOUT
+    ring         : Ring
+    local        : (Local.COUNT,) int64
+    timespec     : (2,) int64, scratch
+    """
+    batch = messages.shape[0]
+    last_packet = now_ns(1, timespec)
+    while ring.words[Word.LEAVE] == 0:
+        take_orders(ring, local, layout, erase)
+        now = now_ns(1, timespec)
+        real = now_ns(0, timespec)
+        ring.words[Word.HEARTBEAT] = now
+        busy = False
+        for port in range(descriptors.shape[0]):
+            n = recvmmsg(descriptors[port], messages.ctypes.data, np.uint32(batch), np.int32(MSG_DONTWAIT), 0)
+            if n <= 0:
+                continue
+            last_packet = now
+            busy |= n == batch
+            placed = 0
+            while placed < n:
+                placed = place(
+                    datagrams, stride, messages, placed, n, layout, port, now, real, ring, local
+                )
+                if placed < n:
+                    give_up_oldest(ring, local, layout, erase)
+        publish_ready(ring, local, layout, erase, now)
+        if busy:
+            continue
+        if now - last_packet < IDLE_NS or ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+            sleep_ns(REST_NS, timespec)
+        else:
+            poll(waiting.ctypes.data, np.uint64(waiting.shape[0]), np.int32(POLL_MS))
+
+
+@dataclass(frozen=True)
+class ReceiverTask:
+    """What a receiver is told: the config, where to listen, and the ring."""
+
+    config: dict[str, Any]
+    udp_host: str
+    id_source: str
+    n_slots: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def ring_shape(layout: Layout, n_slots: int) -> RingShape:
+    return RingShape(n_slots, len(layout.modules), layout.n_units, layout.image_bytes)
+
+
+def new_local(config: DaqConfig, layout: Layout, id_source: str, n_slots: int) -> Any:
+    """Return the receive loop's own memory for a config."""
+    local = np.zeros(Local.COUNT, np.int64)
+    local[Local.WINDOW] = max(1, min(config.module_sync_queue_size, n_slots // 2))
+    local[Local.TIMEOUT_NS] = int(config.image_timeout_s * 1e9)
+    local[Local.UNITS] = layout.n_units
+    local[Local.DROP_INCOMPLETE] = config.incomplete_images == "drop"
+    local[Local.ID_SOURCE] = ID_SOURCES.index(id_source)
+    local[Local.NEWEST_FRAME] = -1
+    return local
+
+
+class Receiver:
+    """Sockets, ring and the compiled loop of one config."""
+
+    def __init__(self, task: ReceiverTask, ring_descriptor: int) -> None:
+        self.config = DaqConfig.parse(task.config)
+        self.form = format_of(self.config)
+        self.layout = self.form.layout(self.config)
+        self.ring: Ring = ring_shape(self.layout, task.n_slots).attach(ring_descriptor, populate=True)
+        self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
+        self.sockets: list[socket.socket] = []
+        try:
+            for port in self.layout.udp_ports:
+                self.sockets.append(open_receiver(task.udp_host, port, BUFFER_BYTES))
+        except DaqError:
+            close_all(self.sockets)
+            raise
+        self.ring.words[Word.SOCKET_BUFFER] = min(map(buffer_size, self.sockets))
+        self._drops_before = int(self.ring.words[Word.KERNEL_DROPS])
+
+    def run(self) -> None:
+        """Receive until Word.LEAVE is set; blocks, without the GIL."""
+        descriptors = np.array([s.fileno() for s in self.sockets], np.int32)
+        waiting = np.zeros((len(descriptors), 2), np.int32)  # struct pollfd: fd, events | revents << 16
+        waiting[:, 0] = descriptors
+        waiting[:, 1] = 1  # POLLIN
+        batch = DatagramBatch(BATCH, self.layout.datagram_bytes)
+        receive(
+            self.form.place,
+            self.form.erase,
+            descriptors,
+            batch.datagrams,
+            batch.stride,
+            batch.messages,
+            waiting.view(np.uint64)[:, 0].copy(),
+            self.layout.ports,
+            self.ring,
+            self.local,
+            np.zeros(2, np.int64),
+        )
+
+    def count_kernel_drops(self) -> None:
+        self.ring.words[Word.KERNEL_DROPS] = self._drops_before + sum(map(kernel_drops, self.sockets))
+
+    def leave(self) -> None:
+        self.ring.words[Word.LEAVE] = 1
+
+
+def main() -> int:
+    """Run as a process: ring descriptor as argument, task on standard input, one JSON line as answer."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for quiet in (signal.SIGINT, signal.SIGTERM):  # the parent ends us, by closing standard input
+        signal.signal(quiet, signal.SIG_IGN)
+    try:
+        task = ReceiverTask(**json.loads(sys.stdin.readline()))
+        receiver = Receiver(task, int(sys.argv[1]))
+    except DaqError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        return 1
+    loop = threading.Thread(target=receiver.run, name="receive")
+    loop.start()
+    print(json.dumps({"pid": os.getpid()}), flush=True)
+    threading.Thread(target=_report_drops, args=(receiver,), daemon=True).start()
+    sys.stdin.read()
+    receiver.leave()
+    loop.join()
+    receiver.count_kernel_drops()
+    close_all(receiver.sockets)
+    return 0
+
+
+def _report_drops(receiver: Receiver) -> None:
+    while True:
+        time.sleep(1.0)
+        receiver.count_kernel_drops()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

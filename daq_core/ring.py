@@ -1,0 +1,220 @@
+"""The image ring in shared memory: what receiver, writer and control tell each other.
+
+One anonymous file (memfd) holds, page by page, the control words, the ports'
+and modules' counters, a record and a packet bitmap for each slot, and the
+slots' pixels. Images get a sequence number when their first packet arrives and
+live in slot ``sequence % n_slots``; three cursors say all there is to say::
+
+    consumed  <=  published  <=  opened          opened - consumed <= n_slots
+    (writer)      (receiver)     (receiver)
+
+Each field has one writer, named beside it. When the ring is full, the newest
+image is dropped and counted; nothing already in the ring suffers.
+
+Only numpy here: the writer process maps the ring without loading a compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+NO_END = 2**63 - 1  # value of RUN_END while the run goes on
+
+# Slot states; SKIPPED is never written to a file.
+FREE, OPEN, COMPLETE, INCOMPLETE, SKIPPED = range(5)
+
+# Status of an image in the file.
+GOOD, MISSING_PACKETS, ID_MISMATCH = range(3)
+
+
+class _Words(NamedTuple):
+    """Index of each control word; words of different writers never share a cache line."""
+
+    # control process
+    EPOCH: int = 0  # odd: a run is armed; even: none
+    N_IMAGES: int = 1  # images the armed run wants; 0: until stopped
+    WRITER_DONE: int = 2  # the last epoch whose writer has ended, in order or not
+    LEAVE: int = 3  # 1: the receiver shall end
+
+    # receiver
+    PUBLISHED: int = 8  # sequence number after the newest published image; futex word
+    OPENED: int = 9  # sequence number after the newest opened image
+    ACKNOWLEDGED: int = 10  # the last epoch the receiver has taken up
+    RUN_FIRST: int = 11  # first sequence number of the run
+    RUN_END: int = 12  # sequence number after the run's last image, NO_END while it goes on
+    RUN_KEPT: int = 13  # images of the run that were published to be written
+    RUN_DROPPED: int = 14  # images of the run lost: ring full, or incomplete and unwanted
+    RUN_INCOMPLETE: int = 15  # images of the run with missing packets
+    RUN_MISSING: int = 16  # packets missing in kept images of the run
+    RUN_MISMATCHED: int = 17  # images of the run whose modules disagreed on the id
+    RUN_HIGH_WATER: int = 18  # most slots in use during the run
+    HEARTBEAT: int = 19  # monotonic nanoseconds of the receive loop's last turn
+    LAST_IMAGE_ID: int = 20  # of the newest published image, its 64 bits as they are
+    RECEIVED: int = 24
+    PLACED: int = 25
+    DUPLICATE: int = 26
+    LATE: int = 27
+    FOREIGN: int = 28
+    MALFORMED: int = 29
+    UNPLACED: int = 30  # well-formed, but their image found no free slot
+    IMAGES_PUBLISHED: int = 31
+    INCOMPLETE_IMAGES: int = 32
+    DROPPED_IMAGES: int = 33
+    MISSING: int = 34
+    RESTARTS: int = 35  # times the frame number jumped back further than the window
+    UNWANTED: int = 36  # images dropped while no run wanted them: no loss
+
+    # receiver's housekeeping thread
+    KERNEL_DROPS: int = 40
+    SOCKET_BUFFER: int = 41  # bytes granted per port
+
+    # writer
+    CONSUMED: int = 48  # sequence number after the newest image the writer is done with
+    COMPLETED: int = 49  # images of the run that a reader of the file can see
+    LATENCY_NS: int = 50  # newest image: first packet to flushed
+
+    COUNT: int = 64
+
+
+Word = _Words()  # an instance, because kernels take named tuples for constants but no classes
+
+SLOT = np.dtype(
+    [
+        ("frame", np.uint64),  # the detector's frame number: what packets are matched by
+        ("image_id", np.uint64),  # what the file shows: frame number or bunch id
+        ("sequence", np.int64),
+        ("first_ns", np.int64),  # real time of the first packet
+        ("newest_ns", np.int64),  # monotonic time of the newest packet
+        ("n_received", np.int64),  # units (packets, or rows where a detector counts rows)
+        ("n_missing", np.int64),  # packets; true once published
+        ("state", np.int32),
+        ("status", np.int32),
+    ],
+    align=True,
+)
+
+
+class Ring(NamedTuple):
+    """Views of one ring, as kernels take them; all memory is shared.
+
+    words          (Word.COUNT,) int64        see Word
+    module_packets (n_modules,) int64       packets of each module, this run
+    slots          (n_slots,) SLOT
+    marks          (n_slots, n_marks) uint64  one bit for each unit of an image that arrived
+    pixels         (n_slots, image_bytes) uint8
+    """
+
+    words: Any
+    module_packets: Any
+    slots: Any
+    marks: Any
+    pixels: Any
+
+
+@dataclass(frozen=True)
+class RingShape:
+    """Sizes of a ring, enough to map it in another process."""
+
+    n_slots: int
+    n_modules: int
+    n_units: int  # of one image: bits in its bitmap
+    image_bytes: int
+
+    @property
+    def n_marks(self) -> int:
+        return -(-self.n_units // 64)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Distance of two slots: whole pages, so that a slot can be written to disk directly."""
+        return _pages(self.image_bytes)
+
+    def _offsets(self) -> tuple[int, int, int, int, int]:
+        modules = _pages(Word.COUNT * 8)
+        slots = modules + _pages(self.n_modules * 8)
+        marks = slots + _pages(self.n_slots * SLOT.itemsize)
+        pixels = marks + _pages(self.n_slots * self.n_marks * 8)
+        return modules, slots, marks, pixels, pixels + self.n_slots * self.slot_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        return self._offsets()[-1]
+
+    def create(self) -> int:
+        """Return the descriptor of a new, zeroed memfd of this size, for this user alone."""
+        descriptor = os.memfd_create("std-daq-ring", os.MFD_CLOEXEC)
+        os.fchmod(descriptor, 0o600)
+        os.ftruncate(descriptor, self.total_bytes)
+        return descriptor
+
+    def attach(self, descriptor: int, *, populate: bool = False) -> Ring:
+        """Map the ring; the descriptor may be closed afterwards.
+
+        ``populate`` touches every page now: the first pass over fresh memory costs
+        two to ten times the second.
+        """
+        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+        memory = mmap.mmap(descriptor, self.total_bytes, flags)
+        modules, slots, marks, pixels, _ = self._offsets()
+        raw: npt.NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
+        return Ring(
+            words=raw[: Word.COUNT * 8].view(np.int64),
+            module_packets=raw[modules : modules + self.n_modules * 8].view(np.int64),
+            slots=raw[slots : slots + self.n_slots * SLOT.itemsize].view(SLOT).view(np.recarray),
+            marks=raw[marks : marks + self.n_slots * self.n_marks * 8]
+            .view(np.uint64)
+            .reshape(self.n_slots, self.n_marks),
+            pixels=raw[pixels:].reshape(self.n_slots, self.slot_bytes),
+        )
+
+
+def choose_n_slots(
+    image_bytes: int, ram_buffer_gb: float, free_bytes: int, *, n_modules: int, n_units: int
+) -> int:
+    """Return how many images the ring holds.
+
+    ``ram_buffer_gb`` GiB when given, else 1 GiB or a quarter of the free memory,
+    whichever is less; at least 8 images, at most a million.
+    """
+    one = RingShape(1, n_modules, n_units, image_bytes)
+    slot_cost = one.slot_bytes + one.n_marks * 8 + SLOT.itemsize
+    wanted = int(ram_buffer_gb * 2**30) if ram_buffer_gb > 0 else min(2**30, free_bytes // 4)
+    return max(8, min(1_000_000, wanted // slot_cost))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_SYS_FUTEX = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine, 202)
+_FUTEX_WAIT = 0
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+def wait_for_change(words: npt.NDArray[np.int64], index: int, seen: int, timeout_s: float) -> None:
+    """Return when a word differs from `seen`, or after the timeout; needs no lock and no polling."""
+    timeout = _Timespec(int(timeout_s), int(timeout_s % 1 * 1e9))
+    address = words.ctypes.data + index * 8  # little-endian: the low half is first
+    result = _libc.syscall(
+        _SYS_FUTEX,
+        ctypes.c_void_p(address),
+        _FUTEX_WAIT,
+        ctypes.c_uint32(seen & 0xFFFFFFFF),
+        ctypes.byref(timeout),
+        None,
+        0,
+    )
+    if result < 0 and (error := ctypes.get_errno()) not in (errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR):
+        raise OSError(error, os.strerror(error))
+
+
+def _pages(n_bytes: int) -> int:
+    return -(-n_bytes // 4096) * 4096

@@ -1,0 +1,133 @@
+"""UDP sockets, and receiving and sending many datagrams with one system call from compiled code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daq_core.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES = 64
+"""sizeof(struct mmsghdr) on 64-bit Linux: a msghdr of 56 bytes, msg_len, padding (recvmmsg(2))."""
+
+SO_RCVBUFFORCE = 33
+SO_MEMINFO = 55
+_MEMINFO_DROPS = 8
+"""Source: linux/include/uapi/asm-generic/socket.h, linux/sock_diag.h (SK_MEMINFO_DROPS)."""
+
+MSG_DONTWAIT = 0x40
+
+
+def open_receiver(host: str, port: int, buffer_bytes: int) -> socket.socket:
+    """Bind a UDP socket with as large a receive buffer as the kernel grants.
+
+    Raises
+    ------
+    Unavailable
+        The port is taken or the address is not of this machine.
+    """
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        enlarge_buffer(receiver, buffer_bytes)
+        receiver.bind((host, port))
+    except OSError as error:
+        receiver.close()
+        raise Unavailable(f"UDP port {port} on {host} cannot be opened: {_why(error, port)}") from None
+    return receiver
+
+
+def _why(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"it is in use; `ss -ulpn sport = :{port}` shows by whom. Is another DAQ running?"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address; see --udp-host."
+    if error.errno == errno.EACCES:
+        return "ports below 1024 need root or CAP_NET_BIND_SERVICE."
+    return f"{error.strerror}."
+
+
+def enlarge_buffer(receiver: socket.socket, buffer_bytes: int) -> None:
+    """Ask for a receive buffer past rmem_max, which needs CAP_NET_ADMIN, or take what is given."""
+    try:
+        receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, buffer_bytes)
+    except PermissionError:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+
+
+def buffer_size(receiver: socket.socket) -> int:
+    """Return the usable bytes of the receive buffer (the kernel reports them doubled)."""
+    return receiver.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+
+
+def kernel_drops(receiver: socket.socket) -> int:
+    """Return how many datagrams the kernel dropped at this socket, modulo 2³²."""
+    info = receiver.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
+    return int(struct.unpack("9I", info)[_MEMINFO_DROPS])
+
+
+class DatagramBatch:
+    """Memory for one recvmmsg or sendmmsg call: datagrams, and the messages that point at them.
+
+    datagrams : (batch * stride,) uint8
+    messages  : (batch, 16) uint32, struct mmsghdr
+    """
+
+    def __init__(self, batch: int, datagram_bytes: int) -> None:
+        self.stride = -(-(datagram_bytes + 8) // 64) * 64  # 8 more, so that too long ones show
+        self.datagrams = _aligned(batch * self.stride)
+        self.messages, self._vectors = _messages(
+            self.datagrams.ctypes.data + np.arange(batch, dtype=np.uint64) * np.uint64(self.stride),
+            np.full(batch, datagram_bytes + 8, np.uint64),
+        )
+
+
+class OutgoingBatch:
+    """Messages that send the rows of a packet array where they lie, for sendmmsg.
+
+    Parameters
+    ----------
+    packets : (n, datagram_bytes) uint8, C-contiguous; kept alive by this object
+    """
+
+    def __init__(self, packets: npt.NDArray[np.uint8]) -> None:
+        self.packets = packets
+        n, n_bytes = packets.shape
+        self.messages, self._vectors = _messages(
+            packets.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(n_bytes),
+            np.full(n, n_bytes, np.uint64),
+        )
+
+
+def _messages(
+    addresses: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
+    """Build struct mmsghdr and struct iovec arrays, one vector a message, no names, no control data."""
+    n = len(addresses)
+    vectors = np.zeros((n, 2), np.uint64)
+    vectors[:, 0] = addresses
+    vectors[:, 1] = lengths
+    messages = np.zeros((n, MESSAGE_BYTES // 8), np.uint64)
+    messages[:, 2] = vectors.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(16)  # msg_iov
+    messages[:, 3] = 1  # msg_iovlen
+    return messages.view(np.uint32), vectors
+
+
+def _aligned(n_bytes: int, alignment: int = 4096) -> npt.NDArray[np.uint8]:
+    memory = np.zeros(n_bytes + alignment, np.uint8)
+    start = -memory.ctypes.data % alignment
+    return memory[start : start + n_bytes]
+
+
+def close_all(sockets: list[Any]) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.close()
