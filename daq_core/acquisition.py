@@ -15,6 +15,7 @@ all acquired, or stopped           WRITING    FLUSHING_IMAGES
 file closed cleanly                READY      FINISHED "Completed."/"Interrupted."
 open, write or close failed        READY      FAILED "ERROR: …"
 writer or receiver lost            UNKNOWN    FAILED "ERROR: …" if one was running
+a new config is taken up           UNKNOWN    still the one before
 =================================  =========  ==================================
 """
 
@@ -104,6 +105,11 @@ class ReceiverLost:
 
 
 @dataclass(frozen=True)
+class ConfigAccepted:
+    """Another config was accepted: the receiver is about to be replaced."""
+
+
+@dataclass(frozen=True)
 class PipelineReady:
     """Receiver and writer work (again)."""
 
@@ -120,6 +126,7 @@ Event = (
     | WriteFailed
     | WriterLost
     | ReceiverLost
+    | ConfigAccepted
     | PipelineReady
 )
 
@@ -239,6 +246,10 @@ def _lose_receiver(status: DaqStatus, event: ReceiverLost, now: float) -> DaqSta
     )
 
 
+def _reconfigure(status: DaqStatus, event: ConfigAccepted, now: float) -> DaqStatus:
+    return replace(status, state=DaqState.UNKNOWN, receiver_down=True, reason="a new config is taken up")
+
+
 def _recover(status: DaqStatus, event: PipelineReady, now: float) -> DaqStatus:
     return replace(_ready(status), receiver_down=False)
 
@@ -288,6 +299,7 @@ TABLE: dict[Phase, Row] = {
     Phase.READY: {
         StartRequested: _accept,
         StopRequested: _keep,
+        ConfigAccepted: _reconfigure,
         ReceiverLost: _lose_receiver,
         PipelineReady: _keep,
     },
@@ -307,6 +319,7 @@ TABLE: dict[Phase, Row] = {
         FileClosed: _close_late,
         WriteFailed: _fail_late,
         WriterLost: _lose_writer,
+        ConfigAccepted: _reconfigure,
         ReceiverLost: _lose_receiver,
         PipelineReady: _recover,
     },
@@ -342,5 +355,7 @@ def refusal(status: DaqStatus, event: Event) -> str:
             run = status.pending or status.acquisition.request
             where = f" into {run.output_file}" if run is not None else ""
             return f"A run{where} is going on. Wait until it ends, or stop it."
+        case DaqState.WRITING, ConfigAccepted():
+            return "The config cannot be changed while a run is going on. Stop it first."
         case _:
             return f"{type(event).__name__} is not legal in {phase(status)}."

@@ -263,6 +263,7 @@ def take_orders(ring: Any, local: Any, layout: Any, erase: Any) -> None:
         _end_run(ring, local, layout, erase)
     if epoch % 2 == 1:
         _begin_run(ring, local)
+        ring.words[Word.RUN_EPOCH] = epoch
     store_release(ring.words, Word.ACKNOWLEDGED, epoch)
     wake(ring.words, Word.PUBLISHED)
 

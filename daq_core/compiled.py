@@ -102,12 +102,18 @@ if JIT:
         "sendmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32)
     )
     poll = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
+    _errno_location = types.ExternalFunction("__errno_location", types.CPointer(types.int32)())
     _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
     _nanosleep = types.ExternalFunction("nanosleep", types.int32(types.intp, types.intp))
     _syscall = types.ExternalFunction(
         "syscall",
         types.int64(types.int64, types.intp, types.int64, types.int64, types.intp, types.intp, types.int64),
     )
+
+    @kernel
+    def last_error() -> int:
+        """Read errno, right after the system call that failed."""
+        return numba.carray(_errno_location(), 1)[0]
 
     @kernel
     def now_ns(clock: int, timespec: Any) -> int:
@@ -146,6 +152,9 @@ else:
 
     def poll(descriptors: int, n: int, timeout_ms: int) -> int:
         return int(_libc.poll(ctypes.c_void_p(int(descriptors)), int(n), int(timeout_ms)))
+
+    def last_error() -> int:
+        return ctypes.get_errno()
 
     def now_ns(clock: int, timespec: Any) -> int:
         return time.time_ns() if clock == 0 else time.monotonic_ns()

@@ -71,6 +71,7 @@ class _Words(NamedTuple):
     MISSING: int = 34
     RESTARTS: int = 35  # times the frame number jumped back further than the window
     UNWANTED: int = 36  # images dropped while no run wanted them: no loss
+    RUN_EPOCH: int = 37  # epoch that RUN_FIRST, RUN_END and the RUN_ counts belong to
 
     # receiver's housekeeping thread
     KERNEL_DROPS: int = 40
@@ -80,6 +81,7 @@ class _Words(NamedTuple):
     CONSUMED: int = 48  # sequence number after the newest image the writer is done with
     COMPLETED: int = 49  # images of the run that a reader of the file can see
     LATENCY_NS: int = 50  # newest image: first packet to flushed
+    DISK_FREE: int = 51  # bytes free where the run is written, about once a second
 
     COUNT: int = 64
 

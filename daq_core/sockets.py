@@ -84,7 +84,7 @@ class DatagramBatch:
     def __init__(self, batch: int, datagram_bytes: int) -> None:
         self.stride = -(-(datagram_bytes + 8) // 64) * 64  # 8 more, so that too long ones show
         self.datagrams = _aligned(batch * self.stride)
-        self.messages, self._vectors = _messages(
+        self.messages, self._vectors = build_messages(
             self.datagrams.ctypes.data + np.arange(batch, dtype=np.uint64) * np.uint64(self.stride),
             np.full(batch, datagram_bytes + 8, np.uint64),
         )
@@ -101,13 +101,13 @@ class OutgoingBatch:
     def __init__(self, packets: npt.NDArray[np.uint8]) -> None:
         self.packets = packets
         n, n_bytes = packets.shape
-        self.messages, self._vectors = _messages(
+        self.messages, self._vectors = build_messages(
             packets.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(n_bytes),
             np.full(n, n_bytes, np.uint64),
         )
 
 
-def _messages(
+def build_messages(
     addresses: npt.NDArray[np.uint64], lengths: npt.NDArray[np.uint64]
 ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint64]]:
     """Build struct mmsghdr and struct iovec arrays, one vector a message, no names, no control data."""

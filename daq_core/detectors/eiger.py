@@ -81,4 +81,6 @@ EIGER = DetectorFormat(
     place=sls.place,
     erase=sls.erase,
     pack=pack,
+    stamp=sls.stamp,
+    header=sls.HEADER,
 )

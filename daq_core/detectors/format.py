@@ -57,6 +57,8 @@ class DetectorFormat:
     place  : kernel of signature ``assembly.PLACE``
     erase  : kernel of signature ``assembly.ERASE``
     pack   : (image, layout, frame) -> datagrams of each port, for simulator and tests
+    stamp  : (datagrams of one port, frame), makes packed datagrams those of another frame
+    header : first bytes of a datagram; its field ``frame_number`` says which frame it is of
     """
 
     name: str
@@ -65,3 +67,5 @@ class DetectorFormat:
     place: Callable[..., int]
     erase: Callable[..., None]
     pack: Callable[[npt.NDArray[Any], Layout, int], list[npt.NDArray[np.uint8]]]
+    stamp: Callable[[npt.NDArray[np.uint8], int], None]
+    header: np.dtype[Any]

@@ -77,8 +77,18 @@ def _port(config: DaqConfig, p: Placement, index: int, n_packets: int, first_uni
 
 def pack(image: npt.NDArray[Any], layout: Layout, frame: int) -> list[npt.NDArray[np.uint8]]:
     """Return the datagrams of an image for each port; the bunch id is the frame number, as float64."""
-    bunch_id = int(np.float64(frame).view(np.uint64))
-    return sls.pack(image, layout.ports, detector_type=DETECTOR_TYPE, frame=frame, bunch_id=bunch_id)
+    return sls.pack(
+        image, layout.ports, detector_type=DETECTOR_TYPE, frame=frame, bunch_id=_bunch_id(frame)
+    )
+
+
+def stamp(datagrams: npt.NDArray[np.uint8], frame: int) -> None:
+    """Make packed datagrams those of another frame."""
+    sls.stamp(datagrams, frame, _bunch_id(frame))
+
+
+def _bunch_id(frame: int) -> int:
+    return int(np.float64(frame).view(np.uint64))
 
 
 JUNGFRAU = DetectorFormat(
@@ -88,4 +98,6 @@ JUNGFRAU = DetectorFormat(
     place=sls.place,
     erase=sls.erase,
     pack=pack,
+    stamp=stamp,
+    header=sls.HEADER,
 )

@@ -235,15 +235,21 @@ def pack(
         n_packets = int(here.n_units)
         packets = np.zeros((n_packets, int(here.datagram_bytes)), np.uint8)
         header = packets[:, :HEADER_BYTES].view(HEADER)[:, 0]
-        header["frame_number"] = frame
         header["packet_number"] = int(here.first_packet) + np.arange(n_packets)
-        header["bunch_id"] = bunch_id
         header["module_id"] = here.module
         header["detector_type"] = detector_type
         header["header_version"] = 2
+        stamp(packets, frame, bunch_id)
         packets[:, HEADER_BYTES:] = flat[pixel_numbers(here)].view(np.uint8).reshape(n_packets, -1)
         datagrams.append(packets)
     return datagrams
+
+
+def stamp(datagrams: npt.NDArray[np.uint8], frame: int, bunch_id: int = 0) -> None:
+    """Write the frame number and the bunch id (its 64 bits) into (packets, datagram_bytes) uint8."""
+    header = datagrams[:, :HEADER_BYTES].view(HEADER)[:, 0]
+    header["frame_number"] = frame
+    header["bunch_id"] = bunch_id
 
 
 def pixel_numbers(here: Any) -> npt.NDArray[np.int64]:

@@ -1,0 +1,94 @@
+"""Reading the ring's counters: what is shown as counters, losses and rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from daq_core.ring import Word
+from daq_core.status import Counters, DaqStats, Losses, Rate
+
+if TYPE_CHECKING:
+    from daq_core.pipeline import Pipeline
+
+
+def read_counters(pipeline: Pipeline) -> Counters:
+    """Return everything the receiver counted since the service was started."""
+    words = [int(word) for word in pipeline.words]
+    return Counters(
+        packets_received=words[Word.RECEIVED],
+        packets_placed=words[Word.PLACED],
+        packets_duplicate=words[Word.DUPLICATE],
+        packets_late=words[Word.LATE],
+        packets_foreign=words[Word.FOREIGN],
+        packets_malformed=words[Word.MALFORMED],
+        packets_dropped=words[Word.UNPLACED],
+        kernel_drops=words[Word.KERNEL_DROPS],
+        images_published=words[Word.IMAGES_PUBLISHED],
+        missing_packets=words[Word.MISSING],
+        incomplete_images=words[Word.INCOMPLETE_IMAGES],
+        dropped_images=words[Word.DROPPED_IMAGES],
+        id_restarts=words[Word.RESTARTS],
+        ring_slots=pipeline.shape.n_slots,
+        ring_used=_slots_in_use(words),
+        ring_high_water=words[Word.RUN_HIGH_WATER],
+        socket_buffer_bytes=words[Word.SOCKET_BUFFER],
+        last_image_id=words[Word.LAST_IMAGE_ID] % 2**64 if words[Word.IMAGES_PUBLISHED] else None,
+        write_latency_s=words[Word.LATENCY_NS] / 1e9,
+    )
+
+
+def _slots_in_use(words: list[int]) -> int:
+    """Count slots that are open, or wait for the writer; see ``assembly.floor``."""
+    if words[Word.WRITER_DONE] >= words[Word.RUN_EPOCH]:
+        oldest = words[Word.PUBLISHED]
+    else:
+        oldest = max(words[Word.RUN_FIRST], words[Word.CONSUMED])
+    return max(0, words[Word.OPENED] - oldest)
+
+
+def read_losses(pipeline: Pipeline) -> Losses:
+    """Return what is missing in the present or last run."""
+    words = pipeline.words
+    if words[Word.RUN_EPOCH] == 0:
+        return Losses()
+    packets = pipeline.ring.module_packets
+    silent = [module for module, n in zip(pipeline.layout.modules, packets, strict=True) if n == 0]
+    heard = len(silent) < len(packets)
+    return Losses(
+        missing_packets=int(words[Word.RUN_MISSING]),
+        incomplete_images=int(words[Word.RUN_INCOMPLETE]),
+        dropped_images=int(words[Word.RUN_DROPPED]),
+        mismatched_images=int(words[Word.RUN_MISMATCHED]),
+        silent_modules=tuple(silent) if heard and words[Word.RUN_KEPT] > 0 else (),
+    )
+
+
+@dataclass
+class Meter:
+    """Rates over the time since they were last asked for; the caller asks once a second."""
+
+    _time: float = 0.0
+    _published: int = 0
+    _written: int = 0
+    _in_run: int = 0
+
+    def begin_run(self) -> None:
+        self._in_run = 0
+
+    def rates(self, pipeline: Pipeline, now: float) -> DaqStats:
+        """Return the rates since the last call; `now` is monotonic seconds."""
+        published = int(pipeline.words[Word.IMAGES_PUBLISHED])
+        completed = int(pipeline.words[Word.COMPLETED])
+        elapsed = now - self._time
+        n_published = published - self._published
+        n_written = max(0, completed - self._in_run)
+        first = self._time == 0.0
+        self._time, self._published, self._in_run = now, published, completed
+        if first or elapsed <= 0:
+            return DaqStats()
+        image_bytes = pipeline.layout.image_bytes
+        return DaqStats(
+            detector=Rate(n_published * image_bytes / elapsed, n_published / elapsed),
+            writer=Rate(n_written * image_bytes / elapsed, n_written / elapsed),
+        )

@@ -1,0 +1,137 @@
+"""What is in the file of a run, and where: groups, datasets, attributes.
+
+SWMR mode, in which the file is written, forbids new objects. So what is known
+only at the end has its place from the start, and ``/entry/run/state`` says
+WRITING until it is filled in. Described for users in ``docs/reference/file.md``.
+
+Source: NeXus base classes NXentry, NXdata, NXdetector (https://manual.nexusformat.org);
+the names of std_daq's own files (``/<detector_name>/data``, ``image_id``, ``status``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import h5py
+import numpy as np
+from h5py import h5d, h5p, h5s, h5t
+
+COLUMNS = {"image_id": "u8", "status": "u8", "missing_packets": "u4", "timestamp": "f8"}
+"""The 1-D datasets beside ``data`` and their types; one row an image."""
+
+ROWS_PER_CHUNK = 512
+"""Rows of a column in one chunk: a page of 8-byte numbers, rewritten whole at each hand-over."""
+
+UNFINISHED = "WRITING"
+"""``/entry/run/state`` of a file that was not closed, or not yet."""
+
+COUNTERS = ("missing_packets", "incomplete_images", "dropped_images", "mismatched_images")
+"""The losses of a run as in ``status.Losses``; −1 in the file until it is closed."""
+
+MAX_TIME_BYTES = 32
+MAX_STATE_BYTES = 32
+MAX_MESSAGE_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class RunMetadata:
+    """What the file says of its run from the start."""
+
+    run_id: int | str
+    n_images: int  # asked for; 0: until it is stopped
+    start_time: float  # Unix seconds
+    config_json: str  # the detector config, as DaqConfig.as_json gives it
+    software: str  # name and version: "std-daq-ioc 0.1.0"
+    detector_type: str
+    bit_depth: int  # of a pixel on the wire
+
+
+def create_layout(
+    file: h5py.File, shape: tuple[int, int], dtype: np.dtype, detector_name: str, run: RunMetadata
+) -> None:
+    """Make every object the file will ever have, for images of `shape` and `dtype`."""
+    file.attrs.update(NX_class="NXroot", default="entry", creator=run.software)
+
+    # The root group lists its members in order of creation, and the detector comes first:
+    # readers that take "the first group, then /data" find the images, as in std_daq's files.
+    # Readers of NeXus go by the `default` attributes.
+    links = _create_group(file, detector_name, "NXcollection")
+
+    entry = _create_group(file, "entry", "NXentry", default="data")
+    program, _, version = run.software.partition(" ")
+    entry["program_name"] = program
+    entry["program_name"].attrs["version"] = version
+    entry["entry_identifier"] = str(run.run_id)
+    entry["start_time"] = _iso8601(run.start_time)
+    _create_text(entry, "end_time", MAX_TIME_BYTES, "")
+
+    instrument = _create_group(entry, "instrument", "NXinstrument")
+    detector = _create_group(instrument, "detector", "NXdetector")
+    detector["local_name"] = detector_name
+    detector["description"] = run.detector_type
+    detector["bit_depth_readout"] = np.int64(run.bit_depth)
+
+    about = _create_group(entry, "run", "NXcollection")
+    about["run_id"] = np.int64(run.run_id) if isinstance(run.run_id, int) else run.run_id
+    about["n_images"] = np.int64(run.n_images)
+    about["config"] = run.config_json
+    _create_text(about, "state", MAX_STATE_BYTES, UNFINISHED)
+    _create_text(about, "message", MAX_MESSAGE_BYTES, "")
+    counters = _create_group(about, "counters", "NXcollection")
+    for name in COUNTERS:
+        counters[name] = np.int64(-1)
+
+    data = _create_group(entry, "data", "NXdata", signal="data")
+    for name, kind in COLUMNS.items():
+        _create_growing(data, name, (), np.dtype(kind), ROWS_PER_CHUNK)
+    # After the columns: HDF5 flushes metadata in the order of its place in the file.
+    _create_growing(data, "data", shape, dtype, 1)
+    data["data"].attrs["interpretation"] = "image"
+    data["timestamp"].attrs.update(units="s", long_name="Unix time of the first packet of the image")
+    for name in ("data", *COLUMNS):
+        links[name] = data[name]  # a hard link
+
+
+def record_end(
+    file: h5py.File, state: str, message: str, stop_time: float, counters: Mapping[str, int]
+) -> None:
+    """Fill in what was unknown while the run went on; the state comes last."""
+    file["entry/end_time"][()] = _iso8601(stop_time)
+    for name, count in counters.items():
+        file["entry/run/counters"][name][()] = count
+    record_state(file, state, message)
+
+
+def record_state(file: h5py.File, state: str, message: str) -> None:
+    """Write how the run ended; a message that is too long is cut."""
+    file["entry/run/message"][()] = message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+    file["entry/run/state"][()] = state
+
+
+def _create_group(parent: h5py.Group, name: str, nx_class: str, **attributes: str) -> h5py.Group:
+    group = parent.create_group(name)
+    group.attrs.update(NX_class=nx_class, **attributes)
+    return group
+
+
+def _create_text(group: h5py.Group, name: str, n_bytes: int, text: str) -> None:
+    """Create a text of fixed length, which can be changed in SWMR mode; others cannot."""
+    group.create_dataset(name, dtype=h5py.string_dtype("utf-8", n_bytes), data=text)
+
+
+def _create_growing(
+    group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype, n_per_chunk: int
+) -> None:
+    """Create a dataset of 0 rows that may grow without limit, `n_per_chunk` rows a chunk."""
+    properties = h5p.create(h5p.DATASET_CREATE)
+    properties.set_chunk((n_per_chunk, *shape))
+    properties.set_fill_time(h5d.FILL_TIME_NEVER)  # every chunk is written whole
+    properties.set_obj_track_times(False)
+    space = h5s.create_simple((0, *shape), (h5s.UNLIMITED, *shape))
+    h5d.create(group.id, name.encode(), h5t.py_create(dtype), space, properties)
+
+
+def _iso8601(unix_seconds: float) -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,79 @@
+"""The acquisition log: every run that ended, FAILED ones too, kept across restarts.
+
+An append-only file of one JSON object a line, each synced to the disk by a
+thread of its own, because a disk may take its time and the loop may not. A torn
+last line, left by a crash, is passed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from daq_core.status import Acquisition, AcquisitionState, WriteRequest
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 1000  # acquisitions in memory; the file keeps all
+
+
+class Journal:
+    """The newest acquisitions in memory, all of them in ``journal.jsonl`` of a folder, if there is one."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._newest: deque[Acquisition] = deque(maxlen=REMEMBERED)
+        self._path = folder / "journal.jsonl" if folder is not None else None
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self.total = 0
+        if self._path is not None:
+            self._load(self._path)
+
+    def newest_first(self) -> tuple[Acquisition, ...]:
+        return tuple(reversed(self._newest))
+
+    def add(self, acquisition: Acquisition) -> None:
+        """Remember an acquisition that ended; it reaches the disk soon after."""
+        self._newest.append(acquisition)
+        self.total += 1
+        if self._path is not None:
+            self._disk.submit(_append, self._path, json.dumps(asdict(acquisition)))
+
+    async def close(self) -> None:
+        """Wait until everything is on the disk."""
+        await asyncio.get_running_loop().run_in_executor(None, self._disk.shutdown)
+
+    def _load(self, path: Path) -> None:
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                self._newest.append(_acquisition(json.loads(line)))
+            except (ValueError, KeyError, TypeError):
+                log.warning("%s: a line is not readable and passed over: %.60s", path, line)
+            else:
+                self.total += 1
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        log.error("the acquisition log %s cannot be written: %s", path, error.strerror)
+
+
+def _acquisition(values: dict[str, Any]) -> Acquisition:
+    request = values.pop("request")
+    state = AcquisitionState(values.pop("state"))
+    return Acquisition(state=state, request=WriteRequest(**request) if request else None, **values)

@@ -1,0 +1,90 @@
+"""Whether a file may be written where a user asks for it; runs as the user who will own it.
+
+Everything here touches the file system and may hang with it, so it happens in
+the run's own writer process before the run is accepted: a refusal changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+
+from daq_core.errors import InvalidRequest
+from daq_core.user import user_name
+
+
+def check_output(path: str, *, roots: Sequence[str], overwrite: bool) -> int:
+    """Check an output path and return the free bytes of its file system.
+
+    Raises
+    ------
+    InvalidRequest
+        The folder is missing, not writable or outside the allowed roots, or
+        something is at the path already that must not be replaced.
+    """
+    folder = os.path.dirname(path)
+    try:
+        is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
+    except PermissionError:
+        raise InvalidRequest(f"Output file folder {folder} cannot be entered by user {_me()}.") from None
+    except OSError:
+        is_folder = False
+    if not is_folder:
+        raise InvalidRequest(f"Output file folder {folder} does not exist. Please create it first.")
+    _check_roots(folder, roots)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidRequest(f"Output file folder {folder} is not writable for user {_me()}.")
+    _check_existing(path, overwrite)
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
+
+
+def _check_roots(folder: str, roots: Sequence[str]) -> None:
+    real = os.path.realpath(folder)
+    for root in roots:
+        real_root = os.path.realpath(root)
+        if os.path.commonpath([real, real_root]) == real_root:
+            return
+    raise InvalidRequest(
+        f"Output file folder {folder} is outside of what this service may write to: {', '.join(roots)}."
+    )
+
+
+def _check_existing(path: str, overwrite: bool) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InvalidRequest(f"Invalid output_file={path}. {error.strerror}.") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "not a regular file"
+        raise InvalidRequest(f"Invalid output_file={path}. There is {kind} of that name.")
+    if not overwrite:
+        raise InvalidRequest(
+            f"Output file {path} exists already. Choose another name; existing files are only replaced "
+            "by a service started with --overwrite."
+        )
+
+
+def _me() -> str:
+    return user_name(os.geteuid())
+
+
+def check_space(free_bytes: int, n_images: int, image_bytes: int) -> str:
+    """Return a warning when little space would be left, "" otherwise.
+
+    Raises
+    ------
+    InvalidRequest
+        A run of known length, uncompressed, cannot fit.
+    """
+    needed = n_images * image_bytes
+    if needed > free_bytes:
+        raise InvalidRequest(
+            f"Not enough space: {n_images} images need {needed / 1e9:.2f} GB, {free_bytes / 1e9:.2f} GB are free."
+        )
+    if free_bytes - needed < 1e9:
+        return f"only {(free_bytes - needed) / 1e9:.2f} GB will be left on the file system"
+    return ""

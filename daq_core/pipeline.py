@@ -1,0 +1,299 @@
+"""Starts, watches and ends the receiver process and the writers' fork server.
+
+What happens in them comes back as two things: counters in the ring, and calls
+of the listener the pipeline was given (``receiver_lost``, ``receiver_up``). Both
+processes end by themselves when this one dies, because their standard input or
+socket closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, Literal
+
+from daq_core.config import DaqConfig
+from daq_core.detectors import layout_of
+from daq_core.errors import Unavailable
+from daq_core.receiver import ReceiverTask, ring_shape
+from daq_core.ring import RingShape, Word, choose_n_slots
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 60  # compiling all kernels takes ten seconds on a slow machine
+END_TIMEOUT_S = 2
+HUNG_S = 10  # a receive loop that has not turned for so long is replaced
+RESTART_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+
+class Pipeline:
+    """Receiver process, image ring and fork server of one config."""
+
+    def __init__(
+        self,
+        config: DaqConfig,
+        *,
+        udp_host: str,
+        id_source: Literal["frame", "bunch", "bunch-int"],
+        receiver_lost: Callable[[str], None],
+        receiver_up: Callable[[], None],
+    ) -> None:
+        self._udp_host = udp_host
+        self._id_source = id_source
+        self._receiver_lost = receiver_lost
+        self._receiver_up = receiver_up
+        self._receiver: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._forks = ForkServer()
+        self.n_restarts = 0
+        self._lay_out(config, carry=None)
+
+    def _lay_out(self, config: DaqConfig, carry: Any) -> None:
+        """Make the ring for a config; what was counted since start is carried over."""
+        self.config = config
+        self.layout = layout_of(config)
+        n_slots = choose_n_slots(
+            self.layout.image_bytes,
+            config.ram_buffer_gb,
+            free_memory(),
+            n_modules=len(self.layout.modules),
+            n_units=self.layout.n_units,
+        )
+        self.shape: RingShape = ring_shape(self.layout, n_slots)
+        try:
+            self.ring_descriptor = self.shape.create()
+        except OSError as error:
+            raise Unavailable(
+                f"No memory for an image ring of {self.shape.total_bytes / 2**30:.1f} GiB "
+                f"({error.strerror}); set ram_buffer_gb in the config."
+            ) from None
+        self.ring = self.shape.attach(self.ring_descriptor)
+        self.words = self.ring.words
+        if carry is not None:
+            self.words[Word.RECEIVED : Word.RUN_EPOCH] = carry[Word.RECEIVED : Word.RUN_EPOCH]
+            self.words[Word.KERNEL_DROPS] = carry[Word.KERNEL_DROPS]
+            self.words[Word.DISK_FREE] = carry[Word.DISK_FREE]
+
+    async def start(self) -> None:
+        """Start both processes; Unavailable says which could not and why."""
+        try:
+            await asyncio.gather(self._forks.start(), self._start_receiver())
+        except BaseException:
+            await self.end()
+            raise
+        self._watch = asyncio.create_task(self._keep_receiver())
+
+    async def end(self) -> None:
+        """End both processes; a writer that is closing its file goes on by itself."""
+        await self._stop_watching()
+        await self._end_receiver()
+        await self._forks.end()
+        os.close(self.ring_descriptor)
+
+    async def change(self, config: DaqConfig) -> None:
+        """Replace the ring and the receiver by those of another config.
+
+        When the new receiver cannot start, it is tried again and again, as after a crash.
+        """
+        await self._stop_watching()
+        await self._end_receiver()
+        os.close(self.ring_descriptor)
+        self._lay_out(config, carry=self.words)
+        try:
+            await self._start_receiver()
+        finally:
+            self._watch = asyncio.create_task(self._keep_receiver())
+
+    async def open_channel(self) -> socket.socket:
+        """Fork a writer and return our end of its channel."""
+        return await self._forks.fork(self.ring_descriptor)
+
+    # A run begins and ends in the ring by its epoch: odd while it is armed.
+
+    @property
+    def next_epoch(self) -> int:
+        return int(self.words[Word.EPOCH]) + 1
+
+    def arm(self, n_images: int) -> None:
+        """Let the receiver keep images from now on; 0: until :meth:`disarm`."""
+        self.words[Word.N_IMAGES] = n_images
+        self.words[Word.EPOCH] += 1
+
+    def disarm(self) -> None:
+        """Let the receiver end the run, if one is armed."""
+        if self.words[Word.EPOCH] % 2 == 1:
+            self.words[Word.EPOCH] += 1
+
+    def release(self) -> None:
+        """Tell the receiver that no writer needs the run's slots any more."""
+        self.disarm()
+        self.words[Word.WRITER_DONE] = self.words[Word.EPOCH] - 1
+
+    async def _start_receiver(self) -> None:
+        self.words[Word.LEAVE] = 0
+        self.words[Word.HEARTBEAT] = 0
+        task = ReceiverTask(self.config.as_dict(), self._udp_host, self._id_source, self.shape.n_slots)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "daq_core.receiver",
+            str(self.ring_descriptor),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            pass_fds=(self.ring_descriptor,),
+            start_new_session=True,  # Ctrl-C is ours to handle
+        )
+        self._receiver = process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(task.to_json().encode() + b"\n")
+            answer = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)
+        except (TimeoutError, ConnectionError):
+            answer = b""
+        if not answer:
+            await self._end_receiver()
+            raise Unavailable("The receiver process did not start; its log lines above say why.")
+        said = json.loads(answer)
+        if "error" in said:
+            await self._end_receiver()
+            raise Unavailable(said["error"])
+        log.info(
+            "receiver %d listens on %d UDP ports, ring of %d images (%.2f GiB)",
+            process.pid,
+            len(self.layout.udp_ports),
+            self.shape.n_slots,
+            self.shape.total_bytes / 2**30,
+        )
+
+    async def _keep_receiver(self) -> None:
+        """Report the receiver's death and start another, with growing delays."""
+        while True:
+            if self._receiver is not None:
+                reason = await self._end_of(self._receiver)
+                log.error("receiver lost: %s", reason)
+                self._receiver_lost(reason)
+                await self._end_receiver()
+            for attempt in range(1_000_000):
+                await asyncio.sleep(RESTART_DELAYS_S[min(attempt, len(RESTART_DELAYS_S) - 1)])
+                try:
+                    await self._start_receiver()
+                    break
+                except Unavailable as error:
+                    log.error("receiver not restarted: %s", error)
+                    self._receiver_lost(str(error))
+            self.n_restarts += 1
+            self._receiver_up()
+
+    async def _end_of(self, process: asyncio.subprocess.Process) -> str:
+        """Return how a receiver ended; one whose loop stands still is killed first."""
+        ended = asyncio.ensure_future(process.wait())
+        try:
+            while not (await asyncio.wait({ended}, timeout=1.0))[0]:
+                standing = asyncio.get_running_loop().time() - self.words[Word.HEARTBEAT] / 1e9
+                if self.words[Word.HEARTBEAT] and standing > HUNG_S:
+                    process.kill()
+                    return f"process {process.pid} stood still for {standing:.0f} s and was killed"
+        finally:
+            ended.cancel()
+        code = process.returncode
+        return f"process {process.pid} " + (f"was killed by signal {-code}" if (code or 0) < 0 else f"ended ({code})")
+
+    async def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+            self._watch = None
+
+    async def _end_receiver(self) -> None:
+        process, self._receiver = self._receiver, None
+        if process is None:
+            return
+        self.words[Word.LEAVE] = 1
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    @property
+    def receiver_pid(self) -> int | None:
+        return self._receiver.pid if self._receiver is not None else None
+
+
+class ForkServer:
+    """The process that forks writers; started again when it is found dead."""
+
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._socket: socket.socket | None = None
+
+    async def start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "daq_core.writer",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # a process that forks has one thread
+                start_new_session=True,
+            )
+        ours.setblocking(False)
+        self._socket = ours
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                ready = await asyncio.get_running_loop().sock_recv(ours, 1)
+        except TimeoutError:
+            ready = b""
+        if not ready:
+            await self.end()
+            raise Unavailable("The writers' fork server did not start; its log lines above say why.")
+
+    async def fork(self, ring_descriptor: int) -> socket.socket:
+        """Fork a writer, with its channel and the ring; return our end of the channel."""
+        if self._process is None or self._process.returncode is not None:
+            log.error("the writers' fork server is gone; starting another")
+            await self.end()
+            await self.start()
+        assert self._socket is not None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._socket, [b"f"], [theirs.fileno(), ring_descriptor])
+            except OSError as error:
+                ours.close()
+                raise Unavailable(f"No writer process could be started: {error.strerror}.") from None
+        return ours
+
+    async def end(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), END_TIMEOUT_S)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+            self._process = None
+
+
+def free_memory() -> int:
+    """Return the bytes of memory this machine has available (proc(5), MemAvailable)."""
+    with open("/proc/meminfo") as lines:
+        for line in lines:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,195 @@
+"""Make the file of a killed writer readable again.
+
+A writer that was killed leaves its file marked as being written, and HDF5
+refuses it ("file is already open for write"). Since it was in SWMR mode, all
+images counted so far are in it. :func:`repair` takes the mark out of the
+superblock, sets the end of the file, and records in the file what happened. It
+does what ``h5clear -s -i 0`` does, without the HDF5 tools, and for our files
+alone.
+
+Source: HDF5 File Format Specification 3.0, II.A "Superblock" (versions 2 and 3)
+and VI "Appendix A" (its checksum: Jenkins' lookup3, public domain).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import h5py
+
+from daq_core.file_layout import COLUMNS, UNFINISHED, record_state
+
+SUPERBLOCK = struct.Struct("<8s B B B B Q Q Q Q L")
+"""Signature, version, bytes of an offset and of a length, consistency flags; then the
+addresses: base, extension, end of file, root group; and the checksum of all before it."""
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+OPEN_FOR_WRITE, OPEN_FOR_SWMR = 0x01, 0x04  # consistency flags
+
+
+@dataclass(frozen=True)
+class RepairReport:
+    """What :func:`repair` found and did; ``message`` is one line for the user.
+
+    ``repaired``: it is readable now. ``intact``: it needed nothing, and was not
+    touched. ``refused``: it cannot be repaired here, and was not touched.
+    """
+
+    path: str
+    outcome: Literal["repaired", "intact", "refused"]
+    n_images: int | None  # in the file; None where that is not known
+    message: str
+
+
+class _Refused(Exception):
+    """Why a file was left alone."""
+
+
+def repair(path: str) -> RepairReport:
+    """Make a file that its writer could not close open again with the images counted so far.
+
+    Its state becomes FAILED, unless the writer had recorded another one, and all
+    datasets get the same number of rows. A file that is still being written is refused.
+
+    Raises
+    ------
+    OSError  the file cannot be read or written at all: missing, no permission, disk error
+    """
+    try:
+        with _locked(path) as fd:
+            superblock = _read_superblock(fd)
+            if superblock.flags == 0:
+                n_images = _count_images(path, swmr=False)
+                return RepairReport(path, "intact", n_images, f"{path} needs no repair.")
+            if superblock.flags != OPEN_FOR_WRITE | OPEN_FOR_SWMR:
+                raise _Refused("it was not complete enough to be read when its writer ended")
+            n_images = _count_images(path, swmr=True)
+            size = os.fstat(fd).st_size
+            end = max(size, superblock.end_of_file)
+            if size < end:
+                os.ftruncate(fd, end)  # space that HDF5 had reserved and not used
+            os.pwrite(fd, superblock.closed(end).packed(), 0)
+            os.fsync(fd)
+    except _Refused as reason:
+        return RepairReport(path, "refused", None, f"{path} was not repaired: {reason}.")
+    _record(path, n_images)
+    return RepairReport(path, "repaired", n_images, f"{path} is readable again, with {n_images} images.")
+
+
+@dataclass(frozen=True)
+class _Superblock:
+    version: int
+    flags: int
+    base: int
+    extension: int
+    end_of_file: int
+    root: int
+
+    def closed(self, end_of_file: int) -> _Superblock:
+        """The same of a file that was closed and is `end_of_file` bytes long."""
+        return _Superblock(self.version, 0, self.base, self.extension, end_of_file, self.root)
+
+    def packed(self) -> bytes:
+        block = SUPERBLOCK.pack(
+            SIGNATURE, self.version, 8, 8, self.flags,
+            self.base, self.extension, self.end_of_file, self.root, 0,
+        )[:-4]  # fmt: skip
+        return block + struct.pack("<L", lookup3(block))
+
+
+def _read_superblock(fd: int) -> _Superblock:
+    block = os.pread(fd, SUPERBLOCK.size, 0)
+    if len(block) < SUPERBLOCK.size or not block.startswith(SIGNATURE):
+        raise _Refused("it is not an HDF5 file, or its writer ended before there was anything in it")
+    _, version, *sizes, flags, base, extension, end_of_file, root, checksum = SUPERBLOCK.unpack(block)
+    if version != 3 or sizes != [8, 8] or base != 0:
+        raise _Refused("it is not a file of this DAQ")
+    if checksum != lookup3(block[:-4]):
+        raise _Refused("its first block is damaged")
+    return _Superblock(version, flags, base, extension, end_of_file, root)
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[int]:
+    """Open the file for change, while nobody else has it open.
+
+    The lock is shared, since HDF5 must get a shared one to read the file
+    meanwhile; that nobody holds another is known from having the exclusive one first.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _Refused("it is open elsewhere, perhaps still being written") from None
+        except OSError:
+            pass  # a file system without locks
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _count_images(path: str, *, swmr: bool) -> int:
+    try:
+        with h5py.File(path, "r", swmr=swmr) as file:
+            if "run/state" not in file["entry"]:
+                raise _Refused("it is not a file of this DAQ")
+            return int(min(len(file["entry/data"][name]) for name in ("data", *COLUMNS)))
+    except KeyError:
+        raise _Refused("it is not a file of this DAQ") from None
+    except (OSError, RuntimeError) as error:
+        raise _Refused(f"HDF5 cannot read it: {error}") from error
+
+
+def _record(path: str, n_images: int) -> None:
+    """Write into the file how its run ended, and give all its datasets the same length."""
+    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+        # As the writer did, so that being killed here does no harm either.
+        file.swmr_mode = True
+        for name in ("data", *COLUMNS):
+            dataset = file["entry/data"][name]
+            if len(dataset) > n_images:
+                dataset.resize(n_images, axis=0)
+        if file["entry/run/state"].asstr()[()] == UNFINISHED:
+            record_state(file, "FAILED", f"ERROR: writer lost; {n_images} images recovered.")
+
+
+def lookup3(data: bytes) -> int:
+    """Return Bob Jenkins' ``hashlittle(data, length, 0)``, 32 bits: the checksum of HDF5 metadata."""
+    mask = 0xFFFFFFFF
+
+    def rotated(word: int, bits: int) -> int:
+        return (word << bits | word >> (32 - bits)) & mask
+
+    a = b = c = (0xDEADBEEF + len(data)) & mask
+    if not data:
+        return c
+    n_blocks = (len(data) + 11) // 12
+    words: tuple[int, ...] = struct.unpack(f"<{3 * n_blocks}L", data.ljust(12 * n_blocks, b"\0"))
+    for index in range(0, len(words) - 3, 3):
+        a, b, c = (a + words[index]) & mask, (b + words[index + 1]) & mask, (c + words[index + 2]) & mask
+        a = (a - c & mask) ^ rotated(c, 4)
+        c = c + b & mask
+        b = (b - a & mask) ^ rotated(a, 6)
+        a = a + c & mask
+        c = (c - b & mask) ^ rotated(b, 8)
+        b = b + a & mask
+        a = (a - c & mask) ^ rotated(c, 16)
+        c = c + b & mask
+        b = (b - a & mask) ^ rotated(a, 19)
+        a = a + c & mask
+        c = (c - b & mask) ^ rotated(b, 4)
+        b = b + a & mask
+    a, b, c = (a + words[-3]) & mask, (b + words[-2]) & mask, (c + words[-1]) & mask
+    for bits_c, bits_a, bits_b in ((14, 11, 25), (16, 4, 14)):
+        c = ((c ^ b) - rotated(b, bits_c)) & mask
+        a = ((a ^ c) - rotated(c, bits_a)) & mask
+        b = ((b ^ a) - rotated(a, bits_b)) & mask
+    return ((c ^ b) - rotated(b, 24)) & mask

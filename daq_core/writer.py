@@ -1,0 +1,333 @@
+"""The writer process: one short-lived fork per run takes images from the ring into a file.
+
+A small fork server, started by ``daq_core.pipeline`` as ``python -m
+daq_core.writer``, has numpy and h5py loaded and no threads; it forks a writer
+within milliseconds. One process a run, because a user id is a process's, a sick
+file system may hang one for good, and a failed close poisons HDF5.
+
+A writer talks over its own socket, one JSON object a line::
+
+    control                         writer
+    {"task": …}                ->
+                               <-   {"pid": n}
+                               <-   {"checked": {"free_bytes": …, "warning": …}} or {"refused": "why"}
+    {"open": {"start_time": …,
+              "epoch": n}}     ->
+                               <-   {"opened": {}} or {"failed": {"reason": …, "n_completed": 0}}
+    {"hurry": "why"}           ->        end now: images still in the ring are given up
+    {"abort": "why"}           ->        the receiver is gone: write what is published, end as FAILED
+                               <-   {"closed": {"n_completed": …, …}} or {"failed": …}
+
+When the socket closes, control is gone: the writer drains, closes and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from daq_core.acquisition import COMPLETED, INTERRUPTED
+from daq_core.errors import DaqError
+from daq_core.file_layout import RunMetadata
+from daq_core.hdf5 import ImageFile
+from daq_core.output import check_output, check_space
+from daq_core.repair import repair
+from daq_core.ring import SKIPPED, Ring, RingShape, Word, wait_for_change
+from daq_core.user import become, find_owner
+
+log = logging.getLogger(__name__)
+
+HAND_OVER = 32  # most images between two flushes; fewer when the writer keeps up
+WAIT_S = 0.02  # how long a missed wake-up or word from control can go unnoticed
+
+
+@dataclass(frozen=True)
+class WriterTask:
+    """Everything a writer needs to know of its run."""
+
+    output_file: str
+    n_images: int  # 0: until stopped
+    run_id: int | str
+    image_shape: tuple[int, int]
+    dtype: str
+    detector_name: str
+    detector_type: str
+    bit_depth: int
+    config_json: str
+    software: str
+    n_slots: int
+    n_modules: int
+    n_units: int
+    writer_user_id: int
+    writer_group: int | None
+    min_user_id: int
+    output_roots: tuple[str, ...]
+    overwrite: bool
+    repair: bool = False  # mend the file that a lost writer left behind, and write nothing
+
+    def to_json(self) -> str:
+        return json.dumps({"task": asdict(self)})
+
+
+class Control:
+    """The control process as the writer sees it: lines of JSON on a socket."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._pending = b""
+        self.gone = False
+
+    def tell(self, **message: Any) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._channel.sendall(json.dumps(message).encode() + b"\n")
+
+    def hear(self, timeout_s: float | None) -> dict[str, Any] | None:
+        """Return the next message; None after the timeout or when control is gone."""
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([self._channel], [], [], timeout_s)
+            if not ready:
+                return None
+            try:
+                received = self._channel.recv(1 << 20)
+            except ConnectionResetError:
+                received = b""
+            if not received:
+                self.gone = True
+                return None
+            self._pending += received
+        line, _, self._pending = self._pending.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+class Writer:
+    """One run, from the check of its path to the closed file."""
+
+    def __init__(self, task: WriterTask, control: Control, ring: Ring) -> None:
+        self.task = task
+        self.control = control
+        self.ring = ring
+        self.words = ring.words
+        self.failure = ""  # why the run ends as FAILED although the file is fine
+        self.given_up = False  # do not wait for the rest of the images
+
+    def run(self) -> None:
+        try:
+            warning = self._check()
+        except DaqError as error:
+            self.control.tell(refused=str(error))
+            return
+        self.control.tell(checked=warning)
+        order = self.control.hear(None)
+        if order is None or "open" not in order:
+            return
+        try:
+            file = self._create(order["open"]["start_time"])
+        except OSError as error:
+            self.control.tell(failed={"reason": str(error), "n_completed": 0})
+            return
+        self.control.tell(opened={})
+        self._fill(file, order["open"]["epoch"])
+
+    def _check(self) -> dict[str, Any]:
+        """Become the user, look at the path; what is found wrong here refuses the request."""
+        task = self.task
+        owner = find_owner(
+            task.writer_user_id, writer_group=task.writer_group, min_user_id=task.min_user_id
+        )
+        become(owner)
+        free = check_output(task.output_file, roots=task.output_roots, overwrite=task.overwrite)
+        image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
+        low = check_space(free, task.n_images, image_bytes)
+        self.words[Word.DISK_FREE] = free
+        return {"free_bytes": free, "warning": "; ".join(filter(None, (owner.warning, low)))}
+
+    def _create(self, start_time: float) -> ImageFile:
+        task = self.task
+        return ImageFile.create(
+            task.output_file,
+            shape=task.image_shape,
+            dtype=np.dtype(task.dtype),
+            detector_name=task.detector_name,
+            run=RunMetadata(
+                run_id=task.run_id,
+                n_images=task.n_images,
+                start_time=start_time,
+                config_json=task.config_json,
+                software=task.software,
+                detector_type=task.detector_type,
+                bit_depth=task.bit_depth,
+            ),
+            overwrite=task.overwrite,
+        )
+
+    def _fill(self, file: ImageFile, epoch: int) -> None:
+        """Write the run's images until its end, then close; every outcome is told to control."""
+        error = ""
+        self.words[Word.COMPLETED] = 0
+        try:
+            for first, end in self._hand_overs(epoch):
+                self._append(file, first, end)
+        except OSError as problem:
+            error = str(problem)
+        complete = file.n_written == self.task.n_images
+        error = error or self.failure
+        message = f"ERROR: {error}" if error else COMPLETED if complete else INTERRUPTED
+        stop_time = time.time()
+        try:
+            file.close(
+                state="FAILED" if error else "FINISHED",
+                message=message,
+                stop_time=stop_time,
+                counters=self._counters(),
+            )
+        except OSError as problem:
+            error = error or str(problem)
+        if error:
+            self.control.tell(failed={"reason": error, "n_completed": file.n_written})
+        else:
+            self.control.tell(closed={"n_completed": file.n_written, "stop_time": stop_time})
+
+    def _hand_overs(self, epoch: int) -> Iterator[tuple[int, int]]:
+        """Yield ranges of sequence numbers that are ready to be written, until the run's last."""
+        words = self.words
+        while words[Word.ACKNOWLEDGED] < epoch and not self.given_up:
+            wait_for_change(words, Word.PUBLISHED, int(words[Word.PUBLISHED]), WAIT_S)
+            self._listen()
+        if words[Word.RUN_EPOCH] != epoch:
+            return  # stopped before the receiver had even begun
+        cursor = int(words[Word.RUN_FIRST])
+        while not self.given_up:
+            published = int(words[Word.PUBLISHED])
+            end = int(words[Word.RUN_END])
+            if self.failure:  # the receiver is gone and will not end the run
+                end = min(end, published)
+            if cursor >= end:
+                return
+            ready = min(published, end)
+            if cursor < ready:
+                ready = min(ready, cursor + HAND_OVER)
+                yield cursor, ready
+                cursor = ready
+                words[Word.CONSUMED] = cursor
+            else:
+                wait_for_change(words, Word.PUBLISHED, published, WAIT_S)
+            self._listen()
+
+    def _listen(self) -> None:
+        """Take up what control has to say meanwhile."""
+        while (order := self.control.hear(0)) is not None:
+            if "abort" in order:
+                self.failure = order["abort"]
+            if "hurry" in order:
+                self.given_up = True
+        if self.control.gone and not self.failure:
+            self.failure = "the service ended while the run was going on"
+
+    def _append(self, file: ImageFile, first: int, end: int) -> None:
+        """Write the images of a range of sequence numbers that are to be kept."""
+        slots = np.arange(first, end) % len(self.ring.slots)
+        slots = slots[self.ring.slots["state"][slots] != SKIPPED]
+        if not len(slots):
+            return
+        images = self.ring.slots[slots]
+        shape, dtype = self.task.image_shape, np.dtype(self.task.dtype)
+        n_bytes = shape[0] * shape[1] * dtype.itemsize
+        views = [self.ring.pixels[slot, :n_bytes].view(dtype).reshape(shape) for slot in slots]
+        file.append(
+            views,
+            images["image_id"],
+            images["status"].astype(np.uint64),
+            images["n_missing"].astype(np.uint32),
+            images["first_ns"] / 1e9,
+        )
+        self.words[Word.LATENCY_NS] = time.time_ns() - int(images["first_ns"][-1])
+        self.words[Word.COMPLETED] = file.n_written
+        self._note_free_space()
+
+    def _note_free_space(self) -> None:
+        now = time.monotonic()
+        if now - getattr(self, "_noted", 0.0) > 1.0:
+            self._noted = now
+            space = os.statvfs(os.path.dirname(self.task.output_file))
+            self.words[Word.DISK_FREE] = space.f_bavail * space.f_frsize
+
+    def _counters(self) -> dict[str, int]:
+        """Return what the receiver counted for this run, for the file."""
+        words = self.words
+        return {
+            "missing_packets": int(words[Word.RUN_MISSING]),
+            "incomplete_images": int(words[Word.RUN_INCOMPLETE]),
+            "dropped_images": int(words[Word.RUN_DROPPED]),
+            "mismatched_images": int(words[Word.RUN_MISMATCHED]),
+        }
+
+
+def write_run(channel: socket.socket, ring_descriptor: int) -> None:
+    """Do one task in a freshly forked process."""
+    control = Control(channel)
+    control.tell(pid=os.getpid())
+    order = control.hear(None)
+    if order is None:
+        return
+    task = WriterTask(**order["task"] | {"image_shape": tuple(order["task"]["image_shape"])})
+    if task.repair:
+        become(find_owner(task.writer_user_id, writer_group=task.writer_group))
+        try:
+            control.tell(repaired=str(repair(task.output_file)))
+        except (OSError, DaqError) as error:
+            control.tell(failed={"reason": str(error), "n_completed": 0})
+        return
+    shape, dtype = task.image_shape, np.dtype(task.dtype)
+    ring = RingShape(task.n_slots, task.n_modules, task.n_units, shape[0] * shape[1] * dtype.itemsize)
+    Writer(task, control, ring.attach(ring_descriptor)).run()
+
+
+def serve_forks(requests: socket.socket) -> None:
+    """Fork a writer for each request: one byte with two descriptors, its channel and the ring."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for writers: the kernel reaps them
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(requests, 1, 2)
+        if not data:
+            return
+        if os.fork() == 0:
+            requests.close()
+            status = 1
+            try:
+                with socket.socket(fileno=descriptors[0]) as channel:
+                    write_run(channel, descriptors[1])
+                status = 0
+            except Exception:
+                log.exception("writer failed")
+            finally:
+                logging.shutdown()
+                os._exit(status)  # HDF5's own clean-up could raise what close has reported already
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def main() -> int:
+    """Run as the fork server; the descriptor of its request socket is the argument."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for quiet in (signal.SIGINT, signal.SIGTERM):  # control ends us, by closing the socket
+        signal.signal(quiet, signal.SIG_IGN)
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        requests.sendall(b"r")
+        serve_forks(requests)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
