@@ -167,7 +167,8 @@ def _open(status: DaqStatus, event: FileOpened, now: float) -> DaqStatus:
 def _acquire(status: DaqStatus, event: ImageAcquired, now: float) -> DaqStatus:
     if status.acquisition.state is not AcquisitionState.WAITING_IMAGES:
         return status
-    return _with_acquisition(status, state=AcquisitionState.ACQUIRING_IMAGES)
+    n_requested = max(1, status.acquisition.n_write_requested)
+    return _with_acquisition(status, state=AcquisitionState.ACQUIRING_IMAGES, n_write_requested=n_requested)
 
 
 def _count(status: DaqStatus, event: ImagesWritten, now: float) -> DaqStatus:
@@ -259,9 +260,7 @@ def _keep(status: DaqStatus, event: Event, now: float) -> DaqStatus:
 
 
 def _ready(status: DaqStatus) -> DaqStatus:
-    return replace(
-        status, state=DaqState.READY, pending=None, pending_since=None, stopping=False, reason=""
-    )
+    return replace(status, state=DaqState.READY, pending=None, pending_since=None, stopping=False, reason="")
 
 
 def _failed(status: DaqStatus, reason: str, now: float) -> DaqStatus:
@@ -315,6 +314,7 @@ TABLE: dict[Phase, Row] = {
     Phase.WRITING: _RUNNING,
     Phase.FLUSHING: _RUNNING,
     Phase.UNKNOWN: {
+        ImagesWritten: _keep,
         StopRequested: _stop_unknown,
         FileClosed: _close_late,
         WriteFailed: _fail_late,

@@ -1,6 +1,6 @@
 """How the kernels are compiled, and the few machine operations numba does not offer.
 
-``kernel`` is the one decorator: no GIL, numpy's error model, cached on disk. The
+``kernel`` and ``kernel_of`` are the decorators: no GIL, numpy's error model, cached on disk. The
 cache lives in a folder named after the sources' content, because numba looks
 only at the file of the outermost function: without it, an edit in a called file
 would go on running the old code. ``NUMBA_CACHE_DIR`` overrides the place.
@@ -16,9 +16,8 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -41,14 +40,29 @@ def _cache_folder() -> str:
 if not numba.config.CACHE_DIR:
     numba.config.CACHE_DIR = _cache_folder()
 
-kernel: Callable[..., Any] = partial(numba.njit, nogil=True, cache=True, error_model="numpy")
 JIT = not numba.config.DISABLE_JIT
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+def kernel(function: Kernel) -> Kernel:
+    """Compile a function for whatever types it is first called with."""
+    compiled: Kernel = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    return compiled
+
+
+def kernel_of(signature: Any) -> Callable[[Kernel], Kernel]:
+    """Compile a function for one signature, now; only such a kernel can be handed to another."""
+    compile_now: Any = numba.njit(signature, nogil=True, cache=True, error_model="numpy")
+    return cast(Callable[[Kernel], Kernel], compile_now)
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
+_intrinsic: Callable[[Any], Any] = intrinsic  # typed as what it makes of a generator: something to call
+
 if JIT:
 
-    @intrinsic
+    @_intrinsic
     def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
         """``array[index]`` of a one-dimensional integer array, seen before everything after it."""
 
@@ -58,7 +72,7 @@ if JIT:
 
         return array.dtype(array, types.intp), generate
 
-    @intrinsic
+    @_intrinsic
     def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
         """``array[index] = value``, seen by others after everything before it."""
 
@@ -69,7 +83,7 @@ if JIT:
 
         return types.void(array, types.intp, array.dtype), generate
 
-    @intrinsic
+    @_intrinsic
     def copy_bytes(
         typing_context: Any, target: Any, target_offset: Any, source: Any, source_offset: Any, n: Any
     ) -> Any:
@@ -95,17 +109,17 @@ if JIT:
             context, builder, signature.args[0], array, [arguments[1]], wraparound=False
         )
 
-    recvmmsg = types.ExternalFunction(
+    recvmmsg: Any = types.ExternalFunction(
         "recvmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32, types.intp)
     )
-    sendmmsg = types.ExternalFunction(
+    sendmmsg: Any = types.ExternalFunction(
         "sendmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32)
     )
-    poll = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
+    poll: Any = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
     _errno_location = types.ExternalFunction("__errno_location", types.CPointer(types.int32)())
-    _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
-    _nanosleep = types.ExternalFunction("nanosleep", types.int32(types.intp, types.intp))
-    _syscall = types.ExternalFunction(
+    _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
+    _nanosleep: Any = types.ExternalFunction("nanosleep", types.int32(types.intp, types.intp))
+    _syscall: Any = types.ExternalFunction(
         "syscall",
         types.int64(types.int64, types.intp, types.int64, types.int64, types.intp, types.intp, types.int64),
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def read_counters(pipeline: Pipeline) -> Counters:
     """Return everything the receiver counted since the service was started."""
-    words = [int(word) for word in pipeline.words]
+    words = pipeline.words.tolist()
     return Counters(
         packets_received=words[Word.RECEIVED],
         packets_placed=words[Word.PLACED],
@@ -58,7 +58,7 @@ def read_losses(pipeline: Pipeline) -> Losses:
     return Losses(
         missing_packets=int(words[Word.RUN_MISSING]),
         incomplete_images=int(words[Word.RUN_INCOMPLETE]),
-        dropped_images=int(words[Word.RUN_DROPPED]),
+        dropped_images=int(words[Word.RUN_DROPPED] + words[Word.GIVEN_UP]),
         mismatched_images=int(words[Word.RUN_MISMATCHED]),
         silent_modules=tuple(silent) if heard and words[Word.RUN_KEPT] > 0 else (),
     )
@@ -68,23 +68,18 @@ def read_losses(pipeline: Pipeline) -> Losses:
 class Meter:
     """Rates over the time since they were last asked for; the caller asks once a second."""
 
+    n_written: int = 0  # images visible in files, since start; the caller adds to it
     _time: float = 0.0
-    _published: int = 0
-    _written: int = 0
-    _in_run: int = 0
-
-    def begin_run(self) -> None:
-        self._in_run = 0
+    _published_then: int = 0
+    _written_then: int = 0
 
     def rates(self, pipeline: Pipeline, now: float) -> DaqStats:
         """Return the rates since the last call; `now` is monotonic seconds."""
         published = int(pipeline.words[Word.IMAGES_PUBLISHED])
-        completed = int(pipeline.words[Word.COMPLETED])
-        elapsed = now - self._time
-        n_published = published - self._published
-        n_written = max(0, completed - self._in_run)
-        first = self._time == 0.0
-        self._time, self._published, self._in_run = now, published, completed
+        elapsed, first = now - self._time, self._time == 0.0
+        n_published = published - self._published_then
+        n_written = self.n_written - self._written_then
+        self._time, self._published_then, self._written_then = now, published, self.n_written
         if first or elapsed <= 0:
             return DaqStats()
         image_bytes = pipeline.layout.image_bytes

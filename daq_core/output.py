@@ -83,7 +83,8 @@ def check_space(free_bytes: int, n_images: int, image_bytes: int) -> str:
     needed = n_images * image_bytes
     if needed > free_bytes:
         raise InvalidRequest(
-            f"Not enough space: {n_images} images need {needed / 1e9:.2f} GB, {free_bytes / 1e9:.2f} GB are free."
+            f"Not enough space: {n_images} images need {needed / 1e9:.2f} GB, "
+            f"but {free_bytes / 1e9:.2f} GB are free."
         )
     if free_bytes - needed < 1e9:
         return f"only {(free_bytes - needed) / 1e9:.2f} GB will be left on the file system"

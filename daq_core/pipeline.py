@@ -120,10 +120,11 @@ class Pipeline:
     def next_epoch(self) -> int:
         return int(self.words[Word.EPOCH]) + 1
 
-    def arm(self, n_images: int) -> None:
-        """Let the receiver keep images from now on; 0: until :meth:`disarm`."""
+    def arm(self, n_images: int) -> int:
+        """Let the receiver keep images from now on, 0: until :meth:`disarm`; returns the epoch."""
         self.words[Word.N_IMAGES] = n_images
         self.words[Word.EPOCH] += 1
+        return int(self.words[Word.EPOCH])
 
     def disarm(self) -> None:
         """Let the receiver end the run, if one is armed."""
@@ -150,7 +151,8 @@ class Pipeline:
             start_new_session=True,  # Ctrl-C is ours to handle
         )
         self._receiver = process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             process.stdin.write(task.to_json().encode() + b"\n")
             answer = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)
@@ -201,8 +203,9 @@ class Pipeline:
                     return f"process {process.pid} stood still for {standing:.0f} s and was killed"
         finally:
             ended.cancel()
-        code = process.returncode
-        return f"process {process.pid} " + (f"was killed by signal {-code}" if (code or 0) < 0 else f"ended ({code})")
+        code = process.returncode or 0
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return f"process {process.pid} {how}"
 
     async def _stop_watching(self) -> None:
         if self._watch is not None:

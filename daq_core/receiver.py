@@ -39,7 +39,7 @@ from daq_core.assembly import (
     publish_ready,
     take_orders,
 )
-from daq_core.compiled import kernel, now_ns, poll, recvmmsg, sleep_ns
+from daq_core.compiled import kernel_of, now_ns, poll, recvmmsg, sleep_ns
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, format_of
 from daq_core.errors import DaqError
@@ -63,7 +63,7 @@ BUFFER_BYTES = 256 * 2**20
 ID_SOURCES = ("frame", "bunch", "bunch-int")
 
 
-@kernel(
+@kernel_of(
     types.void(
         types.FunctionType(PLACE),
         types.FunctionType(ERASE),
@@ -120,9 +120,7 @@ def receive(
             busy |= n == batch
             placed = 0
             while placed < n:
-                placed = place(
-                    datagrams, stride, messages, placed, n, layout, port, now, real, ring, local
-                )
+                placed = place(datagrams, stride, messages, placed, n, layout, port, now, real, ring, local)
                 if placed < n:
                     give_up_oldest(ring, local, layout, erase)
         publish_ready(ring, local, layout, erase, now)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from daq_core.compiled import copy_bytes, kernel, recvmmsg
+from daq_core.compiled import copy_bytes, kernel_of, recvmmsg
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
 from daq_core.errors import InvalidRequest, Unavailable
@@ -33,7 +33,7 @@ REST_S = 0.0005
 MAX_OPEN_FRAMES = 256
 
 
-@kernel(
+@kernel_of(
     types.int64(
         types.int32,
         types.uint8[::1],

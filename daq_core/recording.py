@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from daq_core.compiled import kernel
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
 from daq_core.errors import InvalidRequest, Unavailable
@@ -33,7 +32,7 @@ MAX_DATAGRAM = 65507
 """Most a UDP datagram over IPv4 can hold (RFC 768, RFC 791)."""
 
 
-@kernel(
+@kernel_of(
     types.int64(
         types.Array(types.uint8, 1, "C", readonly=True), types.int64[::1], types.int64[::1], types.int64
     )

@@ -83,6 +83,8 @@ class _Words(NamedTuple):
     LATENCY_NS: int = 50  # newest image: first packet to flushed
     DISK_FREE: int = 51  # bytes free where the run is written, about once a second
 
+    GIVEN_UP: int = 52  # images of the run that a stop did not leave the time to write
+
     COUNT: int = 64
 
 

@@ -1,4 +1,4 @@
-"""One run as the control process sees it: its writer process, and what that says.
+"""One run as the control process sees it: its writer process, and the events that come of it.
 
 The other end of the conversation is described in ``daq_core.writer``.
 """
@@ -8,15 +8,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
-import socket
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Self
 
-from daq_core.errors import InvalidRequest, Unavailable
+from daq_core.acquisition import (
+    AllAcquired,
+    Event,
+    FileClosed,
+    FileOpened,
+    ImageAcquired,
+    ImagesWritten,
+    OpenFailed,
+    WriteFailed,
+    WriterLost,
+)
+from daq_core.errors import DaqError, InvalidRequest, Unavailable
+from daq_core.pipeline import Pipeline
+from daq_core.ring import Word
+from daq_core.status import AcquisitionState, DaqState, DaqStatus
 from daq_core.writer import WriterTask
 
-CHECK_TIMEOUT_S = 4.0
+log = logging.getLogger(__name__)
+
+CHECK_TIMEOUT_S = 4.0  # for a file system to say whether it has the folder
+TICK_S = 0.02  # how often the counters are looked at
+DRAIN_S = 2.5  # after a stop, for the images in memory to reach the disk
+HURRY_S = 1.0  # after that, for the writer to close its file without the rest
+MEND_S = 1.0  # for the file of a lost writer to be made readable
+
+Apply = Callable[[Event], DaqStatus]
 
 
 class WriterLostError(Exception):
@@ -24,71 +48,181 @@ class WriterLostError(Exception):
 
 
 class Run:
-    """A writer process and the channel to it."""
+    """A writer process, the channel to it, and the ring armed for it.
 
-    def __init__(self, task: WriterTask) -> None:
+    ``opened`` and ``ended`` are futures of the status at that moment; the owner
+    sets them, because it is the one who knows.
+    """
+
+    def __init__(self, task: WriterTask, pipeline: Pipeline) -> None:
         self.task = task
+        self._pipeline = pipeline
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
         self._pid: int | None = None
+        self._epoch = 0  # 0: not armed yet
+        self._killed = ""  # why, when we did it
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[DaqStatus] = loop.create_future()
+        self.ended: asyncio.Future[DaqStatus] = loop.create_future()
 
-    async def connect(self, channel: socket.socket) -> None:
-        """Take up the conversation with a freshly forked writer."""
-        self._reader, self._writer = await asyncio.open_connection(sock=channel, limit=1 << 22)
-        self._writer.write(self.task.to_json().encode() + b"\n")
-
-    async def check(self) -> dict[str, Any]:
-        """Wait for the writer's look at the path: free space and a warning.
+    @classmethod
+    async def prepare(cls, task: WriterTask, pipeline: Pipeline) -> tuple[Self, str]:
+        """Fork a writer and let it look at the path; returns the run and a warning, "" for none.
 
         Raises
         ------
-        InvalidRequest  the file cannot be written there; the writer has ended
-        Unavailable     the file system did not answer, or the writer died
+        InvalidRequest  the file cannot be written there
+        Unavailable     the file system did not answer, or no writer could be started
         """
+        run = cls(task, pipeline)
+        await run._connect()
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                self._pid = (await self.hear())["pid"]
-                answer = await self.hear()
+                answer = await run._hear()
         except TimeoutError:
-            self.kill()
+            run.kill("did not answer")
             raise Unavailable(
-                f"The file system of {self.task.output_file} did not answer within {CHECK_TIMEOUT_S:.0f} s."
+                f"The file system of {task.output_file} did not answer within {CHECK_TIMEOUT_S:.0f} s."
             ) from None
         except WriterLostError as error:
-            raise Unavailable(f"The writer process could not be started: {error}.") from None
+            raise Unavailable(f"The writer process failed: {error}.") from None
         if "refused" in answer:
-            self.close()
+            run.discard()
             raise InvalidRequest(answer["refused"])
-        checked: dict[str, Any] = answer["checked"]
-        return checked
+        return run, answer["checked"]["warning"]
 
-    def tell(self, **message: Any) -> None:
+    async def follow(self, start_time: float, apply: Apply) -> None:
+        """Open the file, and turn what happens until its end into events."""
+        self._tell(open={"start_time": start_time, "epoch": self._pipeline.next_epoch})
+        heard = asyncio.ensure_future(self._hear())
+        try:
+            while True:
+                await asyncio.wait({heard}, timeout=TICK_S)
+                if not heard.done():
+                    self._fold_counters(apply)
+                elif "opened" in (message := heard.result()):
+                    self._arm(apply)
+                    heard = asyncio.ensure_future(self._hear())
+                else:
+                    self._end(message, apply)
+                    return
+        except WriterLostError as error:
+            self._fold_counters(apply)
+            self._pipeline.release()
+            apply(WriterLost(str(error)))
+            await self._mend()
+        finally:
+            heard.cancel()
+            self._pipeline.release()
+            self.discard()
+
+    def _arm(self, apply: Apply) -> None:
+        """Arm the ring and show WAITING_IMAGES in one go: an image that follows belongs to the run."""
+        self._epoch = self._pipeline.arm(self.task.n_images)
+        status = apply(FileOpened())
+        if status.stopping:
+            self._pipeline.disarm()
+
+    def _end(self, message: dict[str, Any], apply: Apply) -> None:
+        self._fold_counters(apply)
+        self._pipeline.release()
+        if "closed" in message:
+            apply(FileClosed(message["closed"]["n_completed"]))
+        elif self._epoch:
+            apply(WriteFailed(message["failed"]["reason"], message["failed"]["n_completed"]))
+        else:
+            apply(OpenFailed(message["failed"]["reason"]))
+
+    def _fold_counters(self, apply: Apply) -> None:
+        """Make events of what receiver and writer counted since the last look."""
+        words = self._pipeline.words
+        if not self._epoch or words[Word.RUN_EPOCH] != self._epoch:
+            return
+        n_kept, n_completed = int(words[Word.RUN_KEPT]), int(words[Word.COMPLETED])
+        status = apply(ImagesWritten(0, 0))
+        if status.state is not DaqState.WRITING:
+            return  # the receiver was lost: the run has ended already
+        if n_kept > 0 and status.acquisition.state is AcquisitionState.WAITING_IMAGES:
+            status = apply(ImageAcquired())
+        counted = (status.acquisition.n_write_requested, status.acquisition.n_write_completed)
+        if (n_kept, n_completed) == counted:
+            return
+        n_images = self.task.n_images
+        # Of a run that was over between two looks, show the state it passed through.
+        apply(ImagesWritten(n_kept, min(n_completed, n_images - 1) if n_images else n_completed))
+        if n_images and n_kept >= n_images:
+            apply(AllAcquired())
+        apply(ImagesWritten(n_kept, n_completed))
+
+    async def wind_up(self) -> None:
+        """Let a stopped run end: it drains; if that takes long it is hurried, and at last killed."""
+        if self._epoch:
+            self._pipeline.disarm()
+        patience = ((DRAIN_S, self._hurry), (HURRY_S, lambda: self.kill("did not end when it was stopped")))
+        for seconds, act in patience:
+            if (await asyncio.wait({self.ended}, timeout=seconds))[0]:
+                return
+            act()
+        await asyncio.wait({self.ended})
+
+    def _hurry(self) -> None:
+        log.warning("%s: the disk is slow; images still in memory are given up", self.task.output_file)
+        self._tell(hurry="stop")
+
+    def abort(self, reason: str) -> None:
+        """The receiver is gone: have what is in the ring written, and the file closed as FAILED."""
+        self._pipeline.disarm()
+        self._tell(abort=reason)
+
+    def kill(self, why: str) -> None:
+        """End the writer at once; its file stays as it is."""
+        self._killed = why
+        if self._pid is not None:
+            log.error("writer %d of %s %s and is killed", self._pid, self.task.output_file, why)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._pid, signal.SIGKILL)
+        self.discard()
+
+    def discard(self) -> None:
+        """Close the channel; a writer that has no file yet ends by that."""
+        self._writer.close()
+
+    async def _mend(self) -> None:
+        """Have another process make the file of a lost writer readable."""
+        try:
+            mender = Run(replace(self.task, repair=True), self._pipeline)
+            await mender._connect()
+            async with asyncio.timeout(MEND_S):
+                said = await mender._hear()
+            mender.discard()
+            log.warning("%s", said.get("repaired") or said["failed"]["reason"])
+        except (DaqError, WriterLostError, TimeoutError) as error:
+            log.error("%s could not be repaired: %s", self.task.output_file, error)
+
+    async def _connect(self) -> None:
+        channel = await self._pipeline.open_channel()
+        self._reader, self._writer = await asyncio.open_connection(sock=channel, limit=1 << 22)
+        self._tell(**json.loads(self.task.to_json()))
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                self._pid = (await self._hear())["pid"]
+        except (TimeoutError, WriterLostError):
+            self.discard()
+            raise Unavailable("No writer process could be started; its log lines above say why.") from None
+
+    def _tell(self, **message: Any) -> None:
         """Send a message; a writer that is gone shows when it is heard, not here."""
         if not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
-    async def hear(self) -> dict[str, Any]:
+    async def _hear(self) -> dict[str, Any]:
         """Return the writer's next message; WriterLostError when it ended without one."""
         try:
             line = await self._reader.readline()
         except (ConnectionError, ValueError):
             line = b""
         if not line:
-            raise WriterLostError(f"process {self._pid} ended unexpectedly")
+            raise WriterLostError(f"process {self._pid} {self._killed or 'ended unexpectedly'}")
         message: dict[str, Any] = json.loads(line)
         return message
-
-    def kill(self) -> None:
-        """End the writer at once; its file stays as it is."""
-        if self._pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self._pid, signal.SIGKILL)
-        self.close()
-
-    def close(self) -> None:
-        self._writer.close()
-
-    @property
-    def pid(self) -> int | None:
-        return self._pid
-

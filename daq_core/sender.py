@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from daq_core.compiled import kernel, last_error, now_ns, sendmmsg, sleep_ns
+from daq_core.compiled import kernel_of, last_error, now_ns, sendmmsg, sleep_ns
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.sockets import MESSAGE_BYTES, build_messages, close_all
 
@@ -43,7 +43,7 @@ SENT, REFUSED, N_COUNTS = 0, 1, 2
 ECONNREFUSED, ENOBUFS, EAGAIN, EINTR = errno.ECONNREFUSED, errno.ENOBUFS, errno.EAGAIN, errno.EINTR
 
 
-@kernel(
+@kernel_of(
     types.int64(
         types.int32[::1],
         types.uint32[:, ::1],

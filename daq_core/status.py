@@ -248,4 +248,3 @@ class Snapshot:
     health: Health = field(default_factory=Health)
     log: tuple[Acquisition, ...] = ()  # ended acquisitions, newest first, FAILED ones too
     log_total: int = 0  # ended acquisitions since the journal began
-

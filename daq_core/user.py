@@ -37,7 +37,7 @@ def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user
         return FileOwner(own, os.getegid(), tuple(os.getgroups()), warning)
     if writer_user_id < min_user_id:
         raise InvalidRequest(
-            f"Invalid writer_user_id={writer_user_id}. This service writes only for ids from {min_user_id} on."
+            f"Invalid writer_user_id={writer_user_id}. The lowest allowed here is {min_user_id}."
         )
     if own not in (0, writer_user_id):
         raise InvalidRequest(
@@ -69,4 +69,3 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-

@@ -138,15 +138,15 @@ class Writer:
         except OSError as error:
             self.control.tell(failed={"reason": str(error), "n_completed": 0})
             return
+        self.words[Word.COMPLETED] = 0
+        self.words[Word.GIVEN_UP] = 0
         self.control.tell(opened={})
         self._fill(file, order["open"]["epoch"])
 
     def _check(self) -> dict[str, Any]:
         """Become the user, look at the path; what is found wrong here refuses the request."""
         task = self.task
-        owner = find_owner(
-            task.writer_user_id, writer_group=task.writer_group, min_user_id=task.min_user_id
-        )
+        owner = find_owner(task.writer_user_id, writer_group=task.writer_group, min_user_id=task.min_user_id)
         become(owner)
         free = check_output(task.output_file, roots=task.output_roots, overwrite=task.overwrite)
         image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
@@ -176,12 +176,13 @@ class Writer:
     def _fill(self, file: ImageFile, epoch: int) -> None:
         """Write the run's images until its end, then close; every outcome is told to control."""
         error = ""
-        self.words[Word.COMPLETED] = 0
         try:
             for first, end in self._hand_overs(epoch):
                 self._append(file, first, end)
         except OSError as problem:
             error = str(problem)
+        if self.given_up:
+            self.words[Word.GIVEN_UP] = self.words[Word.RUN_KEPT] - file.n_written
         complete = file.n_written == self.task.n_images
         error = error or self.failure
         message = f"ERROR: {error}" if error else COMPLETED if complete else INTERRUPTED
@@ -270,7 +271,7 @@ class Writer:
         return {
             "missing_packets": int(words[Word.RUN_MISSING]),
             "incomplete_images": int(words[Word.RUN_INCOMPLETE]),
-            "dropped_images": int(words[Word.RUN_DROPPED]),
+            "dropped_images": int(words[Word.RUN_DROPPED] + words[Word.GIVEN_UP]),
             "mismatched_images": int(words[Word.RUN_MISMATCHED]),
         }
 
@@ -286,7 +287,7 @@ def write_run(channel: socket.socket, ring_descriptor: int) -> None:
     if task.repair:
         become(find_owner(task.writer_user_id, writer_group=task.writer_group))
         try:
-            control.tell(repaired=str(repair(task.output_file)))
+            control.tell(repaired=repair(task.output_file).message)
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})
         return

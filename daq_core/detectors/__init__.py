@@ -42,7 +42,8 @@ def layout_of(config: DaqConfig) -> Layout:
     last = max(layout.udp_ports)
     if config.start_udp_port < 1 or last > 65535:
         raise ValueError(
-            f"start_udp_port {config.start_udp_port}: ports {config.start_udp_port}..{last} are not all in 1..65535"
+            f"start_udp_port {config.start_udp_port}: "
+            f"the ports {config.start_udp_port}..{last} are not all in 1..65535"
         )
     if layout.image_bytes > MAX_CHUNK_BYTES:
         raise ValueError(f"an image of {layout.image_bytes} bytes is larger than HDF5 allows for one chunk")

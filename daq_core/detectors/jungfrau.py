@@ -77,9 +77,7 @@ def _port(config: DaqConfig, p: Placement, index: int, n_packets: int, first_uni
 
 def pack(image: npt.NDArray[Any], layout: Layout, frame: int) -> list[npt.NDArray[np.uint8]]:
     """Return the datagrams of an image for each port; the bunch id is the frame number, as float64."""
-    return sls.pack(
-        image, layout.ports, detector_type=DETECTOR_TYPE, frame=frame, bunch_id=_bunch_id(frame)
-    )
+    return sls.pack(image, layout.ports, detector_type=DETECTOR_TYPE, frame=frame, bunch_id=_bunch_id(frame))
 
 
 def stamp(datagrams: npt.NDArray[np.uint8], frame: int) -> None:

@@ -44,7 +44,7 @@ from daq_core.assembly import (
     refuse,
     slot_for,
 )
-from daq_core.compiled import copy_bytes, kernel
+from daq_core.compiled import copy_bytes, kernel, kernel_of
 from daq_core.ring import ID_MISMATCH, Word
 
 HEADER = np.dtype(
@@ -101,15 +101,19 @@ def put(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) 
             elif item == 1:
                 _copy_mirrored(pixels, first, source, at, here.segment_pixels)
             elif item == 2:
-                _copy_mirrored(pixels.view(np.uint16), first, source.view(np.uint16), at >> 1, here.segment_pixels)
+                _copy_mirrored(
+                    pixels.view(np.uint16), first, source.view(np.uint16), at >> 1, here.segment_pixels
+                )
             else:
-                _copy_mirrored(pixels.view(np.uint32), first, source.view(np.uint32), at >> 2, here.segment_pixels)
+                _copy_mirrored(
+                    pixels.view(np.uint32), first, source.view(np.uint32), at >> 2, here.segment_pixels
+                )
             at += n_bytes
             first += here.segment_step
         row += here.row_step
 
 
-@kernel(ERASE)
+@kernel_of(ERASE)
 def erase(layout: Any, port: int, packet: int, pixels: Any) -> None:
     """Zero the pixels of a packet that did not arrive."""
     here = layout[port]
@@ -125,7 +129,7 @@ def erase(layout: Any, port: int, packet: int, pixels: Any) -> None:
         row += here.row_step
 
 
-@kernel(PLACE)
+@kernel_of(PLACE)
 def place(
     datagrams: Any,
     stride: int,
