@@ -202,7 +202,7 @@ def _stop_unknown(status: DaqStatus, event: StopRequested, now: float) -> DaqSta
 
 def _finish(status: DaqStatus, event: FileClosed, now: float) -> DaqStatus:
     request = status.acquisition.request
-    complete = request is not None and event.n_completed == request.n_images
+    complete = request is not None and 0 < request.n_images == event.n_completed
     ended = replace(
         status.acquisition,
         state=AcquisitionState.FINISHED,
@@ -216,6 +216,8 @@ def _finish(status: DaqStatus, event: FileClosed, now: float) -> DaqStatus:
 
 def _close_late(status: DaqStatus, event: FileClosed, now: float) -> DaqStatus:
     """The receiver was lost first: the run has failed already, its file still closes in order."""
+    if status.acquisition.state is not AcquisitionState.FAILED:
+        return status
     n_requested = max(status.acquisition.n_write_requested, event.n_completed)
     return _with_acquisition(
         status, n_write_requested=n_requested, n_write_completed=event.n_completed, stop_time=now
@@ -223,12 +225,14 @@ def _close_late(status: DaqStatus, event: FileClosed, now: float) -> DaqStatus:
 
 
 def _fail(status: DaqStatus, event: WriteFailed, now: float) -> DaqStatus:
-    counted = _count(status, ImagesWritten(status.acquisition.n_write_requested, event.n_completed), now)
+    n_requested = max(status.acquisition.n_write_requested, event.n_completed)
+    counted = _count(status, ImagesWritten(n_requested, event.n_completed), now)
     return _ready(_failed(counted, event.reason, now))
 
 
 def _fail_late(status: DaqStatus, event: WriteFailed, now: float) -> DaqStatus:
-    return status
+    """The receiver was lost first, and that is why the run failed; what was in memory still reached the file."""
+    return _close_late(status, FileClosed(event.n_completed), now)
 
 
 def _fail_open(status: DaqStatus, event: OpenFailed, now: float) -> DaqStatus:

@@ -53,7 +53,7 @@ class _Local(NamedTuple):
     ID_SOURCE: int = 4  # 0 frame number, 1 bunch id as double, 2 bunch id as integer
     FLOOR: int = 5  # oldest sequence number whose slot must not be reused
     HISTORY: int = 6  # published images from this sequence number on make their packets late
-    NEWEST_FRAME: int = 7  # highest frame number of this history
+    NEWEST_FRAME: int = 7  # highest frame number of this history, its 64 bits as they are
     N_DROPS: int = 8  # images refused since the history began
     DROPS: int = 16  # the frame numbers of the last of them, to count each once
     COUNT: int = 16 + REMEMBERED_DROPS
@@ -132,6 +132,7 @@ def slot_for(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: i
         sequence -= 1
     if _was_published(ring, local, frame):
         return LATE_PACKET
+    _follow_frame_numbers(ring, local, frame)
     if _was_refused(local, frame):
         return NO_SLOT
     return _open(ring, local, frame, image_id, now, real)
@@ -150,21 +151,28 @@ def _was_published(ring: Any, local: Any, frame: Any) -> bool:
 
 
 @kernel
+def _follow_frame_numbers(ring: Any, local: Any, frame: Any) -> None:
+    """Keep the highest frame number; one further back than the window begins a new history."""
+    opened = ring.words[Word.OPENED]
+    newest = np.uint64(local[Local.NEWEST_FRAME])
+    if opened == local[Local.HISTORY] or frame > newest:
+        local[Local.NEWEST_FRAME] = np.int64(frame)
+    elif newest - frame > np.uint64(local[Local.WINDOW]):
+        ring.words[Word.RESTARTS] += 1
+        local[Local.NEWEST_FRAME] = np.int64(frame)
+        local[Local.HISTORY] = opened
+        local[Local.N_DROPS] = 0
+
+
+@kernel
 def _open(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: int) -> int:
     n_slots = ring.slots.shape[0]
     sequence = ring.words[Word.OPENED]
-    if sequence - ring.words[Word.PUBLISHED] >= local[Local.WINDOW]:
-        return NO_ROOM
+    # A full ring drops the newest image; making room in the window would hurt the oldest for nothing.
     if sequence - floor(ring, local) >= n_slots:
         return NO_SLOT
-    newest = local[Local.NEWEST_FRAME]
-    if np.int64(frame) < newest - local[Local.WINDOW] and sequence > local[Local.HISTORY]:
-        ring.words[Word.RESTARTS] += 1
-        local[Local.NEWEST_FRAME] = np.int64(frame)
-        local[Local.HISTORY] = sequence
-        local[Local.N_DROPS] = 0
-    elif np.int64(frame) > newest:
-        local[Local.NEWEST_FRAME] = np.int64(frame)
+    if sequence - ring.words[Word.PUBLISHED] >= local[Local.WINDOW]:
+        return NO_ROOM
     slot = sequence % n_slots
     image = ring.slots[slot]
     image.frame = frame
@@ -285,7 +293,6 @@ def _begin_run(ring: Any, local: Any) -> None:
     words[Word.RUN_FIRST] = words[Word.OPENED]
     words[Word.RUN_END] = NO_END
     local[Local.HISTORY] = words[Word.OPENED]
-    local[Local.NEWEST_FRAME] = -1
     local[Local.N_DROPS] = 0
 
 

@@ -42,13 +42,22 @@ def _integer(value: object) -> int:
     return value
 
 
+def _not_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
 def _positions(value: object) -> object:
     if not isinstance(value, Mapping):
         raise ValueError('must be an object like {"0": [x_start, y_start, x_end, y_end]}')
+    if len({str(key).strip().lstrip("+0") for key in value}) < len(value):  # "1" and "01"
+        raise ValueError("names a module twice")
     return value
 
 
 Integer = Annotated[int, BeforeValidator(_integer)]
+Number = Annotated[float, BeforeValidator(_not_boolean)]
 Position = tuple[Integer, Integer, Integer, Integer]
 
 
@@ -84,7 +93,7 @@ class DaqConfig(BaseModel):
     """Seconds; kept for the original, our rates are at 1 Hz."""
     module_sync_queue_size: Annotated[Integer, Field(ge=1, le=100_000)] = 50
     """Images that may be open (incomplete) at once; never more than half the ring."""
-    ram_buffer_gb: Annotated[float, Field(ge=0, le=4096)] = 0
+    ram_buffer_gb: Annotated[Number, Field(ge=0, le=4096)] = 0
     """Size of the image ring in GiB; 0: 1 GiB or a quarter of the free memory, whichever is less."""
     number_of_writers: Annotated[Integer, Field(ge=0, le=64)] = 0
     max_number_of_forwarders_spawned: Annotated[Integer, Field(ge=0)] = 8
@@ -96,7 +105,7 @@ class DaqConfig(BaseModel):
     live_stream_configs: dict[str, Any] = {}
     deactivate: Any = None
 
-    image_timeout_s: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 0.5
+    image_timeout_s: Annotated[Number, Field(gt=0, le=3600, allow_inf_nan=False)] = 0.5
     """Ours. An image is given up this long after its newest packet."""
     incomplete_images: Literal["write", "drop"] = "write"
     """Ours. What happens with an image that lacks packets: written with zeros and its status, or left out."""

@@ -94,6 +94,7 @@ class Daq:
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._run: Run | None = None
+        self._followed: asyncio.Task[None] | None = None  # what becomes of the run
         self._changed = asyncio.Event()
         self._warning = ""
         self._deploying: asyncio.Task[None] | None = None
@@ -227,7 +228,7 @@ class Daq:
             log.warning("%s: %s", request.output_file, warning)
         self._warning = warning
         self._run = run
-        self._spawn(self._follow(run))
+        self._followed = self._spawn(self._follow(run))
         await asyncio.wait({run.opened, run.ended}, return_when=asyncio.FIRST_COMPLETED)
         if run.opened.done():
             return run.opened.result()
@@ -241,16 +242,17 @@ class Daq:
             log.exception("a run could not be followed")
             run.kill("could not be followed")
             self._pipeline.release()
-            self._step(WriterLost(f"internal error: {error}"))
+            with contextlib.suppress(Busy):  # it had ended already
+                self._step(WriterLost(f"internal error: {error}"))
         self._run = None
         if not self.snapshot.status.receiver_down:
             self._step(PipelineReady())
 
     async def _stop(self) -> DaqStatus:
-        run = self._run
-        self._step(StopRequested())
-        if run is not None:
-            await run.wind_up()
+        if self.snapshot.status.state is DaqState.WRITING:
+            self._step(StopRequested())
+        if self._run is not None and self._followed is not None:
+            await self._run.wind_up(self._followed)
         deadline = time.monotonic() + READY_S
         while self._step(StopRequested()).state is not DaqState.READY:
             try:

@@ -57,7 +57,7 @@ class Journal:
         for line in lines:
             try:
                 self._newest.append(_acquisition(json.loads(line)))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 log.warning("%s: a line is not readable and passed over: %.60s", path, line)
             else:
                 self.total += 1
@@ -65,8 +65,12 @@ class Journal:
 
 def _append(path: Path, line: str) -> None:
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with path.open("a+b") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                torn = file.read(1) != b"\n"  # left by a crash: it must not swallow this line too
+                line = "\n" + line if torn else line
+            file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -83,7 +83,12 @@ class Pipeline:
     async def start(self) -> None:
         """Start both processes; Unavailable says which could not and why."""
         try:
-            await asyncio.gather(self._forks.start(), self._start_receiver())
+            both = await asyncio.gather(
+                self._forks.start(), self._start_receiver(), return_exceptions=True
+            )  # neither may still be starting when the other has failed
+            for outcome in both:
+                if outcome is not None:
+                    raise outcome
         except BaseException:
             await self.end()
             raise
@@ -238,6 +243,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
+        self._lock = asyncio.Lock()
 
     async def start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -266,19 +272,31 @@ class ForkServer:
 
     async def fork(self, ring_descriptor: int) -> socket.socket:
         """Fork a writer, with its channel and the ring; return our end of the channel."""
-        if self._process is None or self._process.returncode is not None:
-            log.error("the writers' fork server is gone; starting another")
-            await self.end()
-            await self.start()
-        assert self._socket is not None
         ours, theirs = socket.socketpair()
         with theirs:
+            descriptors = [theirs.fileno(), ring_descriptor]
             try:
-                socket.send_fds(self._socket, [b"f"], [theirs.fileno(), ring_descriptor])
-            except OSError as error:
+                async with self._lock:
+                    if not self._ask(descriptors):
+                        log.error("the writers' fork server is gone; starting another")
+                        await self.end()
+                        await self.start()
+                        if not self._ask(descriptors):
+                            raise Unavailable("No writer process could be started: its fork server ended.")
+            except BaseException:
                 ours.close()
-                raise Unavailable(f"No writer process could be started: {error.strerror}.") from None
+                raise
         return ours
+
+    def _ask(self, descriptors: list[int]) -> bool:
+        """Ask for a writer; False when nobody is there to be asked."""
+        try:
+            if self._socket is None:
+                return False
+            socket.send_fds(self._socket, [b"f"], descriptors)
+        except OSError:
+            return False
+        return True
 
     async def end(self) -> None:
         if self._socket is not None:

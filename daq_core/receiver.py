@@ -157,7 +157,6 @@ def new_local(config: DaqConfig, layout: Layout, id_source: str, n_slots: int) -
     local[Local.UNITS] = layout.n_units
     local[Local.DROP_INCOMPLETE] = config.incomplete_images == "drop"
     local[Local.ID_SOURCE] = ID_SOURCES.index(id_source)
-    local[Local.NEWEST_FRAME] = -1
     return local
 
 

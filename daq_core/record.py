@@ -23,10 +23,16 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.recording import CONFIG_NAME, LENGTH_BYTES, MAX_DATAGRAM
-from daq_core.sockets import MSG_DONTWAIT, DatagramBatch, close_all, kernel_drops, open_receiver
+from daq_core.sockets import (
+    MESSAGE_LENGTH,
+    MSG_DONTWAIT,
+    DatagramBatch,
+    close_all,
+    kernel_drops,
+    open_receiver,
+)
 
 BATCH = 64
-MESSAGE_LENGTH = 14  # 32-bit word of msg_len in a struct mmsghdr
 BUFFER_BYTES = 256 * 2**20
 IDLE_S = 0.02
 REST_S = 0.0005
@@ -60,7 +66,7 @@ def receive_records(
     int  number of datagrams
     """
     n = recvmmsg(descriptor, messages.ctypes.data, np.uint32(messages.shape[0]), np.int32(MSG_DONTWAIT), 0)
-    at = 0
+    at = np.int64(0)
     for i in range(max(n, 0)):
         offsets[i] = at
         length = np.int64(messages[i, MESSAGE_LENGTH])

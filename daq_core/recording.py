@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from daq_core.compiled import kernel_of
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
 from daq_core.errors import InvalidRequest, Unavailable
@@ -51,17 +52,19 @@ def next_records(data: Any, offsets: Any, lengths: Any, at: int) -> int:
     int  number of records found
     """
     n = 0
-    while n < lengths.shape[0] and at + LENGTH_BYTES <= data.shape[0]:
+    next_one = np.int64(at)
+    while n < lengths.shape[0] and next_one + LENGTH_BYTES <= data.shape[0]:
         length = np.uint64(0)
         for i in range(LENGTH_BYTES):
-            length |= np.uint64(data[at + i]) << np.uint64(8 * i)
-        if length > MAX_DATAGRAM or at + LENGTH_BYTES + np.int64(length) > data.shape[0]:
+            length |= np.uint64(data[next_one + i]) << np.uint64(8 * i)
+        first = next_one + LENGTH_BYTES
+        if length > MAX_DATAGRAM or first + np.int64(length) > data.shape[0]:
             break
-        offsets[n] = at + LENGTH_BYTES
+        offsets[n] = first
         lengths[n] = length
-        at += LENGTH_BYTES + np.int64(length)
+        next_one = first + np.int64(length)
         n += 1
-    offsets[n] = at
+    offsets[n] = next_one
     return n
 
 

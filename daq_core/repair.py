@@ -3,9 +3,10 @@
 A writer that was killed leaves its file marked as being written, and HDF5
 refuses it ("file is already open for write"). Since it was in SWMR mode, all
 images counted so far are in it. :func:`repair` takes the mark out of the
-superblock, sets the end of the file, and records in the file what happened. It
-does what ``h5clear -s -i 0`` does, without the HDF5 tools, and for our files
-alone.
+superblock, sets the end of the file, and records in the file what happened. That
+is what ``h5clear -s -i 0`` does, here without the HDF5 tools, for our files
+alone, and not for one that is still being written. The DAQ does it by itself
+when it loses a writer; by hand it is ``python -m daq_core.repair FILE…``.
 
 Source: HDF5 File Format Specification 3.0, II.A "Superblock" (versions 2 and 3)
 and VI "Appendix A" (its checksum: Jenkins' lookup3, public domain).
@@ -16,12 +17,14 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import h5py
+from h5py import h5d
 
 from daq_core.file_layout import COLUMNS, UNFINISHED, record_state
 
@@ -64,16 +67,14 @@ def repair(path: str) -> RepairReport:
     try:
         with _locked(path) as fd:
             superblock = _read_superblock(fd)
-            if superblock.flags == 0:
-                n_images = _count_images(path, swmr=False)
-                return RepairReport(path, "intact", n_images, f"{path} needs no repair.")
-            if superblock.flags != OPEN_FOR_WRITE | OPEN_FOR_SWMR:
-                raise _Refused("it was not complete enough to be read when its writer ended")
-            n_images = _count_images(path, swmr=True)
+            if superblock.flags not in (0, OPEN_FOR_WRITE | OPEN_FOR_SWMR):
+                raise _Refused("its writer ended before the file was complete enough to be read")
             size = os.fstat(fd).st_size
             end = max(size, superblock.end_of_file)
-            if size < end:
-                os.ftruncate(fd, end)  # space that HDF5 had reserved and not used
+            with _extended(fd, size, end):
+                n_images, finished = _inspect(path, size, swmr=superblock.flags != 0)
+            if superblock.flags == 0 and size == end and finished:
+                return RepairReport(path, "intact", n_images, f"{path} needs no repair.")
             os.pwrite(fd, superblock.closed(end).packed(), 0)
             os.fsync(fd)
     except _Refused as reason:
@@ -136,16 +137,46 @@ def _locked(path: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _count_images(path: str, *, swmr: bool) -> int:
+@contextmanager
+def _extended(fd: int, size: int, end: int) -> Iterator[None]:
+    """Give the file the space that HDF5 had reserved and never used; take it back on refusal."""
+    if size < end:
+        os.ftruncate(fd, end)
+    try:
+        yield
+    except _Refused:
+        if size < end:
+            os.ftruncate(fd, size)
+        raise
+
+
+def _inspect(path: str, size: int, *, swmr: bool) -> tuple[int, bool]:
+    """Return how many images the file has, and whether its writer recorded how the run ended.
+
+    Refuse a file of another program, and one that does not have all images in its first `size` bytes.
+    """
     try:
         with h5py.File(path, "r", swmr=swmr) as file:
-            if "run/state" not in file["entry"]:
-                raise _Refused("it is not a file of this DAQ")
-            return int(min(len(file["entry/data"][name]) for name in ("data", *COLUMNS)))
+            datasets = [file["entry/data"][name] for name in ("data", *COLUMNS)]
+            if max(map(_end_of_chunks, datasets)) > size:
+                raise _Refused("it is cut off in the middle of its images; is it an unfinished copy?")
+            return min(map(len, datasets)), file["entry/run/state"].asstr()[()] != UNFINISHED
     except KeyError:
         raise _Refused("it is not a file of this DAQ") from None
     except (OSError, RuntimeError) as error:
         raise _Refused(f"HDF5 cannot read it: {error}") from error
+
+
+def _end_of_chunks(dataset: h5py.Dataset) -> int:
+    """Return the file address behind the last byte of a dataset's values."""
+    end = 0
+
+    def look_at(chunk: h5d.StoreInfo) -> None:
+        nonlocal end
+        end = max(end, chunk.byte_offset + chunk.size)
+
+    dataset.id.chunk_iter(look_at)
+    return end
 
 
 def _record(path: str, n_images: int) -> None:
@@ -193,3 +224,15 @@ def lookup3(data: bytes) -> int:
         a = ((a ^ c) - rotated(c, bits_a)) & mask
         b = ((b ^ a) - rotated(a, bits_b)) & mask
     return ((c ^ b) - rotated(b, 24)) & mask
+
+
+def main() -> int:
+    """Repair the files named on the command line; 1 when one of them could not be."""
+    reports = [repair(path) for path in sys.argv[1:]]
+    for report in reports:
+        print(report.message)
+    return int(any(report.outcome == "refused" for report in reports))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -58,9 +58,10 @@ class Run:
         self.task = task
         self._pipeline = pipeline
         self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._writer: asyncio.StreamWriter | None = None
         self._pid: int | None = None
         self._epoch = 0  # 0: not armed yet
+        self._aborted = False  # the receiver is gone; the run has failed already
         self._killed = ""  # why, when we did it
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[DaqStatus] = loop.create_future()
@@ -86,6 +87,7 @@ class Run:
                 f"The file system of {task.output_file} did not answer within {CHECK_TIMEOUT_S:.0f} s."
             ) from None
         except WriterLostError as error:
+            run.discard()
             raise Unavailable(f"The writer process failed: {error}.") from None
         if "refused" in answer:
             run.discard()
@@ -102,9 +104,13 @@ class Run:
                 if not heard.done():
                     self._fold_counters(apply)
                 elif "opened" in (message := heard.result()):
-                    self._arm(apply)
+                    if not self._aborted:
+                        self._arm(apply)
                     heard = asyncio.ensure_future(self._hear())
                 else:
+                    if "failed" in message and self.opened.done():
+                        await self._until_gone()
+                        await self._mend()
                     self._end(message, apply)
                     return
         except WriterLostError as error:
@@ -129,7 +135,7 @@ class Run:
         self._pipeline.release()
         if "closed" in message:
             apply(FileClosed(message["closed"]["n_completed"]))
-        elif self._epoch:
+        elif self._epoch or self._aborted:
             apply(WriteFailed(message["failed"]["reason"], message["failed"]["n_completed"]))
         else:
             apply(OpenFailed(message["failed"]["reason"]))
@@ -155,16 +161,19 @@ class Run:
             apply(AllAcquired())
         apply(ImagesWritten(n_kept, n_completed))
 
-    async def wind_up(self) -> None:
-        """Let a stopped run end: it drains; if that takes long it is hurried, and at last killed."""
+    async def wind_up(self, followed: asyncio.Task[None]) -> None:
+        """Let a stopped run end: it drains; if that takes long it is hurried, and at last killed.
+
+        Returns when the task that follows the run is done: the file is closed, or mended.
+        """
         if self._epoch:
             self._pipeline.disarm()
         patience = ((DRAIN_S, self._hurry), (HURRY_S, lambda: self.kill("did not end when it was stopped")))
         for seconds, act in patience:
-            if (await asyncio.wait({self.ended}, timeout=seconds))[0]:
+            if (await asyncio.wait({followed}, timeout=seconds))[0]:
                 return
             act()
-        await asyncio.wait({self.ended})
+        await asyncio.wait({followed})
 
     def _hurry(self) -> None:
         log.warning("%s: the disk is slow; images still in memory are given up", self.task.output_file)
@@ -172,6 +181,7 @@ class Run:
 
     def abort(self, reason: str) -> None:
         """The receiver is gone: have what is in the ring written, and the file closed as FAILED."""
+        self._aborted = True
         self._pipeline.disarm()
         self._tell(abort=reason)
 
@@ -186,19 +196,27 @@ class Run:
 
     def discard(self) -> None:
         """Close the channel; a writer that has no file yet ends by that."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    async def _until_gone(self) -> None:
+        """Wait for the end of a writer that has said its last word; it may still hold the file."""
+        with contextlib.suppress(WriterLostError, TimeoutError):
+            async with asyncio.timeout(MEND_S):
+                await self._hear()
 
     async def _mend(self) -> None:
-        """Have another process make the file of a lost writer readable."""
+        """Have another process make a file readable that was not closed in order."""
+        mender = Run(replace(self.task, repair=True), self._pipeline)
         try:
-            mender = Run(replace(self.task, repair=True), self._pipeline)
-            await mender._connect()
             async with asyncio.timeout(MEND_S):
+                await mender._connect()
                 said = await mender._hear()
-            mender.discard()
             log.warning("%s", said.get("repaired") or said["failed"]["reason"])
         except (DaqError, WriterLostError, TimeoutError) as error:
-            log.error("%s could not be repaired: %s", self.task.output_file, error)
+            log.error("%s could not be repaired: %s", self.task.output_file, error or "no answer")
+        finally:
+            mender.discard()
 
     async def _connect(self) -> None:
         channel = await self._pipeline.open_channel()
@@ -213,7 +231,7 @@ class Run:
 
     def _tell(self, **message: Any) -> None:
         """Send a message; a writer that is gone shows when it is heard, not here."""
-        if not self._writer.is_closing():
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def _hear(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 The simulator and the replay hand in one :class:`Burst` an image; ``Sender`` puts
 its datagrams on the wire from compiled code, a few for each port in turn. Inside
 an image they are spread over the time there is, because a receive buffer of
-208 KiB (Linux's default) holds only some twenty packets. Every image starts at
+208 KiB (Linux's default) holds only a dozen packets of a Jungfrau. Every image starts at
 its own time on the monotonic clock; one that starts late does not press those
 behind it together, they catch up at most a quarter faster than the rate.
 """
@@ -182,9 +182,9 @@ class Sender:
             for port in ports:
                 self.sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
                 self.sockets[-1].connect((host, port))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # Unicode: what cannot be a host name
             close_all(self.sockets)
-            raise Unavailable(f"cannot send to {host}: {error.strerror}.") from None
+            raise Unavailable(f"cannot send to {host}: {getattr(error, 'strerror', error)}.") from None
         self._host = host
         self._descriptors = np.array([s.fileno() for s in self.sockets], np.int32)
         self._counts = np.zeros(N_COUNTS, np.int64)

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 MESSAGE_BYTES = 64
 """sizeof(struct mmsghdr) on 64-bit Linux: a msghdr of 56 bytes, msg_len, padding (recvmmsg(2))."""
+MESSAGE_LENGTH = 14
+"""Which 32-bit word of a struct mmsghdr is msg_len."""
 
 SO_RCVBUFFORCE = 33
 SO_MEMINFO = 55
@@ -87,23 +89,6 @@ class DatagramBatch:
         self.messages, self._vectors = build_messages(
             self.datagrams.ctypes.data + np.arange(batch, dtype=np.uint64) * np.uint64(self.stride),
             np.full(batch, datagram_bytes + 8, np.uint64),
-        )
-
-
-class OutgoingBatch:
-    """Messages that send the rows of a packet array where they lie, for sendmmsg.
-
-    Parameters
-    ----------
-    packets : (n, datagram_bytes) uint8, C-contiguous; kept alive by this object
-    """
-
-    def __init__(self, packets: npt.NDArray[np.uint8]) -> None:
-        self.packets = packets
-        n, n_bytes = packets.shape
-        self.messages, self._vectors = build_messages(
-            packets.ctypes.data + np.arange(n, dtype=np.uint64) * np.uint64(n_bytes),
-            np.full(n, n_bytes, np.uint64),
         )
 
 

@@ -8,7 +8,6 @@ names and JSON shapes live in ``rest_bridge.models`` alone.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -55,7 +54,7 @@ def checked_output_file(value: object) -> str:
         raise InvalidRequest("Mandatory field missing: output_file")
     if not isinstance(value, str) or not value.startswith("/"):
         raise InvalidRequest(f'Invalid output_file={value}. Path must be absolute - starts with "/".')
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value):
         raise InvalidRequest(f"Invalid output_file={value!r}. It contains a control character.")
     try:
         parts = value.encode().split(b"/")
@@ -85,7 +84,7 @@ def checked_n_images(value: object) -> int:
             number = int(value.strip(), 10)
         except ValueError:
             number = None
-    if number is None or not math.isfinite(number) or number != int(number):
+    if number is None or (isinstance(number, float) and not number.is_integer()):
         raise InvalidRequest(f"Cannot convert n_images={value} to an integer. Must be an integer >= 1.")
     if number < 1:
         raise InvalidRequest(f"Invalid n_images={value}. Must be an integer >= 1.")

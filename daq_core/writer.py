@@ -40,7 +40,7 @@ import numpy as np
 
 from daq_core.acquisition import COMPLETED, INTERRUPTED
 from daq_core.errors import DaqError
-from daq_core.file_layout import RunMetadata
+from daq_core.file_layout import COUNTERS, RunMetadata
 from daq_core.hdf5 import ImageFile
 from daq_core.output import check_output, check_space
 from daq_core.repair import repair
@@ -181,9 +181,9 @@ class Writer:
                 self._append(file, first, end)
         except OSError as problem:
             error = str(problem)
-        if self.given_up:
+        if self.given_up and self.words[Word.RUN_EPOCH] == epoch:
             self.words[Word.GIVEN_UP] = self.words[Word.RUN_KEPT] - file.n_written
-        complete = file.n_written == self.task.n_images
+        complete = 0 < self.task.n_images == file.n_written
         error = error or self.failure
         message = f"ERROR: {error}" if error else COMPLETED if complete else INTERRUPTED
         stop_time = time.time()
@@ -192,7 +192,7 @@ class Writer:
                 state="FAILED" if error else "FINISHED",
                 message=message,
                 stop_time=stop_time,
-                counters=self._counters(),
+                counters=self._counters(epoch),
             )
         except OSError as problem:
             error = error or str(problem)
@@ -204,7 +204,7 @@ class Writer:
     def _hand_overs(self, epoch: int) -> Iterator[tuple[int, int]]:
         """Yield ranges of sequence numbers that are ready to be written, until the run's last."""
         words = self.words
-        while words[Word.ACKNOWLEDGED] < epoch and not self.given_up:
+        while words[Word.ACKNOWLEDGED] < epoch and not (self.given_up or self.failure):
             wait_for_change(words, Word.PUBLISHED, int(words[Word.PUBLISHED]), WAIT_S)
             self._listen()
         if words[Word.RUN_EPOCH] != epoch:
@@ -265,9 +265,11 @@ class Writer:
             space = os.statvfs(os.path.dirname(self.task.output_file))
             self.words[Word.DISK_FREE] = space.f_bavail * space.f_frsize
 
-    def _counters(self) -> dict[str, int]:
-        """Return what the receiver counted for this run, for the file."""
+    def _counters(self, epoch: int) -> dict[str, int]:
+        """Return what the receiver counted for this run, for the file; nothing if it never began it."""
         words = self.words
+        if words[Word.RUN_EPOCH] != epoch:
+            return dict.fromkeys(COUNTERS, 0)
         return {
             "missing_packets": int(words[Word.RUN_MISSING]),
             "incomplete_images": int(words[Word.RUN_INCOMPLETE]),

@@ -46,6 +46,7 @@ from daq_core.assembly import (
 )
 from daq_core.compiled import copy_bytes, kernel, kernel_of
 from daq_core.ring import ID_MISMATCH, Word
+from daq_core.sockets import MESSAGE_LENGTH
 
 HEADER = np.dtype(
     [
@@ -68,8 +69,6 @@ HEADER_BYTES = HEADER.itemsize
 assert HEADER_BYTES == 48
 
 ID_FRAME, ID_BUNCH_DOUBLE, ID_BUNCH_INTEGER = range(3)
-MESSAGE_LENGTH = 14  # 32-bit word of msg_len in a struct mmsghdr
-"""Source: recvmmsg(2); struct msghdr has 56 bytes on 64-bit Linux."""
 
 
 @kernel
