@@ -231,7 +231,7 @@ def _fail(status: DaqStatus, event: WriteFailed, now: float) -> DaqStatus:
 
 
 def _fail_late(status: DaqStatus, event: WriteFailed, now: float) -> DaqStatus:
-    """The receiver was lost first, and that is why the run failed; what was in memory still reached the file."""
+    """The receiver was lost first, and that is why the run failed; its images in memory reached the file."""
     return _close_late(status, FileClosed(event.n_completed), now)
 
 

@@ -194,7 +194,7 @@ class Daq:
         status = step(self.snapshot.status, ConfigAccepted(), time.time())
         now = time.time()
         old, config_id = self.snapshot.config, _config_id(now, after=self.snapshot.config_id)
-        restart = _differ(old, config) - RECEIVER_DOES_NOT_CARE
+        restart = _differ(old, config) - RECEIVER_DOES_NOT_CARE or self.snapshot.status.receiver_down
         if restart:
             deployment = Deployment(config_id, "RUNNING", "Deploying on servers...", now)
             self._show(status=status, config=config, config_id=config_id, deployment=deployment)
@@ -218,8 +218,11 @@ class Daq:
 
     async def _start(self, request: WriteRequest) -> DaqStatus:
         step(self.snapshot.status, StartRequested(request), time.time())  # refuses what is refused anyway
+        ring = self._pipeline.ring
         run, warning = await Run.prepare(self._task_for(request), self._pipeline)
         try:
+            if self._pipeline.ring is not ring:
+                raise Busy("The config was changed meanwhile. Start again.")
             self._step(StartRequested(request))
         except Busy:  # another start won while the writer looked at the path
             run.discard()

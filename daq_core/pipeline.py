@@ -22,7 +22,7 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.receiver import ReceiverTask, ring_shape
-from daq_core.ring import RingShape, Word, choose_n_slots
+from daq_core.ring import Word, choose_n_slots
 
 log = logging.getLogger(__name__)
 
@@ -56,24 +56,31 @@ class Pipeline:
 
     def _lay_out(self, config: DaqConfig, carry: Any) -> None:
         """Make the ring for a config; what was counted since start is carried over."""
-        self.config = config
-        self.layout = layout_of(config)
+        layout = layout_of(config)
+        free = free_memory()
         n_slots = choose_n_slots(
-            self.layout.image_bytes,
+            layout.image_bytes,
             config.ram_buffer_gb,
-            free_memory(),
-            n_modules=len(self.layout.modules),
-            n_units=self.layout.n_units,
+            free,
+            n_modules=len(layout.modules),
+            n_units=layout.n_units,
         )
-        self.shape: RingShape = ring_shape(self.layout, n_slots)
+        shape = ring_shape(layout, n_slots)
+        if shape.total_bytes > free:  # the kernel would find out when it kills somebody for it
+            raise Unavailable(
+                f"No memory for an image ring of {shape.total_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
+                "are free; set ram_buffer_gb in the config."
+            )
         try:
-            self.ring_descriptor = self.shape.create()
+            ring_descriptor = shape.create()
         except OSError as error:
             raise Unavailable(
-                f"No memory for an image ring of {self.shape.total_bytes / 2**30:.1f} GiB "
+                f"No memory for an image ring of {shape.total_bytes / 2**30:.1f} GiB "
                 f"({error.strerror}); set ram_buffer_gb in the config."
             ) from None
-        self.ring = self.shape.attach(self.ring_descriptor)
+        self.config, self.layout, self.shape = config, layout, shape
+        self.ring_descriptor = ring_descriptor
+        self.ring = shape.attach(ring_descriptor)
         self.words = self.ring.words
         if carry is not None:
             self.words[Word.RECEIVED : Word.RUN_EPOCH] = carry[Word.RECEIVED : Word.RUN_EPOCH]
@@ -108,8 +115,9 @@ class Pipeline:
         """
         await self._stop_watching()
         await self._end_receiver()
-        os.close(self.ring_descriptor)
+        former = self.ring_descriptor
         self._lay_out(config, carry=self.words)
+        os.close(former)
         try:
             await self._start_receiver()
         finally:
@@ -145,16 +153,19 @@ class Pipeline:
         self.words[Word.LEAVE] = 0
         self.words[Word.HEARTBEAT] = 0
         task = ReceiverTask(self.config.as_dict(), self._udp_host, self._id_source, self.shape.n_slots)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "daq_core.receiver",
-            str(self.ring_descriptor),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            pass_fds=(self.ring_descriptor,),
-            start_new_session=True,  # Ctrl-C is ours to handle
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "daq_core.receiver",
+                str(self.ring_descriptor),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                pass_fds=(self.ring_descriptor,),
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+        except OSError as error:
+            raise Unavailable(f"The receiver process could not be started: {error.strerror}.") from None
         self._receiver = process
         assert process.stdin is not None
         assert process.stdout is not None

@@ -38,6 +38,7 @@ CHECK_TIMEOUT_S = 4.0  # for a file system to say whether it has the folder
 TICK_S = 0.02  # how often the counters are looked at
 DRAIN_S = 2.5  # after a stop, for the images in memory to reach the disk
 HURRY_S = 1.0  # after that, for the writer to close its file without the rest
+KILL_S = 0.2  # for a writer that was killed to be gone
 MEND_S = 1.0  # for the file of a lost writer to be made readable
 
 Apply = Callable[[Event], DaqStatus]
@@ -192,7 +193,9 @@ class Run:
             log.error("writer %d of %s %s and is killed", self._pid, self.task.output_file, why)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self._pid, signal.SIGKILL)
-        self.discard()
+        # Its end closes the channel, and gives up its hold of the file; one that hangs in a
+        # system call is not waited for.
+        asyncio.get_running_loop().call_later(KILL_S, self.discard)
 
     def discard(self) -> None:
         """Close the channel; a writer that has no file yet ends by that."""
@@ -214,7 +217,7 @@ class Run:
                 said = await mender._hear()
             log.warning("%s", said.get("repaired") or said["failed"]["reason"])
         except (DaqError, WriterLostError, TimeoutError) as error:
-            log.error("%s could not be repaired: %s", self.task.output_file, error or "no answer")
+            log.error("%s could not be repaired: %s", self.task.output_file, str(error) or "no answer")
         finally:
             mender.discard()
 

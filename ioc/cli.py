@@ -1,0 +1,217 @@
+"""The program ``std-daq-ioc``: its commands and options, and how errors end it.
+
+Nothing heavy is imported before a command needs it: ``--help`` and the client
+commands answer at once.
+
+Exit codes: 0 done; 1 the service, the machine or a check said no; 2 wrong
+usage, a config that cannot be included; 3 a client command found no service;
+130 interrupted. Errors are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from daq_core.errors import DaqError, InvalidConfig
+from ioc import control, environment, packets
+from ioc.log_output import LogLevel
+from ioc.service_client import Unreachable
+
+app = typer.Typer(
+    name="std-daq-ioc",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help=(
+        "Data acquisition for X-ray area detectors: UDP packets become checked HDF5 files, "
+        "driven by EPICS Channel Access, by std_daq_client (REST), and seen in Redis streams.\n\n"
+        "First steps: `std-daq-ioc demo` shows it all on a simulated detector; "
+        "`std-daq-ioc serve --config DETECTOR.json --prefix X02DA:` is the service; "
+        "`std-daq-ioc start /data/run1.h5 100` takes a run."
+    ),
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if show_version:
+        print(version("std-daq-ioc"))
+        raise typer.Exit
+
+
+@app.command(rich_help_panel="Service")
+def serve(
+    config: Annotated[
+        Path,
+        typer.Option(envvar="STD_DAQ_CONFIG", help="Detector config, as std_daq's JSON.", show_default=False),
+    ],
+    prefix: Annotated[
+        str,
+        typer.Option(envvar="STD_DAQ_PREFIX", help="Start of every PV's name: X02DA:", show_default=False),
+    ],
+    ca_port: Annotated[
+        int,
+        typer.Option(
+            envvar="STD_DAQ_CA_PORT",
+            min=1,
+            max=65535,
+            default_factory=environment.ca_port,
+            help="Port of Channel Access, TCP and UDP; default: EPICS_CA_SERVER_PORT or 5064.",
+            show_default=False,
+        ),
+    ],
+    bind: Annotated[
+        str, typer.Option(envvar="STD_DAQ_BIND", help="Address REST, Redis and Channel Access listen on.")
+    ] = "127.0.0.1",
+    rest_port: Annotated[
+        int, typer.Option(envvar="STD_DAQ_REST_PORT", min=1, max=65535, help="TCP port of REST.")
+    ] = 5000,
+    redis_port: Annotated[
+        int,
+        typer.Option(envvar="STD_DAQ_REDIS_PORT", min=1, max=65535, help="Port of its own Redis server."),
+    ] = 6379,
+    redis_url: Annotated[
+        str | None,
+        typer.Option(envvar="STD_DAQ_REDIS_URL", help="Publish to this Redis instead: redis://host:port/db"),
+    ] = None,
+    no_redis: Annotated[
+        bool, typer.Option("--no-redis", envvar="STD_DAQ_NO_REDIS", help="Publish nothing to Redis.")
+    ] = False,
+    udp_host: Annotated[
+        str, typer.Option(envvar="STD_DAQ_UDP_HOST", help="Address the detector's packets arrive at.")
+    ] = "0.0.0.0",
+    output_root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            envvar="STD_DAQ_OUTPUT_ROOT",
+            help="Folder that files may be written in; may be given several times (in the environment: a:b). "
+            "Required with a --bind beyond loopback; default: /",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", envvar="STD_DAQ_OVERWRITE", help="Let a run replace an existing file."),
+    ] = False,
+    writer_group: Annotated[
+        int | None,
+        typer.Option(
+            envvar="STD_DAQ_WRITER_GROUP",
+            min=0,
+            help="Group of the files of a writer_user_id without an account.",
+        ),
+    ] = None,
+    min_user_id: Annotated[
+        int,
+        typer.Option(envvar="STD_DAQ_MIN_USER_ID", min=1, help="Least writer_user_id that may own files."),
+    ] = 1,
+    id_source: Annotated[
+        Literal["frame", "bunch", "bunch-int"],
+        typer.Option(
+            envvar="STD_DAQ_ID_SOURCE",
+            help="What image ids are: the frame number, or a Jungfrau's bunch id (a double or an integer).",
+        ),
+    ] = "frame",
+    sync_limit: Annotated[
+        float,
+        typer.Option(envvar="STD_DAQ_SYNC_LIMIT", min=0.1, help="Seconds that a REST write_sync may last."),
+    ] = 60.0,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="STD_DAQ_STATE_DIR",
+            help="Keeps the last config and the journal; default: DETECTOR.state beside the config.",
+            show_default=False,
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", envvar="STD_DAQ_FRESH", help="Take --config, forget what was set since."),
+    ] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option(envvar="STD_DAQ_LOG_LEVEL", help="Least severity of log lines (on stderr).")
+    ] = "info",
+) -> None:
+    """Run the DAQ with its faces: Channel Access, REST and Redis.
+
+    Prints one line that starts with READY when every face answers. SIGTERM or Ctrl-C close a running
+    file and end it with exit code 0; a second one does not wait.
+
+    Every option can be given in the environment: STD_DAQ_REST_PORT=5001 is --rest-port 5001.
+    """
+    from ioc.serve import ServeOptions, run
+
+    if redis_url is not None and no_redis:
+        raise typer.BadParameter("--redis-url and --no-redis exclude each other.")
+    if output_root is None and not environment.is_loopback(bind):
+        raise typer.BadParameter(f"--bind {bind} needs --output-root: name the folders to write in.")
+    for root in output_root or []:
+        if not root.is_dir():
+            raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
+    options = ServeOptions(
+        config=config,
+        prefix=prefix,
+        bind=bind,
+        rest_port=rest_port,
+        redis_port=None if no_redis else redis_port,
+        redis_url=redis_url,
+        ca_port=ca_port,
+        udp_host=udp_host,
+        output_roots=tuple(str(root) for root in output_root or [Path("/")]),
+        overwrite=overwrite,
+        writer_group=writer_group,
+        min_user_id=min_user_id,
+        id_source=id_source,
+        sync_limit_s=sync_limit,
+        state_dir=state_dir or config.with_suffix(".state"),
+        fresh=fresh,
+    )
+    raise typer.Exit(run(options, log_level))
+
+
+@app.command(rich_help_panel="Service")
+def demo(
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the files; default: a new one.", show_default=False)
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Keep the files at the end.")] = True,
+    images: Annotated[int, typer.Option(min=1, max=10_000, help="Images of each run.")] = 50,
+    rate: Annotated[float, typer.Option(min=1, max=1000, help="Images a second.")] = 20.0,
+) -> None:
+    """Take three runs of a simulated Jungfrau, by REST, Channel Access and CLI, and check every pixel."""
+    from ioc.demo import run
+
+    run(output, keep=keep, n_images=images, rate_hz=rate)
+
+
+packets.register(app)
+control.register(app)
+
+
+def main() -> None:
+    """Run the program; every error a user can make or meet is one line."""
+    try:
+        sys.exit(app(prog_name="std-daq-ioc", standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
+    except typer.TyperException as error:
+        _complain(error.format_message() or "a command is missing; see --help")
+        sys.exit(2)
+    except Unreachable as error:
+        _complain(str(error))
+        sys.exit(3)
+    except InvalidConfig as error:
+        _complain(str(error))
+        sys.exit(2)
+    except DaqError as error:
+        _complain(str(error))
+        sys.exit(1)
+
+
+def _complain(message: str) -> None:
+    print("std-daq-ioc: " + " ".join(message.split()), file=sys.stderr)

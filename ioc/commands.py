@@ -1,0 +1,257 @@
+"""What a put does: setpoints keep what was asked, commands go to the one door ``Daq``.
+
+Every method has the signature of a row's ``put``: the value is already decoded
+(a state's name, a number, a text), and an exception is the put's error. What a
+refusal or a result looks like on ``CmdStatus_RBV`` and its neighbours is
+written here once, in :meth:`Commands._carry_out`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from daq_core.detectors import FORMATS
+from daq_core.errors import DaqError, InvalidConfig, InvalidRequest, RunFailed
+from daq_core.status import (
+    AcquisitionState,
+    DaqStatus,
+    WriteRequest,
+    checked_n_images,
+    checked_output_file,
+    checked_run_id,
+)
+from ioc.staging import Staging
+from ioc.view import LastCommand, Setpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from daq_core.daq import Daq
+
+log = logging.getLogger(__name__)
+
+RECONFIGURE_TIMEOUT_S = 30.0
+MAX_LOG_N = 50
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who put a value, as the client itself claims, and the address it came from."""
+
+    user: str
+    host: str
+    address: str
+
+    def __str__(self) -> str:
+        return f"{self.user}@{self.host}"
+
+
+class Commands:
+    """The setpoints and commands of the IOC; `changed` is called whenever one of its values changed."""
+
+    def __init__(self, daq: Daq, changed: Callable[[], None]) -> None:
+        self._daq = daq
+        self._changed = changed
+        self.setpoints = Setpoints()
+        self.staging = Staging()
+        self.last = LastCommand()
+
+    # -- setpoints ---------------------------------------------------------------------------
+
+    async def put_output_file(self, path: str, client: Client) -> None:
+        with self._setting("OutputFile", client):
+            self.setpoints = replace(self.setpoints, output_file=checked_output_file(path))
+
+    async def put_n_images(self, n_images: int, client: Client) -> None:
+        with self._setting("NImages", client):
+            self.setpoints = replace(self.setpoints, n_images=checked_n_images(n_images))
+
+    async def put_run_id(self, text: str, client: Client) -> None:
+        with self._setting("RunId", client):
+            if text:
+                checked_run_id(run_id_of(text))
+            self.setpoints = replace(self.setpoints, run_id=text)
+
+    async def put_log_n(self, n: int, client: Client) -> None:
+        with self._setting("LogN", client):
+            if not 1 <= n <= MAX_LOG_N:
+                raise InvalidRequest(f"Invalid LogN={n}. Must be 1 to {MAX_LOG_N}.")
+            self.setpoints = replace(self.setpoints, log_n=n)
+
+    # -- the run -----------------------------------------------------------------------------
+
+    async def write_async(self, choice: str, client: Client) -> None:
+        """Start a run; returns when the file is open, or raises when it was refused."""
+        if choice == "Start":
+            async with self._carry_out("WriteAsync", client):
+                await self._start()
+
+    async def write_sync(self, choice: str, client: Client) -> None:
+        """Start a run; returns when its file is closed, or raises when it was refused or failed."""
+        if choice != "Start":
+            return
+        async with self._carry_out("WriteSync", client):
+            status = await self._start()
+            with self._active("WriteSync"):
+                if status.acquisition.running:
+                    status = await self._daq.wait()
+            if status.acquisition.state is AcquisitionState.FAILED:
+                raise RunFailed(status.acquisition.message)
+
+    async def stop(self, choice: str, client: Client) -> None:
+        """End whatever goes on; returns when the DAQ is READY."""
+        if choice == "Stop":
+            async with self._carry_out("Stop", client):
+                with self._active("Stop"):
+                    await self._daq.stop()
+
+    async def _start(self) -> DaqStatus:
+        wanted = self.setpoints
+        if wanted.output_file is None:
+            raise InvalidRequest("OutputFile is not set. Put an absolute path there first.")
+        run_id = run_id_of(wanted.run_id) if wanted.run_id else None
+        status = await self._daq.start(WriteRequest.checked(wanted.output_file, wanted.n_images, run_id))
+        if self.setpoints.run_id == wanted.run_id:  # a name is for one run
+            self.setpoints = replace(self.setpoints, run_id="")
+        return status
+
+    # -- the config --------------------------------------------------------------------------
+
+    async def put_key(self, pv: str, key: str, value: object, client: Client) -> None:
+        with self._setting(pv, client):
+            self.staging = self.staging.put(key, value)
+
+    async def put_bit_depth(self, value: int, client: Client) -> None:
+        with self._setting("CfgBitDepth", client):
+            self.staging = self.staging.put_bit_depth(value)
+
+    async def put_type(self, name: str, client: Client) -> None:
+        with self._setting("CfgDetectorType", client):
+            if name not in FORMATS:
+                raise InvalidConfig(f"detector_type {name} is not supported; known are {', '.join(FORMATS)}.")
+            self.staging = self.staging.put("detector_type", name)
+
+    async def put_ids(self, ids: tuple[int, ...], client: Client) -> None:
+        with self._setting("CfgModuleIds", client):
+            self.staging = replace(self.staging, module_ids=ids)
+
+    async def put_corners(self, corners: tuple[int, ...], client: Client) -> None:
+        with self._setting("CfgModulePositions", client):
+            self.staging = replace(self.staging, corners=corners)
+
+    async def put_json(self, text: str, client: Client) -> None:
+        with self._setting("CfgJson", client):
+            self.staging = self.staging.put_json(text, self._daq.snapshot.config)
+
+    async def apply_config(self, choice: str, client: Client) -> None:
+        """Configure the DAQ with what is staged; returns when the new config is running."""
+        if choice != "Apply":
+            return
+        async with self._carry_out("ConfigApply", client):
+            staged = self.staging
+            await self._daq.configure(staged.request(self._daq.snapshot.config))
+            if self.staging is staged:
+                self.staging = Staging()
+            with self._active("ConfigApply"):
+                async with asyncio.timeout(RECONFIGURE_TIMEOUT_S):
+                    await self._daq.reconfigured()
+
+    async def revert_config(self, choice: str, client: Client) -> None:
+        """Forget what is staged."""
+        if choice == "Revert":
+            async with self._carry_out("ConfigRevert", client):
+                self.staging = Staging()
+
+    # -- what is shown of it -----------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _carry_out(self, name: str, client: Client) -> AsyncIterator[None]:
+        """Show a command as Running, then as OK, or why not; the reason goes on to the put."""
+        began = time.monotonic()
+        self._show(status="Running", name=name, message="", user=str(client), duration_s=0.0)
+
+        def show(status: str, message: str = "") -> None:
+            accepted = self.last.accepted + (status != "Rejected")
+            rejected = self.last.rejected + (status == "Rejected")
+            self._show(
+                status=status,
+                name=name,
+                message=message,
+                user=str(client),
+                duration_s=time.monotonic() - began,
+                accepted=accepted,
+                rejected=rejected,
+            )
+
+        try:
+            yield
+        except RunFailed as failed:
+            show("Failed", str(failed))
+            raise
+        except TimeoutError:
+            show("Timeout", f"{name} did not complete within {RECONFIGURE_TIMEOUT_S:.0f} s.")
+            raise
+        except DaqError as refused:
+            show("Rejected", str(refused))
+            raise
+        except Exception as fault:
+            show("Failed", f"{type(fault).__name__}: {fault}")
+            raise
+        show("OK")
+
+    def reject(self, name: str, reason: str, client: Client) -> None:
+        """Show that a put was refused."""
+        self._show(
+            status="Rejected",
+            name=name,
+            message=reason,
+            user=str(client),
+            duration_s=0.0,
+            rejected=self.last.rejected + 1,
+        )
+
+    @contextmanager
+    def _setting(self, name: str, client: Client) -> Iterator[None]:
+        """Show a setpoint's new value; a refused one is shown as a rejected command.
+
+        For not every client shows the error of a put.
+        """
+        try:
+            yield
+        except DaqError as refused:
+            self.reject(name, str(refused), client)
+            raise
+        self._changed()
+
+    @contextmanager
+    def _active(self, name: str) -> Iterator[None]:
+        """Let the command's PV read 1 meanwhile."""
+        self._show(active=self.last.active | {name})
+        try:
+            yield
+        finally:
+            self._show(active=self.last.active - {name})
+
+    def _show(self, **changes: Any) -> None:
+        self.last = replace(self.last, **changes)
+        self._changed()
+
+
+def stage(pv: str, key: str) -> Callable[[Commands, Any, Client], Any]:
+    """Return the put of a PV that stages one config key as it is."""
+    return lambda commands, value, client: commands.put_key(pv, key, value, client)
+
+
+def run_id_of(text: str) -> int | str:
+    """Return a run id as std_daq's clients expect it: a whole number where the text is one."""
+    try:
+        number = int(text)
+    except ValueError:
+        return text
+    return number if str(number) == text and -(2**63) <= number < 2**63 else text

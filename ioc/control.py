@@ -1,0 +1,210 @@
+"""The client commands: status, start, stop, config, logs, stats.
+
+They speak to a running service by REST, so they work from any machine that
+reaches it, and know nothing of the DAQ but its answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ioc.progress import shown_progress
+from ioc.service_client import Refused, ServiceClient
+
+POLL_S = 0.1
+READY_WITHIN_S = 30.0  # a config change restarts the receiver, which takes less than 5 s
+
+Url = Annotated[
+    str,
+    typer.Option("--api-url", "-b", envvar="STD_DAQ_API_URL", help="REST address of the service."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the service's JSON, for scripts.")]
+
+DEFAULT_URL = "http://127.0.0.1:5000"
+EXITS = "\n\nExit codes: 0 done, 1 refused or not completed, 2 wrong usage, 3 no service answers."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (status, start, stop, config, logs, stats):
+        app.command(rich_help_panel="Client of a running service", help=(command.__doc__ or "") + EXITS)(
+            command
+        )
+
+
+def status(api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Show whether the DAQ is ready, and the present or last run."""
+    _show(ServiceClient(api_url).get("/writer/status", "writer"), as_json, _status_lines)
+
+
+def start(
+    output_file: Annotated[str, typer.Argument(help="File to write, absolute, as the service sees it.")],
+    n_images: Annotated[int, typer.Argument(help="Number of images to take.")],
+    run_id: Annotated[
+        str | None, typer.Option(help="Name or number of the run [default: a new number]")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the file is closed.")] = True,
+    api_url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Start a run, and wait for its end. Ctrl-C while waiting leaves it running."""
+    service = ServiceClient(api_url)
+    body: dict[str, Any] = {"output_file": output_file, "n_images": n_images}
+    if run_id is not None:
+        body["run_id"] = int(run_id) if run_id.lstrip("-").isdecimal() else run_id
+    started = service.post("/writer/write_async", "writer", body)
+    if not wait:
+        _show(started, as_json, _status_lines)
+        return
+    try:
+        ended = _follow(service, started)
+    except KeyboardInterrupt:
+        print("\nThe run goes on; `std-daq-ioc stop` ends it.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    _show(ended, as_json, _status_lines)
+    if ended["acquisition"]["message"] != "Completed.":
+        raise typer.Exit(1)
+
+
+def stop(api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Stop the run: what has arrived is written, the file is closed. Does nothing when none is running."""
+    _show(ServiceClient(api_url).post("/writer/stop", "writer", {}), as_json, _status_lines)
+
+
+def config(
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE | KEY=VALUE...]", help="What to change; nothing: only show.", show_default=False
+        ),
+    ] = None,
+    api_url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """Show the detector config, or change it: by a JSON file or by key (bit_depth=32). Waits for READY."""
+    service = ServiceClient(api_url)
+    if changes:
+        service.post("/daq/config", "config", _read_changes(changes))
+        _wait_until_ready(service)
+    _show(service.get("/daq/config", "config"), as_json, lambda known: [json.dumps(known, indent=1)])
+
+
+def logs(
+    n: Annotated[int, typer.Option("-n", min=1, help="How many.")] = 10,
+    api_url: Url = DEFAULT_URL,
+    as_json: Json = False,
+) -> None:
+    """List the runs that ended, newest first."""
+    _show(
+        ServiceClient(api_url).get(f"/daq/logs/{n}", "logs"),
+        as_json,
+        lambda runs: [_log_line(r) for r in runs],
+    )
+
+
+def stats(api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Show the rates of the last second: images from the detector, images to the file."""
+    _show(ServiceClient(api_url).get("/daq/stats", "stats"), as_json, _stats_lines)
+
+
+def _show(answer: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
+    for line in [json.dumps(answer)] if as_json else lines(answer):
+        print(line)
+
+
+def _status_lines(writer: dict[str, Any]) -> list[str]:
+    run, info, counts = (writer["acquisition"], writer["acquisition"]["info"], writer["acquisition"]["stats"])
+    lines = [f"state    {writer['state']}"]
+    if counts["start_time"] is None and not info["output_file"]:
+        return [*lines, "run      none yet"]
+    lines.append(f"run      {run['state']} {run['message']}".rstrip())
+    lines.append(f"file     {info['output_file']}")
+    lines.append(f"images   {counts['n_write_completed']} of {info['n_images']} written")
+    lines.append(f"run id   {info['run_id']}")
+    if counts["start_time"] is not None:
+        lines.append(f"started  {_local(counts['start_time'])}{_took(counts)}")
+    return lines
+
+
+def _log_line(run: dict[str, Any]) -> str:
+    info, counts = run["info"], run["stats"]
+    began = _local(counts["start_time"]) if counts["start_time"] is not None else "-"
+    images = f"{counts['n_write_completed']}/{info['n_images']}"
+    return f"{began}  {run['message']:<12} {images:>13} images  {info['output_file']}"
+
+
+def _stats_lines(rates: dict[str, Any] | None) -> list[str]:
+    return [
+        f"{name:<9}{rate['images_per_second']:10.1f} images/s {rate['bytes_per_second'] / 1e6:10.1f} MB/s"
+        for name, rate in (rates or {}).items()
+    ]
+
+
+def _local(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s).astimezone().isoformat(" ", timespec="seconds")
+
+
+def _took(counts: dict[str, Any]) -> str:
+    end = counts["stop_time"]
+    return f", took {end - counts['start_time']:.1f} s" if end is not None else ""
+
+
+def _follow(service: ServiceClient, started: dict[str, Any]) -> dict[str, Any]:
+    """Wait for the end of the run that was started; return the status that shows it."""
+    run = started["acquisition"]
+    with shown_progress(run["state"], run["info"]["n_images"]) as show:
+        status = started
+        while status["state"] == "WRITING":
+            time.sleep(POLL_S)
+            status = service.get("/writer/status", "writer")
+            now = status["acquisition"]
+            if now["stats"]["start_time"] != run["stats"]["start_time"]:
+                raise Refused(
+                    "Another run began before this one's end was seen; `std-daq-ioc logs` shows both."
+                )
+            show(now["stats"]["n_write_completed"], now["state"])
+    if status["state"] == "UNKNOWN":
+        raise Refused("The DAQ is in state UNKNOWN: see its log; `std-daq-ioc stop` brings it back to READY.")
+    final: dict[str, Any] = status
+    return final
+
+
+def _read_changes(arguments: list[str]) -> dict[str, Any]:
+    """Make config changes of a JSON file's name, or of KEY=VALUE pairs (a VALUE is JSON, else text)."""
+    if len(arguments) == 1 and ("=" not in arguments[0] or Path(arguments[0]).is_file()):
+        try:
+            values = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise typer.BadParameter(f"{arguments[0]}: {error.strerror}.") from None
+        except ValueError as error:
+            raise typer.BadParameter(f"{arguments[0]}: not JSON: {error}.") from None
+        if not isinstance(values, dict):
+            raise typer.BadParameter(f"{arguments[0]}: a config is a JSON object.")
+        return values
+    changes = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not key or not equals:
+            raise typer.BadParameter(f"{argument}: must be KEY=VALUE, or one JSON file alone.")
+        try:
+            changes[key] = json.loads(text)
+        except ValueError:
+            changes[key] = text
+    return changes
+
+
+def _wait_until_ready(service: ServiceClient) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while service.get("/writer/status", "writer")["state"] != "READY":
+        if time.monotonic() > deadline:
+            deployment = service.get("/daq/deployment", "deployment")
+            raise Refused(f"The config was accepted, but the DAQ is not READY: {deployment['message']}")
+        time.sleep(POLL_S)

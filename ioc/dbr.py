@@ -1,0 +1,70 @@
+"""How values look as DBR types, the types of Channel Access: 40-byte strings and big-endian numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from caproto import ChannelType
+from caproto._dbr import DBR_TYPES  # not exported, and the only list of the DBR structures
+
+STRING_BYTES = 39  # of a DBR_STRING, without its end
+INT32 = (-(2**31), 2**31 - 1)
+
+NUMERIC: dict[ChannelType, np.dtype[Any]] = {
+    ChannelType.INT: np.dtype(">i2"),
+    ChannelType.FLOAT: np.dtype(">f4"),
+    ChannelType.ENUM: np.dtype(">u2"),
+    ChannelType.CHAR: np.dtype("u1"),
+    ChannelType.LONG: np.dtype(">i4"),
+    ChannelType.DOUBLE: np.dtype(">f8"),
+}
+
+
+class Wire(NamedTuple):
+    """A value packed for one DBR type: its structure of metadata, and its elements, big-endian."""
+
+    metadata: Any
+    data: bytes
+    n: int  # elements
+
+
+def structure(kind: ChannelType, **values: Any) -> Any:
+    """Return the C structure that stands before the elements of a DBR type."""
+    return DBR_TYPES[kind](**values)
+
+
+def element_bytes(native: ChannelType) -> int:
+    """Return the size of one element of a native type."""
+    return 40 if native is ChannelType.STRING else NUMERIC[native].itemsize
+
+
+def packed(values: Iterable[float], native: ChannelType) -> bytes:
+    """Return numbers as big-endian elements of a numeric type; what does not fit saturates, NaN is 0."""
+    return bytes(numbers(values, native).tobytes())
+
+
+def numbers(values: Iterable[float], native: ChannelType) -> npt.NDArray[Any]:
+    """Return numbers as a big-endian array of a numeric type; what does not fit saturates, NaN is 0."""
+    dtype = NUMERIC[native]
+    array = np.asarray(list(values))
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return array.astype(dtype)
+    if array.dtype.kind == "f":
+        array = np.nan_to_num(array, nan=0.0, posinf=1e300, neginf=-1e300)
+    bounds = np.iinfo(dtype)
+    clipped: npt.NDArray[Any] = np.clip(array, bounds.min, bounds.max).astype(dtype)
+    return clipped
+
+
+def cut(text: str, n_bytes: int) -> str:
+    """Return a text's longest beginning of at most `n_bytes` bytes, no character halved."""
+    return text.encode("utf-8", "replace")[:n_bytes].decode("utf-8", "ignore")
+
+
+def string(text: str) -> bytes:
+    """Return a text as an element of a DBR_STRING."""
+    return cut(text, STRING_BYTES).encode().ljust(40, b"\0")

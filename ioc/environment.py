@@ -1,0 +1,45 @@
+"""What the EPICS environment says to a Channel Access server: its port, and who hears its beacons.
+
+caproto would read these names from the environment itself, some of them wrongly
+(it ignores ``EPICS_CAS_SERVER_PORT``); here they are read once, and given on as values.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+
+CA_PORT, BEACON_PORT = 5064, 5065
+
+
+def ca_port() -> int:
+    """Return the port that clients are told to use: EPICS_CAS_SERVER_PORT, EPICS_CA_SERVER_PORT, or 5064."""
+    for name in ("EPICS_CAS_SERVER_PORT", "EPICS_CA_SERVER_PORT"):
+        if os.environ.get(name, "").isdecimal():
+            return int(os.environ[name])
+    return CA_PORT
+
+
+def beacon_addresses(bind: str) -> list[tuple[str, int]]:
+    """Return who is told that the server is there; a server on loopback never tells another machine."""
+    port = os.environ.get("EPICS_CAS_BEACON_PORT", "")
+    default_port = int(port) if port.isdecimal() else BEACON_PORT
+    if is_loopback(bind):
+        return [(bind, default_port)]
+    listed = os.environ.get("EPICS_CAS_BEACON_ADDR_LIST", "").split()
+    if os.environ.get("EPICS_CAS_AUTO_BEACON_ADDR_LIST", "YES").upper() != "NO":
+        listed.append("255.255.255.255")
+    return [_address(text, default_port) for text in dict.fromkeys(listed)]
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether nobody outside this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _address(text: str, default_port: int) -> tuple[str, int]:
+    host, _, port = text.partition(":")
+    return host, int(port) if port.isdecimal() else default_port

@@ -1,0 +1,99 @@
+"""Updates on their way to one client: a queue for each monitor, and whose turn it is.
+
+Nobody ever waits to put an update here. A monitor's queue holds
+``Record.backlog`` updates; when it is full its oldest is dropped and counted. A
+client that switched its events off (Channel Access's flow control) has one
+update a monitor kept for it, the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import caproto as ca
+
+from ioc.dbr import Wire
+from ioc.records import Record
+
+BATCH_BYTES = 64 * 1024  # updates sent at once
+HEADER_BYTES = 64  # of an update, about
+
+
+class Monitor:
+    """A client's wish to be told of a record's changes."""
+
+    def __init__(self, record: Record, request: ca.EventAddRequest, updates: Updates) -> None:
+        self.data_type = int(request.data_type)
+        self.n = request.data_count
+        self.mask = int(request.mask)
+        self.id = request.subscriptionid
+        self.sid = request.sid
+        self.record = record
+        self.pending: deque[Wire] = deque()
+        self._updates = updates
+
+    def offer(self, update: Wire) -> None:
+        """Queue an update."""
+        self._updates.add(self, update)
+
+    def end(self) -> None:
+        """Want no more updates, and none of those that wait."""
+        self.record.monitors.discard(self)
+        self.pending.clear()
+
+    def response(self, update: Wire) -> Any:
+        ok = ca.CAStatus.ECA_NORMAL.value.code_with_severity
+        return ca.EventAddResponse(
+            update.data, self.data_type, update.n, ok, self.id, metadata=update.metadata
+        )
+
+
+class Updates:
+    """The updates of all monitors of a client, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._order: deque[Monitor] = deque()  # one entry for each update that waits
+        self._n_dropped = 0
+        self._paused = False
+        self._ready = asyncio.Event()
+
+    def add(self, monitor: Monitor, update: Wire) -> None:
+        backlog = 1 if self._paused else monitor.record.backlog
+        if len(monitor.pending) < backlog:
+            self._order.append(monitor)
+        while len(monitor.pending) >= backlog:
+            monitor.pending.popleft()
+            self._n_dropped += 1
+        monitor.pending.append(update)
+        if not self._paused:
+            self._ready.set()
+
+    def pause(self) -> None:
+        """The client asked for silence."""
+        self._paused = True
+        self._ready.clear()
+
+    def resume(self) -> None:
+        self._paused = False
+        self._ready.set()
+
+    async def ready(self) -> None:
+        """Wait until there is something to send."""
+        await self._ready.wait()
+
+    def take(self) -> tuple[int, list[Any]]:
+        """Return how many updates were dropped since the last time, and the next ones to send."""
+        batch: list[Any] = []
+        n_bytes = 0
+        while self._order and n_bytes < BATCH_BYTES:
+            monitor = self._order.popleft()
+            if monitor.pending:  # else: dropped, or its monitor ended
+                update = monitor.pending.popleft()
+                batch.append(monitor.response(update))
+                n_bytes += len(update.data) + HEADER_BYTES
+        if not self._order:
+            self._ready.clear()
+        n_dropped, self._n_dropped = self._n_dropped, 0
+        return n_dropped, batch

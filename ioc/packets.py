@@ -1,0 +1,139 @@
+"""The commands that send or keep detector packets: simulate, replay, record. Ctrl-C ends each in order."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ioc.progress import shown_progress
+
+if TYPE_CHECKING:
+    from daq_core.record import RecordReport
+    from daq_core.sender import SendReport
+
+Config = Annotated[Path, typer.Option(help="Detector config, as std_daq's JSON.", show_default=False)]
+Host = Annotated[str, typer.Option(help="Where the packets go: name or address.")]
+PortOffset = Annotated[int, typer.Option(help="Added to every UDP port of the config.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (simulate, replay, record):
+        app.command(rich_help_panel="Detector packets")(command)
+
+
+def simulate(
+    config: Config,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Images a second; 0: as fast as possible.", show_default=False)
+    ],
+    images: Annotated[int, typer.Option(min=0, help="How many; 0: until Ctrl-C.", show_default=False)],
+    host: Host = "127.0.0.1",
+    port_offset: PortOffset = 0,
+    first_id: Annotated[int, typer.Option(min=0, help="Frame number of the first image.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise in the pictures.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Send images as the config's detector would, over UDP."""
+    from daq_core.config import DaqConfig
+    from daq_core.simulator import Simulator
+
+    simulator = Simulator(DaqConfig.load(config), host=host, port_offset=port_offset, seed=seed)
+    with shown_progress("sending", images or None) as progress, _until_interrupted() as stop:
+        report = simulator.send(images, rate, first_id=first_id, progress=progress, stop=stop)
+    _print_sent(report, as_json)
+
+
+def replay(
+    recording: Annotated[Path, typer.Argument(help="Folder with config.json and <UDP port>.dat files.")],
+    host: Host = "127.0.0.1",
+    port_offset: PortOffset = 0,
+    rate: Annotated[float, typer.Option(min=0, help="Frames a second; 0: as fast as possible.")] = 10.0,
+    loops: Annotated[int, typer.Option(min=0, help="How many times; 0: until Ctrl-C.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Send a recording again, datagram for datagram. Frame numbers go on rising from loop to loop."""
+    from daq_core import recording as recordings
+    from daq_core import replay as replays
+
+    loaded = recordings.load_recording(recording)
+    with shown_progress("replaying", None) as progress, _until_interrupted() as stop:
+        report = replays.replay(
+            loaded,
+            host=host,
+            port_offset=port_offset,
+            rate_hz=rate,
+            loops=loops,
+            progress=progress,
+            stop=stop,
+        )
+    _print_sent(report, as_json)
+
+
+def record(
+    folder: Annotated[Path, typer.Argument(help="Folder to make, for config.json and <UDP port>.dat files.")],
+    config: Config,
+    images: Annotated[int | None, typer.Option(min=1, help="End after so many complete images.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.001, help="End after this time.")] = None,
+    udp_host: Annotated[str, typer.Option(help="Address the packets arrive at.")] = "0.0.0.0",
+    port_offset: Annotated[int, typer.Option(help="Added to every UDP port of the config.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Keep what a detector sends, datagram for datagram, until Ctrl-C, --images or --seconds."""
+    from daq_core import record as records
+    from daq_core.config import DaqConfig
+
+    with shown_progress("recording", images) as progress, _until_interrupted() as stop:
+        report = records.record(
+            DaqConfig.load(config),
+            folder,
+            udp_host=udp_host,
+            port_offset=port_offset,
+            n_images=images,
+            duration_s=seconds,
+            stop=stop,
+            progress=progress,
+        )
+    _print_recorded(report, folder, as_json)
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C sets, instead of breaking off in the middle."""
+    stop = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _print_sent(report: SendReport, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return
+    rate = f" ({report.rate_hz:.1f} a second)" if report.rate_hz else ""
+    refused = f"; nobody listened, said the receiver {report.n_refused} times" if report.n_refused else ""
+    print(
+        f"sent {report.n_images} images, {report.n_packets} packets in {report.seconds:.2f} s{rate}{refused}"
+    )
+
+
+def _print_recorded(report: RecordReport, folder: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return
+    drops = f"; the kernel dropped {report.kernel_drops} more" if report.kernel_drops else ""
+    print(
+        f"recorded {report.n_images} complete images, {report.n_packets} packets in {report.seconds:.2f} s"
+        f"{drops}: {folder}"
+    )

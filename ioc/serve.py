@@ -1,0 +1,225 @@
+"""The composition root: config → Daq → its faces → READY → an ordered end.
+
+This is the one place that knows Channel Access, REST and Redis at once. The
+faces start when the DAQ has started, and end after it closed a running file,
+so that every client can see how the run ended. A face that dies ends the
+service in order, with exit code 1: a service manager starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from daq_core.config import DaqConfig
+from daq_core.daq import Daq, DaqOptions
+from daq_core.detectors import format_of, layout_of
+from daq_core.errors import DaqError, InvalidConfig, Unavailable
+from daq_core.status import DaqState
+from ioc.log_output import LogLevel, log_to
+from ioc.saved_config import SavedConfig
+from ioc.server import Ioc
+from ioc.view import FaceHealth, StdDaqJson
+from rest_bridge import models
+from rest_bridge.app import make_app
+from rest_bridge.redis_server import EmbeddedRedis
+from rest_bridge.redis_streams import RedisPublisher
+from rest_bridge.server import RestServer
+
+log = logging.getLogger(__name__)
+
+STD_DAQ_JSON = StdDaqJson(
+    status=lambda status: models.WriterStatus.of(status).model_dump(),
+    stats=lambda stats: models.Stats.of(stats).model_dump(),
+    acquisition=lambda run: models.LogEntry.of(run).model_dump(),
+    deployment=lambda deployment: models.Deployment.of(deployment).model_dump(),
+)
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of ``std-daq-ioc serve``, checked; see its --help."""
+
+    config: Path
+    prefix: str
+    state_dir: Path
+    bind: str = "127.0.0.1"
+    rest_port: int = 5000
+    redis_port: int | None = 6379  # None: no Redis at all
+    redis_url: str | None = None  # a server of somebody else's
+    ca_port: int = 5064
+    udp_host: str = "0.0.0.0"
+    output_roots: tuple[str, ...] = ("/",)
+    overwrite: bool = False
+    writer_group: int | None = None
+    min_user_id: int = 1
+    id_source: Literal["frame", "bunch", "bunch-int"] = "frame"
+    sync_limit_s: float = 60.0
+    fresh: bool = False
+
+    def daq_options(self) -> DaqOptions:
+        return DaqOptions(
+            udp_host=self.udp_host,
+            id_source=self.id_source,
+            output_roots=self.output_roots,
+            state_dir=self.state_dir,
+            overwrite=self.overwrite,
+            writer_group=self.writer_group,
+            min_user_id=self.min_user_id,
+        )
+
+
+async def serve(daq: Daq, options: ServeOptions, saved: SavedConfig, announce: Callable[[str], None]) -> None:
+    """Run the DAQ and its faces until cancelled; then close a running file before the faces end.
+
+    Raises
+    ------
+    DaqError
+        A face or the DAQ could not start; or a face died, after the running file was closed.
+    """
+    rest = RestServer(make_app(daq, sync_limit_s=options.sync_limit_s), options.bind, options.rest_port)
+    async with _redis(options) as redis_url, daq:
+        publisher = RedisPublisher(daq, redis_url) if redis_url is not None else None
+        ioc = Ioc(
+            daq,
+            options.prefix,
+            bind=options.bind,
+            ca_port=options.ca_port,
+            health=lambda: _health(publisher),
+            std_daq=STD_DAQ_JSON,
+        )
+        ca_started = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as faces:
+                faces.create_task(_for_ever("Channel Access", ioc.run(ca_started)))
+                faces.create_task(_for_ever("REST", rest.run()))
+                if publisher is not None:
+                    faces.create_task(_for_ever("Redis", publisher.run()))
+                faces.create_task(saved.keep(daq))
+                await ca_started.wait()
+                await rest.started.wait()
+                announce(ready_line(daq, options))
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await _close_run(daq)
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+
+
+@asynccontextmanager
+async def _redis(options: ServeOptions) -> AsyncIterator[str | None]:
+    """Give the URL to publish to: somebody's server, one of our own, or None."""
+    if options.redis_url is not None or options.redis_port is None:
+        yield options.redis_url
+    else:
+        async with EmbeddedRedis(options.bind, options.redis_port) as server:
+            yield server.url
+
+
+def _health(publisher: RedisPublisher | None) -> FaceHealth:
+    if publisher is None:
+        return FaceHealth()
+    return FaceHealth(publisher.connected, publisher.latency_s, publisher.trouble, publisher.dropped)
+
+
+async def _for_ever(name: str, serving: Awaitable[None]) -> None:
+    await serving
+    raise Unavailable(f"{name} ended by itself.")
+
+
+async def _close_run(daq: Daq) -> None:
+    """Close a running file while the faces can still show how that went."""
+    if daq.snapshot.status.state is DaqState.WRITING:
+        log.info("ending: the running file is closed first")
+    try:
+        await daq.stop()
+    except DaqError as error:
+        log.error("ending: %s", error)
+
+
+async def until_signalled(serving: Coroutine[Any, Any, None]) -> int:
+    """Run until SIGTERM or SIGINT: the first ends it in order, the second at once; return the exit code."""
+    task = asyncio.create_task(serving)
+
+    def end(signum: signal.Signals) -> None:
+        if task.cancelling():
+            log.warning("ending at once: %s came again; a running file is left to its writer", signum.name)
+            os._exit(1)  # receiver, writer and Redis end when their parent is gone
+        log.info("ending: %s", signum.name)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, end, signum)
+    await asyncio.wait([task])
+    if task.cancelled():
+        return 0
+    task.result()
+    return 0
+
+
+def ready_line(daq: Daq, options: ServeOptions) -> str:
+    """Say where each face answers, on one line; no password of a Redis URL is in it."""
+    redis = "none"
+    if options.redis_url is not None:
+        redis = options.redis_url.rpartition("@")[2].removeprefix("redis://")
+    elif options.redis_port is not None:
+        redis = f"{options.bind}:{options.redis_port}"
+    ports = layout_of(daq.snapshot.config).udp_ports
+    return (
+        f"READY REST http://{options.bind}:{options.rest_port}, "
+        f"CA {options.prefix} at {options.bind}:{options.ca_port}, "
+        f"Redis {redis}, UDP {options.udp_host}:{min(ports)}..{max(ports)}"
+    )
+
+
+def check_id_source(id_source: str, config: DaqConfig) -> None:
+    """Refuse bunch ids from a detector that has none."""
+    if id_source != "frame" and format_of(config).name != "jungfrau":
+        raise InvalidConfig(
+            f"--id-source {id_source} is for a Jungfrau; a {config.detector_type} has no bunch id."
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(
+            f"The state directory {folder} cannot be made: {error.strerror}. See --state-dir."
+        ) from None
+
+
+def _print_now(line: str) -> None:
+    print(line, flush=True)
+
+
+def run(options: ServeOptions, level: LogLevel, announce: Callable[[str], None] = _print_now) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code.
+
+    Raises
+    ------
+    DaqError
+        Something needed is missing, taken or wrong: the text is for the user.
+    """
+    log_to(level=level)
+    _make_folder(options.state_dir)
+    saved = SavedConfig(options.config, options.state_dir)
+    config = saved.choose(fresh=options.fresh)
+    check_id_source(options.id_source, config)
+    daq = Daq(config, options.daq_options())
+    try:
+        return asyncio.run(until_signalled(serve(daq, options, saved, announce)))
+    except DaqError:
+        raise
+    except Exception:
+        log.critical("ended by an error of ours", exc_info=True)
+        return 1

@@ -1,0 +1,203 @@
+"""The Channel Access face of the DAQ: snapshots become PVs, and nothing here can end it.
+
+A change of the status is shown at once, in the snapshot's own step, so PVs see
+each state of a run in its order; counters and rates are shown at most every
+``REFRESH_S``, the latest alone. Clients that cannot follow are the business of
+``ioc.circuits``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from daq_core.status import Counters, DaqStatus, Snapshot
+from ioc.channel_access import Server
+from ioc.commands import Commands
+from ioc.pvs import PVS
+from ioc.records import record_of
+from ioc.view import FaceHealth, IocHealth, StdDaqJson, View
+
+if TYPE_CHECKING:
+    from daq_core.daq import Daq
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 0.05
+HEARTBEAT_S = 1.0
+RISING_S = 10.0  # a counter that rose this long ago is still called rising
+BACKOFF_S = (0.1, 5.0)  # first and longest pause before a failed task is started again
+
+
+class Ioc:
+    """Serves the PVs of a DAQ under a prefix.
+
+    Parameters
+    ----------
+    prefix : str
+        What all names start with, e.g. ``X02DA:``.
+    bind, ca_port
+        Address and port, of TCP and UDP alike.
+    health : callable
+        What the other faces have to say of themselves, asked once a second.
+    std_daq : StdDaqJson, optional
+        Forms of the JSON texts; without it these PVs stay undefined.
+    """
+
+    def __init__(
+        self,
+        daq: Daq,
+        prefix: str,
+        *,
+        bind: str = "127.0.0.1",
+        ca_port: int = 5064,
+        health: Callable[[], FaceHealth] = FaceHealth,
+        std_daq: StdDaqJson | None = None,
+    ) -> None:
+        self._daq = daq
+        self._health = health
+        self._records = {row.pv(prefix): record_of(row, prefix) for row in PVS}
+        self._commands = Commands(daq, self._refresh)
+        self._server = Server(self._records, self._commands, bind=bind, port=ca_port, report=self._report)
+        self._counters: deque[tuple[float, Counters]] = deque()  # one a second, as far back as RISING_S
+        self._stale = False  # something changed that is not shown yet
+        self._errors = 0
+        self._last_error = ""
+        self._known: set[str] = set()  # where errors were logged
+        self._view = View(
+            daq.snapshot,
+            earlier=daq.snapshot.counters,
+            std_daq=std_daq,
+            ioc=IocHealth(version=_version(), started=time.time(), n_records=len(self._records)),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all PVs."""
+        return list(self._records)
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Serve until cancelled; `started` is set once clients are answered.
+
+        Raises
+        ------
+        Unavailable
+            The port is taken.
+        """
+        unsubscribe = self._daq.subscribe(self._on_snapshot)
+        try:
+            self._on_snapshot(self._daq.snapshot)
+            self._beat()  # all PVs are true before the first client sees one
+            async with self._server, asyncio.TaskGroup() as tasks:
+                started.set()
+                for work in (self._refresh_often, self._beat_often, self._server.beacons):
+                    tasks.create_task(self._keep_alive(work))
+        finally:
+            unsubscribe()
+
+    # -- showing -----------------------------------------------------------------------------
+
+    def _on_snapshot(self, snapshot: Snapshot) -> None:
+        """Show a change of the state now, of anything else soon. Never raises."""
+        before, self._view = self._view, replace(self._view, snapshot=snapshot)
+        self._stale = True
+        if _moved(before.snapshot, snapshot):
+            self._refresh(snapshot.time)
+
+    def _refresh(self, when: float | None = None) -> None:
+        """Post every PV whose value or alarm changed, with the time of the event that changed it."""
+        self._stale = False
+        commands = self._commands
+        self._view = view = replace(
+            self._view, next=commands.setpoints, staging=commands.staging, command=commands.last
+        )
+        now = time.time() if when is None else when
+        for record in self._records.values():
+            try:
+                value = record.row.value(view)
+                record.post(value, record.row.alarm(view, value), now)
+            except Exception as fault:
+                self._report(f"PV {record.name}", fault)
+
+    async def _refresh_often(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            if self._stale:
+                self._refresh(self._view.snapshot.time)
+
+    # -- health ------------------------------------------------------------------------------
+
+    async def _beat_often(self) -> None:
+        due = time.monotonic()
+        n_updates = self._server.n_updates
+        while True:
+            due = max(due + HEARTBEAT_S, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+            n_updates, rate = self._server.n_updates, (self._server.n_updates - n_updates) / HEARTBEAT_S
+            self._beat(lag_s=time.monotonic() - due, updates_per_second=rate)
+
+    def _beat(self, lag_s: float = 0.0, updates_per_second: float = 0.0) -> None:
+        """Bring up to date what depends on the time alone, and what the server counts."""
+        now = time.time()
+        self._counters.append((now, self._view.snapshot.counters))
+        while len(self._counters) > 1 and self._counters[0][0] < now - RISING_S:
+            self._counters.popleft()
+        before = self._view.ioc
+        ioc = replace(
+            before,
+            heartbeat=before.heartbeat + 1,
+            loop_lag_s=lag_s,
+            n_clients=len(self._server.circuits),
+            n_channels=self._server.n_channels,
+            n_dropped=self._server.n_dropped,
+            n_stalled=self._server.n_stalled,
+            updates_per_second=updates_per_second,
+            errors=self._errors,
+            last_error=self._last_error,
+        )
+        self._view = replace(self._view, now=now, ioc=ioc, earlier=self._counters[0][1], face=self._health())
+        self._refresh(now)
+
+    # -- staying alive -----------------------------------------------------------------------
+
+    async def _keep_alive(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Start a task again whenever it fails, after a pause that doubles each time."""
+        pause, longest = BACKOFF_S
+        while True:
+            try:
+                await work()
+            except Exception as fault:
+                self._report(work.__qualname__, fault)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    def _report(self, where: str, fault: BaseException) -> None:
+        """Count an error of ours, keep its text for LastError_RBV, and log it with its traceback."""
+        self._errors += 1
+        self._last_error = f"{where}: {type(fault).__name__}: {fault}"
+        if where not in self._known:  # the same fault twenty times a second is one fault
+            self._known.add(where)
+            log.error("%s", where, exc_info=fault)
+
+
+def _moved(before: Snapshot, after: Snapshot) -> bool:
+    """Tell whether the state changed, not only its counts."""
+    return _situation(before.status) != _situation(after.status)
+
+
+def _situation(status: DaqStatus) -> tuple[object, ...]:
+    run = status.acquisition
+    return status.state, status.receiver_down, run.state, run.request, run.message
+
+
+def _version() -> str:
+    try:
+        return version("std-daq-ioc")
+    except PackageNotFoundError:
+        return "source tree"

@@ -1,0 +1,78 @@
+"""What the client commands say to a running service: the routes that std_daq_client uses, with clear errors.
+
+::
+
+    DaqError
+    ├── Refused (RuntimeError)   the service answered: no, and why
+    └── Unreachable (OSError)    nobody answers, or not a std_daq service
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+
+from daq_core.errors import DaqError, Unavailable
+
+ANSWER_WITHIN_S = 10.0  # start and stop included: the service bounds them to 5 s
+
+
+class Refused(DaqError, RuntimeError):
+    """The service did not do what was asked; the text is its message."""
+
+
+class Unreachable(Unavailable):
+    """No std_daq service answers at the address."""
+
+
+class ServiceClient:
+    """Usage: ``ServiceClient("http://127.0.0.1:5000").get("/writer/status", "writer")``."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._session = requests.Session()
+
+    def get(self, path: str, key: str) -> Any:
+        """Return what an answer holds under a key."""
+        return self._ask("GET", path)[key]
+
+    def post(self, path: str, key: str, body: Mapping[str, Any]) -> Any:
+        """Send an order; return what the answer holds under a key."""
+        return self._ask("POST", path, data=json.dumps(dict(body)))[key]
+
+    def _ask(self, method: str, path: str, data: str | None = None) -> dict[str, Any]:
+        try:
+            response = self._session.request(
+                method,
+                self.url + path,
+                data=data,
+                headers={"Content-Type": "application/json"} if data else None,
+                timeout=ANSWER_WITHIN_S,
+            )
+            answer = response.json()
+        except requests.exceptions.JSONDecodeError:
+            raise Unreachable(f"{self.url} is not a std_daq service (answer is not JSON).") from None
+        except requests.exceptions.Timeout:
+            raise Unreachable(f"{self.url} does not answer within {ANSWER_WITHIN_S:.0f} s.") from None
+        except (requests.exceptions.RequestException, ValueError) as error:
+            raise Unreachable(
+                f"No service at {self.url} ({_reason(error)}). Is it running? "
+                "Give its address with --api-url or STD_DAQ_API_URL."
+            ) from None
+        if not isinstance(answer, dict) or "status" not in answer:
+            raise Unreachable(f"{self.url} is not a std_daq service (HTTP {response.status_code}).")
+        if answer["status"] != "ok":
+            raise Refused(str(answer.get("message", answer)))
+        return answer
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost reason: "Connection refused", not three layers of it."""
+    while (inner := getattr(error, "reason", None) or error.__cause__ or error.__context__) is not None:
+        if not isinstance(inner, BaseException):
+            return str(inner)
+        error = inner
+    return getattr(error, "strerror", None) or str(error)

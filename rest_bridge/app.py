@@ -1,0 +1,188 @@
+"""The REST routes that ``std_daq_client`` 1.3.5 calls, as views of the one door ``Daq``.
+
+Each route reads the request, calls the Daq and renders what it says; there is
+no state here. Paths, keys and messages are std_daq's.
+
+Source: std_daq_client 1.3.5, ``client.py``; messages as the original's servers
+of the same generation give them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import RedirectResponse
+
+from daq_core.errors import Busy, InvalidRequest, RunFailed, Unavailable
+from daq_core.status import AcquisitionState, DaqStatus, WriteRequest
+from rest_bridge import models
+from rest_bridge.envelope import Envelope, EnvelopedRoute, envelop_other_errors
+from rest_bridge.models import ErrorReply, WriterStatus
+from rest_bridge.request_body import JsonObject
+
+if TYPE_CHECKING:
+    from daq_core.daq import Daq
+
+DESCRIPTION = """\
+Start, watch and stop acquisitions, and change the detector config, as `std_daq_client` 1.3.5 does.
+
+Every answer has HTTP status 200 and says in `status` whether it worked (`ok` or `error`);
+`message` is for people. The same state is on EPICS Channel Access and in Redis streams.
+"""
+
+
+def make_app(daq: Daq, *, sync_limit_s: float = 60.0) -> FastAPI:
+    """Make the REST application of a DAQ.
+
+    Parameters
+    ----------
+    daq : the door; must be entered before the first request is served
+    sync_limit_s : seconds after which `write_sync` answers although the run goes on
+
+    ``app.state.closing`` is an ``asyncio.Event``: setting it ends the calls that wait for a run.
+    """
+    app = FastAPI(title="std_daq", description=DESCRIPTION, redirect_slashes=False, redoc_url=None)
+    app.state.closing = asyncio.Event()
+    app.include_router(_writer_routes(daq, sync_limit_s, app.state.closing))
+    app.include_router(_daq_routes(daq))
+    envelop_other_errors(app)
+
+    @app.get("/", include_in_schema=False)
+    async def show_docs() -> Response:
+        return RedirectResponse("/docs")
+
+    return app
+
+
+def _writer_routes(daq: Daq, sync_limit_s: float, closing: asyncio.Event) -> APIRouter:
+    router = APIRouter(prefix="/writer", tags=["writer"], route_class=EnvelopedRoute)
+
+    @router.get("/status", response_model=models.WriterReply | ErrorReply)
+    async def get_status() -> Response:
+        """Show the state of the DAQ and of its present or last acquisition."""
+        status = daq.snapshot.status
+        return _writer(f"Writer is {status.state.value}", status)
+
+    @router.post("/write_async", response_model=models.WriterReply | ErrorReply, openapi_extra=_WRITE_BODY)
+    async def write_async(body: JsonObject) -> Response:
+        """Start a run; answers once the file exists and the writer waits for images."""
+        return _writer("Writing started.", await _start(daq, models.write_request(body)))
+
+    @router.post("/write_sync", response_model=models.WriterReply | ErrorReply, openapi_extra=_WRITE_BODY)
+    async def write_sync(body: JsonObject) -> Response:
+        """Start a run; answers once its file is closed, or an error when that takes too long.
+
+        The run goes on when the call ends first: by the limit, or because the client went away.
+        """
+        await _start(daq, models.write_request(body))
+        status = await _end_of_run(daq, sync_limit_s, closing)
+        if status.acquisition.state is AcquisitionState.FAILED:
+            raise RunFailed(status.acquisition.message)
+        return _writer("Writing finished.", status)
+
+    @router.post("/stop", response_model=models.WriterReply | ErrorReply)
+    async def stop() -> Response:
+        """End the run; what is in memory is still written. Without a run this succeeds and changes nothing.
+
+        A body is not needed and not read.
+        """
+        return _writer("Writing stopped.", await daq.stop())
+
+    return router
+
+
+def _daq_routes(daq: Daq) -> APIRouter:
+    router = APIRouter(prefix="/daq", tags=["daq"], route_class=EnvelopedRoute)
+
+    @router.get("/config", response_model=models.ConfigReply | ErrorReply)
+    async def get_config() -> Response:
+        """Show the detector config."""
+        config = daq.snapshot.config
+        return Envelope(
+            models.ConfigReply(
+                message=f"DAQ configured for bit_depth={config.bit_depth}.",
+                config=config.as_dict(),
+                config_id=daq.snapshot.config_id,
+            )
+        )
+
+    @router.post("/config", response_model=models.NewConfigReply | ErrorReply, openapi_extra=_CONFIG_BODY)
+    async def set_config(changes: JsonObject) -> Response:
+        """Change the detector config: the keys given replace the old ones, `module_positions` as a whole.
+
+        Answers at once; the DAQ is UNKNOWN for a moment and then READY with the new config.
+        Refused while a run is going on. Keys that no config has are ignored.
+        """
+        config = await daq.configure(changes)
+        return Envelope(models.NewConfigReply(message="Setting new daq config.", config=config.as_dict()))
+
+    @router.get("/stats", response_model=models.StatsReply | ErrorReply)
+    async def get_stats() -> Response:
+        """Show the throughput of detector and writer."""
+        return Envelope(
+            models.StatsReply(message="DAQ statistics", stats=models.Stats.of(daq.snapshot.stats))
+        )
+
+    @router.get("/logs/{n_logs}", response_model=models.LogsReply | ErrorReply)
+    async def get_logs(n_logs: str) -> Response:
+        """List the last acquisitions that ended with a file, newest first; none for 0 or less."""
+        n = _integer(n_logs)
+        return Envelope(
+            models.LogsReply(message="DAQ logs", logs=models.finished(daq.snapshot.log)[: max(n, 0)])
+        )
+
+    @router.get("/deployment", response_model=models.DeploymentReply | ErrorReply)
+    async def get_deployment() -> Response:
+        """Show how the last config change went."""
+        deployment = models.Deployment.of(daq.snapshot.deployment)
+        return Envelope(models.DeploymentReply(message="Deployment status", deployment=deployment))
+
+    return router
+
+
+async def _start(daq: Daq, request: WriteRequest) -> DaqStatus:
+    try:
+        return await daq.start(request)
+    except Busy:
+        status = WriterStatus.of(daq.snapshot.status).model_dump()
+        raise Busy(f"Cannot start new acquisition while previous one is running:\n {status}") from None
+
+
+async def _end_of_run(daq: Daq, limit_s: float, closing: asyncio.Event) -> DaqStatus:
+    """Wait until the run has ended; Unavailable when it takes too long or the service closes."""
+    run, close = asyncio.ensure_future(daq.wait()), asyncio.ensure_future(closing.wait())
+    try:
+        await asyncio.wait({run, close}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if run.done():
+            return run.result()
+    finally:
+        run.cancel()
+        close.cancel()
+    if closing.is_set():
+        raise Unavailable("The service is stopping and closes the file of your acquisition.")
+    raise Unavailable(
+        "Your acquisition is still running, just the REST call has ended. Sync acquisition limit of "
+        f"{limit_s:g} seconds exceeded. Use async write call for long acquisitions."
+    )
+
+
+def _writer(message: str, status: DaqStatus) -> Envelope:
+    return Envelope(models.WriterReply(message=message, writer=WriterStatus.of(status)))
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text, 10)
+    except ValueError:
+        raise InvalidRequest(f"Invalid number of logs {text[:80]!r}. Must be an integer.") from None
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    """Document a body that the route parses itself."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+_WRITE_BODY = _body(models.WriteBody.model_json_schema())
+_CONFIG_BODY = _body(models.config_changes_schema())

@@ -1,0 +1,267 @@
+"""std_daq's JSON objects, made from core values: the only place with std_daq's wire key names.
+
+Each class is one object on the wire, documents it for the OpenAPI page, and has
+an ``of`` that makes it from what :mod:`daq_core.status` says. Redis entries and
+REST answers are the same objects.
+
+Source of keys and messages: the README of ``std_daq_client`` 1.3.5, and answers
+of the original servers of the same generation.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from daq_core import status as core
+from daq_core.config import DaqConfig
+
+RUN_EXAMPLE = 1684930336122153839
+SERVER_STATES = {"SUCCESS": "Done", "RUNNING": "Deploying", "ERROR": "Error"}
+
+
+class Wire(BaseModel):
+    """A value on the wire, in the order of its fields."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    def as_json(self) -> bytes:
+        return to_json(self.model_dump())
+
+
+def to_json(value: object) -> bytes:
+    """Return UTF-8 JSON; half a surrogate pair, which UTF-8 cannot hold, becomes its JSON escape."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+
+
+class WriteBody(Wire):
+    """What `write_async` and `write_sync` are asked for. Other keys are ignored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"output_file": "/tmp/scan_0001.h5", "n_images": 100}}
+    )
+
+    output_file: str
+    """Absolute path of the file to make. Its folder must exist, the file must not."""
+    n_images: int | str = Field(json_schema_extra={"minimum": 1, "maximum": core.MAX_N_IMAGES})
+    """Number of images to write; a number in text, as `"100"`, is accepted."""
+    run_id: int | str | None = None
+    """Name of the run, echoed as given; by default the time of the request in nanoseconds."""
+
+
+def write_request(body: Mapping[str, object]) -> core.WriteRequest:
+    """Make the core's request from a JSON object; InvalidRequest says what is wrong with it."""
+    return core.WriteRequest.checked(body.get("output_file"), body.get("n_images"), body.get("run_id"))
+
+
+def config_changes_schema() -> dict[str, Any]:
+    """Return the JSON schema of a config change: the detector config with no key required."""
+    schema = DaqConfig.model_json_schema()
+    schema.pop("required")
+    return schema | {
+        "title": "ConfigChanges",
+        "description": "The keys of the std_daq detector JSON that are to change.",
+        "example": {"bit_depth": 16, "writer_user_id": 12345},
+    }
+
+
+class Info(Wire):
+    """The request that made an acquisition; before the first one, 0 and nulls."""
+
+    n_images: int = Field(0, examples=[100])
+    """Images asked for; 0 is an open-ended run (Channel Access only)."""
+    output_file: str | None = Field(None, examples=["/tmp/scan_0001.h5"])
+    """Absolute path of the file."""
+    run_id: int | str | None = Field(None, examples=[RUN_EXAMPLE])
+    """The run's name, as it was given."""
+
+    @classmethod
+    def of(cls, request: core.WriteRequest | None) -> Info:
+        if request is None:
+            return cls()
+        return cls(n_images=request.n_images, output_file=request.output_file, run_id=request.run_id)
+
+
+class Counts(Wire):
+    """How far an acquisition has come."""
+
+    n_write_completed: int = Field(examples=[100])
+    """Images that a reader of the file can see."""
+    n_write_requested: int = Field(examples=[100])
+    """Images handed to the writer."""
+    start_time: float | None = Field(examples=[1684930336.1252322])
+    """Unix seconds when the run was accepted."""
+    stop_time: float | None = Field(examples=[1684930345.2723851])
+    """Unix seconds when it ended; null while it runs."""
+
+
+class Acquisition(Wire):
+    """The acquisition going on, or the last one."""
+
+    state: Literal["WAITING_IMAGES", "ACQUIRING_IMAGES", "WRITING", "FLUSHING_IMAGES", "FINISHED", "FAILED"]
+    message: str = Field(examples=["Completed."])
+    """Empty while running, then `Completed.`, `Interrupted.` or `ERROR: …`."""
+    info: Info
+    stats: Counts
+
+    @classmethod
+    def of(cls, acquisition: core.Acquisition) -> Acquisition:
+        return cls(
+            state=acquisition.state.value,
+            message=acquisition.message,
+            info=Info.of(acquisition.request),
+            stats=Counts(
+                n_write_completed=acquisition.n_write_completed,
+                n_write_requested=acquisition.n_write_requested,
+                start_time=acquisition.start_time,
+                stop_time=acquisition.stop_time,
+            ),
+        )
+
+
+class LogEntry(Acquisition):
+    """An acquisition that ended with a file."""
+
+    reports: list[dict[str, Any]] = []
+    """Always empty; the original's web page reads its length."""
+
+
+def finished(log: tuple[core.Acquisition, ...]) -> list[LogEntry]:
+    """Return the log as std_daq keeps it: same order, without the acquisitions that failed."""
+    return [
+        LogEntry(**dict(Acquisition.of(acquisition)))
+        for acquisition in log
+        if acquisition.state is core.AcquisitionState.FINISHED
+    ]
+
+
+class WriterStatus(Wire):
+    """State of the DAQ and of its present or last acquisition."""
+
+    state: Literal["READY", "WRITING", "UNKNOWN"]
+    """Only in READY is a new run accepted; from UNKNOWN a stop resets."""
+    acquisition: Acquisition
+
+    @classmethod
+    def of(cls, status: core.DaqStatus) -> WriterStatus:
+        return cls(state=status.state.value, acquisition=Acquisition.of(status.acquisition))
+
+
+class Throughput(Wire):
+    """Rates over the last full second."""
+
+    bytes_per_second: float
+    """Of uncompressed images."""
+    images_per_second: float
+
+    @classmethod
+    def of(cls, rate: core.Rate) -> Throughput:
+        return cls(bytes_per_second=rate.bytes_per_second, images_per_second=rate.images_per_second)
+
+
+class Stats(Wire):
+    """Throughput, refreshed once a second."""
+
+    detector: Throughput
+    """Images assembled from the detector's packets."""
+    writer: Throughput
+    """Images written to the file."""
+
+    @classmethod
+    def of(cls, stats: core.DaqStats) -> Stats:
+        return cls(detector=Throughput.of(stats.detector), writer=Throughput.of(stats.writer))
+
+
+class DeploymentTimes(Wire):
+    """When a config change was accepted and when it was in effect."""
+
+    start_time: float = Field(examples=[1685090990.182])
+    """Unix seconds, the time in the config id."""
+    stop_time: float = Field(examples=[1685090990.347])
+    """Unix seconds; 0 while the change is under way."""
+
+
+class Deployment(Wire):
+    """How the last config change went."""
+
+    config_id: str | None = Field(examples=["1685090990182-0"])
+    """The id of that config: its time in milliseconds, and a number."""
+    status: Literal["UNKNOWN", "RUNNING", "SUCCESS", "ERROR"]
+    message: str = Field(examples=["Deployment successful"])
+    servers: dict[str, str] | None = Field(examples=[{"xbl-daq-28": "Done"}])
+    """This machine and how far it is: `Deploying`, `Done` or `Error`."""
+    stats: DeploymentTimes | None
+
+    @classmethod
+    def of(cls, deployment: core.Deployment) -> Deployment:
+        config_id, state = deployment.config_id, SERVER_STATES.get(deployment.status)
+        times = None
+        if config_id is not None:
+            times = DeploymentTimes(
+                start_time=float(config_id.replace("-", ".")) / 1000, stop_time=deployment.stop_time or 0.0
+            )
+        return cls(
+            config_id=config_id,
+            status=deployment.status,
+            message=deployment.message,
+            servers=None if config_id is None else {socket.gethostname(): state} if state else {},
+            stats=times,
+        )
+
+
+class Reply(Wire):
+    """What every answer has; `status` tells whether it worked. HTTP's own status is always 200."""
+
+    status: Literal["ok", "error"] = "ok"
+    message: str
+
+
+class ErrorReply(Reply):
+    """A request that was refused, or went wrong; `message` says why and what to do."""
+
+    status: Literal["ok", "error"] = Field("error", examples=["error"])
+    message: str = Field(examples=["Mandatory field missing: n_images"])
+
+
+class WriterReply(Reply):
+    """The answer to whatever concerns the writer."""
+
+    writer: WriterStatus
+
+
+class ConfigReply(Reply):
+    """The detector config."""
+
+    config: dict[str, Any]
+    """The std_daq detector JSON, whole."""
+    config_id: str | None = Field(examples=["1685090990182-0"])
+    """The id of this config; its entry in the Redis stream `daq:config` has the same."""
+
+
+class NewConfigReply(Reply):
+    """The config that results from a change."""
+
+    config: dict[str, Any]
+    """The std_daq detector JSON, whole, with the change in it."""
+
+
+class StatsReply(Reply):
+    """The throughput."""
+
+    stats: Stats
+
+
+class LogsReply(Reply):
+    """Ended acquisitions, newest first."""
+
+    logs: list[LogEntry]
+
+
+class DeploymentReply(Reply):
+    """The state of the last config change."""
+
+    deployment: Deployment

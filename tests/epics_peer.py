@@ -1,0 +1,194 @@
+"""A Channel Access client made of the C library (pyepics), in a process of its own.
+
+libca reads its environment once and lives as long as its process, so each test
+gets another one: ``with EpicsPeer(port) as peer: peer.get("X:DAQ:State_RBV")``.
+Run as a script this module is that process: a request per line of stdin, an
+answer per line of stdout, both JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ioc.ports import channel_access_environment
+
+ECA_NORMAL = 1
+ROOT = Path(__file__).parents[1]
+
+
+class EpicsPeer:
+    """A client process; names are whole PV names, text of CHAR waveforms comes as str."""
+
+    def __init__(self, ca_port: int) -> None:
+        self._env = os.environ | channel_access_environment(ca_port)
+
+    def __enter__(self) -> EpicsPeer:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.epics_peer"],
+            cwd=ROOT,
+            env=self._env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # libca says there what put errors say
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.send_signal(signal.SIGCONT)  # a test may have stopped it
+        self._process.kill()
+        self._process.communicate()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def get(self, name: str, *, as_string: bool = False) -> Any:
+        """Return a PV's value; `as_string` gives the name of an enum's state."""
+        return self._ask("get", name=name, as_string=as_string)
+
+    def text(self, name: str) -> str:
+        return str(self.get(name, as_string=True))
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Return type, count, units, precision, limits, states, alarm and time of a PV."""
+        answer = self._ask("info", name=name)
+        assert isinstance(answer, dict)
+        return answer
+
+    def put(self, name: str, value: Any, *, timeout_s: float = 20.0, as_type: int | None = None) -> int:
+        """Put a value, wait for its completion, and return the CA status: 1 is a success, 0 nothing came."""
+        self.send_put(name, value, timeout_s=timeout_s, as_type=as_type)
+        return int(self._answer())
+
+    def send_put(self, name: str, value: Any, *, timeout_s: float = 20.0, as_type: int | None = None) -> None:
+        """Put a value without waiting; the next answer is its status."""
+        self._send("put", name=name, value=value, timeout_s=timeout_s, as_type=as_type)
+
+    def put_status(self) -> int:
+        """Return the CA status of the put that was sent before."""
+        return int(self._answer())
+
+    def monitor(self, *names: str) -> None:
+        """Begin to keep every update of some PVs."""
+        self._ask("monitor", names=names)
+
+    def updates(self, name: str) -> list[Any]:
+        """Return the updates kept so far, oldest first: the names of an enum's states, else values."""
+        answer = self._ask("updates", name=name)
+        assert isinstance(answer, list)
+        return answer
+
+    def wait_for(self, name: str, value: Any, timeout_s: float = 10.0) -> None:
+        """Wait until a monitored PV had a value; fails with what was seen instead."""
+        deadline = time.monotonic() + timeout_s
+        while value not in self.updates(name):
+            assert time.monotonic() < deadline, f"{name}: no {value!r} in {self.updates(name)}"
+            time.sleep(0.02)
+
+    def _ask(self, what: str, **arguments: Any) -> Any:
+        self._send(what, **arguments)
+        return self._answer()
+
+    def _send(self, what: str, **arguments: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"what": what, **arguments}) + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the EPICS client ended with {self._process.wait()}"
+        answer = json.loads(line)
+        if isinstance(answer, dict) and "error" in answer:
+            raise AssertionError(answer["error"])
+        return answer
+
+
+def main() -> None:
+    """Be the client process."""
+    import epics
+    from epics import ca, dbr
+
+    answers, sys.stdout = sys.stdout, sys.stderr  # pyepics prints what it has to say
+    channels: dict[str, Any] = {}
+    updates: dict[str, list[Any]] = {}
+    put_statuses: list[int] = []
+
+    def note_completion(arguments: Any) -> None:
+        put_statuses.append(arguments.status)
+        arguments.usr()
+
+    ca._CB_PUTWAIT = dbr.make_callback(note_completion, dbr.event_handler_args)  # pyepics drops the status
+
+    def channel(name: str) -> Any:
+        if name not in channels:
+            channels[name] = ca.create_channel(name, connect=True)
+        if not ca.connect_channel(channels[name], timeout=10):
+            raise TimeoutError(f"{name} is not found")
+        return channels[name]
+
+    def get(name: str, as_string: bool) -> Any:
+        chid = channel(name)
+        if as_string and ca.field_type(chid) == dbr.ENUM:
+            return ca.get_enum_strings(chid)[ca.get(chid, timeout=10)]
+        value = ca.get(chid, as_string=as_string, timeout=10)
+        return value.tolist() if hasattr(value, "tolist") else value
+
+    def info(name: str) -> dict[str, Any]:
+        chid = channel(name)
+        values = {
+            "type": ca.field_type(chid),
+            "count": ca.element_count(chid),
+            "writable": bool(ca.write_access(chid)),
+            **(ca.get_timevars(chid) or {}),
+            **(ca.get_ctrlvars(chid) or {}),
+        }
+        if ca.field_type(chid) == dbr.ENUM:
+            values["enum_strs"] = list(ca.get_enum_strings(chid))
+        return values
+
+    def put(name: str, value: Any, timeout_s: float, as_type: int | None) -> int:
+        put_statuses.clear()
+        ca.put(channel(name), value, wait=True, timeout=timeout_s, ftype=as_type)
+        return put_statuses[0] if put_statuses else 0
+
+    def monitor(names: list[str]) -> None:
+        for name in names:
+            updates[name] = []
+
+            def note(name: str = name, **event: Any) -> None:
+                value = event["value"]
+                updates[name].append(event["char_value"] if event.get("enum_strs") else value)
+
+            pv = epics.PV(name, form="ctrl", auto_monitor=True, callback=note)
+            if not pv.wait_for_connection(10):
+                raise TimeoutError(f"{name} is not found")
+            channels[f"monitor {name}"] = pv
+        deadline = time.monotonic() + 10
+        while not all(updates[name] for name in names) and time.monotonic() < deadline:
+            ca.poll()
+
+    def seen(name: str) -> list[Any]:
+        ca.poll()
+        return [v.tolist() if hasattr(v, "tolist") else v for v in updates[name]]
+
+    calls: dict[str, Any] = {"get": get, "info": info, "put": put, "monitor": monitor, "updates": seen}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = calls[request.pop("what")](**request)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer, default=str), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
