@@ -57,7 +57,7 @@ class Pipeline:
     def _lay_out(self, config: DaqConfig, carry: Any) -> None:
         """Make the ring for a config; what was counted since start is carried over."""
         layout = layout_of(config)
-        free = free_memory()
+        free = free_memory() + (self.shape.total_bytes if carry is not None else 0)  # the old ring goes
         n_slots = choose_n_slots(
             layout.image_bytes,
             config.ram_buffer_gb,
@@ -171,7 +171,8 @@ class Pipeline:
         assert process.stdout is not None
         try:
             process.stdin.write(task.to_json().encode() + b"\n")
-            answer = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)
+            async with asyncio.timeout(START_TIMEOUT_S):  # wait_for of Python 3.11 can lose a cancellation
+                answer = await process.stdout.readline()
         except (TimeoutError, ConnectionError):
             answer = b""
         if not answer:
@@ -238,7 +239,8 @@ class Pipeline:
         if process.stdin is not None:
             process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -315,7 +317,8 @@ class ForkServer:
             self._socket = None
         if self._process is not None:
             try:
-                await asyncio.wait_for(self._process.wait(), END_TIMEOUT_S)
+                async with asyncio.timeout(END_TIMEOUT_S):
+                    await self._process.wait()
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()

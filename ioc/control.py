@@ -49,7 +49,7 @@ def start(
     output_file: Annotated[str, typer.Argument(help="File to write, absolute, as the service sees it.")],
     n_images: Annotated[int, typer.Argument(help="Number of images to take.")],
     run_id: Annotated[
-        str | None, typer.Option(help="Name or number of the run [default: a new number]")
+        str | None, typer.Option(help="Name or number of the run; default: a new number.")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the file is closed.")] = True,
     api_url: Url = DEFAULT_URL,
@@ -83,7 +83,7 @@ def config(
     changes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE | KEY=VALUE...]", help="What to change; nothing: only show.", show_default=False
+            metavar="[FILE or KEY=VALUE ...]", help="What to change; nothing: only show.", show_default=False
         ),
     ] = None,
     api_url: Url = DEFAULT_URL,

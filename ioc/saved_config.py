@@ -63,14 +63,11 @@ class SavedConfig:
                 await changed.wait()
                 changed.clear()
                 config = daq.snapshot.config
-                try:
-                    await asyncio.to_thread(self.save, config)
-                except OSError as error:
-                    log.error("config: cannot be saved for the next start: %s", error)
+                await asyncio.to_thread(self._try_to_save, config)
         finally:
             unsubscribe()
             if changed.is_set():  # set in the last moment before the end
-                self.save(daq.snapshot.config)
+                self._try_to_save(daq.snapshot.config)
 
     def save(self, config: DaqConfig) -> None:
         """Replace the saved config, whole or not at all."""
@@ -86,6 +83,12 @@ class SavedConfig:
             os.fsync(folder)  # the name, too, is on disk
         finally:
             os.close(folder)
+
+    def _try_to_save(self, config: DaqConfig) -> None:
+        try:
+            self.save(config)
+        except OSError as error:
+            log.error("config: cannot be saved for the next start: %s", error)
 
     def _load(self) -> DaqConfig | None:
         try:

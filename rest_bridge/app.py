@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
 from daq_core.errors import Busy, InvalidRequest, RunFailed, Unavailable
@@ -125,10 +125,10 @@ def _daq_routes(daq: Daq) -> APIRouter:
             models.StatsReply(message="DAQ statistics", stats=models.Stats.of(daq.snapshot.stats))
         )
 
-    @router.get("/logs/{n_logs}", response_model=models.LogsReply | ErrorReply)
-    async def get_logs(n_logs: str) -> Response:
+    @router.get("/logs/{n_logs}", response_model=models.LogsReply | ErrorReply, openapi_extra=_N_LOGS)
+    async def get_logs(request: Request) -> Response:
         """List the last acquisitions that ended with a file, newest first; none for 0 or less."""
-        n = _integer(n_logs)
+        n = _integer(request.path_params["n_logs"])
         return Envelope(
             models.LogsReply(message="DAQ logs", logs=models.finished(daq.snapshot.log)[: max(n, 0)])
         )
@@ -179,10 +179,23 @@ def _integer(text: str) -> int:
         raise InvalidRequest(f"Invalid number of logs {text[:80]!r}. Must be an integer.") from None
 
 
+# What the routes parse themselves, for the OpenAPI page: FastAPI's own parsing would answer errors with 422.
+
+
 def _body(schema: dict[str, Any]) -> dict[str, Any]:
-    """Document a body that the route parses itself."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 _WRITE_BODY = _body(models.WriteBody.model_json_schema())
 _CONFIG_BODY = _body(models.config_changes_schema())
+_N_LOGS = {
+    "parameters": [
+        {
+            "name": "n_logs",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer"},
+            "description": "How many at most.",
+        }
+    ]
+}

@@ -216,24 +216,30 @@ class Deployment(Wire):
 class Reply(Wire):
     """What every answer has; `status` tells whether it worked. HTTP's own status is always 200."""
 
-    status: Literal["ok", "error"] = "ok"
+    status: Literal["ok", "error"]
     message: str
+
+
+class Success(Reply):
+    """A request that was carried out."""
+
+    status: Literal["ok"] = "ok"
 
 
 class ErrorReply(Reply):
     """A request that was refused, or went wrong; `message` says why and what to do."""
 
-    status: Literal["ok", "error"] = Field("error", examples=["error"])
+    status: Literal["error"] = "error"
     message: str = Field(examples=["Mandatory field missing: n_images"])
 
 
-class WriterReply(Reply):
+class WriterReply(Success):
     """The answer to whatever concerns the writer."""
 
     writer: WriterStatus
 
 
-class ConfigReply(Reply):
+class ConfigReply(Success):
     """The detector config."""
 
     config: dict[str, Any]
@@ -242,26 +248,26 @@ class ConfigReply(Reply):
     """The id of this config; its entry in the Redis stream `daq:config` has the same."""
 
 
-class NewConfigReply(Reply):
+class NewConfigReply(Success):
     """The config that results from a change."""
 
     config: dict[str, Any]
     """The std_daq detector JSON, whole, with the change in it."""
 
 
-class StatsReply(Reply):
+class StatsReply(Success):
     """The throughput."""
 
     stats: Stats
 
 
-class LogsReply(Reply):
+class LogsReply(Success):
     """Ended acquisitions, newest first."""
 
     logs: list[LogEntry]
 
 
-class DeploymentReply(Reply):
+class DeploymentReply(Success):
     """The state of the last config change."""
 
     deployment: Deployment

@@ -1,0 +1,224 @@
+"""Drives the compiled assembly without sockets: datagrams in, images in a real ring out.
+
+What the receive loop does in one turn, in steps that a test calls one by one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from daq_core.assembly import (
+    ERASE,
+    LAYOUT_TYPE,
+    PLACE,
+    RING_TYPE,
+    Local,
+    give_up_oldest,
+    publish_ready,
+    take_orders,
+)
+from daq_core.compiled import kernel_of
+from daq_core.config import DaqConfig
+from daq_core.detectors import format_of, layout_of
+from daq_core.receiver import new_local, ring_shape
+from daq_core.ring import SKIPPED, Ring, Word
+from daq_core.sockets import DatagramBatch
+from tests.oracle.assembly import ReferenceAssembly
+
+MESSAGE_LENGTH = 14  # word of msg_len in struct mmsghdr
+BATCH = 64
+EMPTY = 0x5A
+
+_words = types.int64[::1]
+
+
+@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words))
+def _take_orders(erase: Any, layout: Any, ring: Any, local: Any) -> None:
+    take_orders(ring, local, layout, erase)
+
+
+@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
+def _publish_ready(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> None:
+    publish_ready(ring, local, layout, erase, now)
+
+
+@kernel_of(
+    types.void(
+        types.FunctionType(PLACE),
+        types.FunctionType(ERASE),
+        types.uint8[::1],
+        types.int64,
+        types.uint32[:, ::1],
+        types.int64,
+        LAYOUT_TYPE,
+        types.int64,
+        types.int64,
+        RING_TYPE,
+        _words,
+    )
+)
+def _place_all(
+    place: Any,
+    erase: Any,
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    n: int,
+    layout: Any,
+    port: int,
+    now: int,
+    ring: Any,
+    local: Any,
+) -> None:
+    placed = 0
+    while placed < n:
+        placed = place(datagrams, stride, messages, placed, n, layout, port, now, now, ring, local)
+        if placed < n:
+            give_up_oldest(ring, local, layout, erase)
+
+
+class Assembler:
+    """One config's ring and kernels, and the orders that control and writer give in the ring's words."""
+
+    def __init__(self, config: DaqConfig, n_slots: int, *, id_source: str = "frame") -> None:
+        self.config = config
+        self.layout = layout_of(config)
+        self.form = format_of(config)
+        shape = ring_shape(self.layout, n_slots)
+        descriptor = shape.create()
+        try:
+            self.ring: Ring = shape.attach(descriptor)
+        finally:
+            os.close(descriptor)
+        self.words = self.ring.words
+        self.ring.pixels[:, self.layout.image_bytes :] = EMPTY  # between two slots: nobody's
+        self.local = new_local(config, self.layout, id_source, n_slots)
+        self._batch = DatagramBatch(BATCH, self.layout.datagram_bytes)
+
+    def reference(self, id_source: str = "frame") -> ReferenceAssembly:
+        """Return the reference that has to agree with this."""
+        return ReferenceAssembly(
+            dict(self.config.module_positions),
+            detector=self.form.name,
+            bit_depth=self.config.bit_depth,
+            image_shape=self.layout.image_shape,
+            n_slots=len(self.ring.slots),
+            window=int(self.local[Local.WINDOW]),
+            timeout=int(self.local[Local.TIMEOUT_NS]),
+            drop_incomplete=self.config.incomplete_images == "drop",
+            id_source=id_source,
+        )
+
+    # ---- what the control process does
+
+    def arm(self, n_images: int = 0) -> None:
+        self.words[Word.N_IMAGES] = n_images
+        self.words[Word.EPOCH] += 1
+        assert self.words[Word.EPOCH] % 2 == 1
+        self.take_orders()
+
+    def disarm(self) -> None:
+        self.words[Word.EPOCH] += 1
+        assert self.words[Word.EPOCH] % 2 == 0
+        self.take_orders()
+
+    # ---- what the writer does
+
+    def consume(self, sequence: int) -> None:
+        self.words[Word.CONSUMED] = sequence
+
+    def end_writer(self) -> None:
+        self.words[Word.WRITER_DONE] = self.words[Word.RUN_EPOCH]
+
+    # ---- what the receive loop does
+
+    def take_orders(self) -> None:
+        _take_orders(self.form.erase, self.layout.ports, self.ring, self.local)
+
+    def receive(self, module: int, datagrams: list[bytes], now: int = 0) -> None:
+        """Let datagrams arrive at the port of a module, as recvmmsg leaves them."""
+        port = self.layout.modules.index(module)
+        for first in range(0, len(datagrams), BATCH):
+            batch = datagrams[first : first + BATCH]
+            self._batch.datagrams[:] = 0xFF
+            for i, sent in enumerate(batch):
+                cut = sent[: self.layout.datagram_bytes + 8]  # what the kernel cuts off
+                at = i * self._batch.stride
+                self._batch.datagrams[at : at + len(cut)] = np.frombuffer(cut, np.uint8)
+                self._batch.messages[i, MESSAGE_LENGTH] = len(cut)
+            _place_all(
+                self.form.place,
+                self.form.erase,
+                self._batch.datagrams,
+                self._batch.stride,
+                self._batch.messages,
+                len(batch),
+                self.layout.ports,
+                port,
+                now,
+                self.ring,
+                self.local,
+            )
+
+    def publish_ready(self, now: int = 0) -> None:
+        _publish_ready(self.form.erase, self.layout.ports, self.ring, self.local, now)
+
+    # ---- what a reader of the ring sees
+
+    @property
+    def n_published(self) -> int:
+        return int(self.words[Word.PUBLISHED])
+
+    def image(self, sequence: int) -> Any:
+        """Return the pixels of a published image, (H, W)."""
+        n_bytes = self.layout.image_bytes
+        pixels = self.ring.pixels[sequence % len(self.ring.slots), :n_bytes]
+        return pixels.view(self.layout.dtype).reshape(self.layout.image_shape)
+
+    def slot(self, sequence: int) -> Any:
+        return self.ring.slots[sequence % len(self.ring.slots)]
+
+    def run_images(self) -> list[int]:
+        """Return the sequence numbers of the images that the writer would put into the file."""
+        end = min(self.n_published, int(self.words[Word.RUN_END]))
+        first = max(int(self.words[Word.RUN_FIRST]), int(self.words[Word.OPENED]) - len(self.ring.slots))
+        return [s for s in range(first, end) if self.slot(s).state != SKIPPED]
+
+    def count(self, *names: str) -> dict[str, int]:
+        """Return counters by the names of their words."""
+        return {name: int(self.words[getattr(Word, name)]) for name in names}
+
+
+def assert_agreement(assembler: Assembler, reference: ReferenceAssembly) -> None:
+    """Compare everything a ring says, and every image that is still in it, with the reference."""
+    counted = assembler.count("RECEIVED", "PLACED", "DUPLICATE", "LATE", "MALFORMED", "UNPLACED")
+    counted |= assembler.count(
+        "IMAGES_PUBLISHED", "INCOMPLETE_IMAGES", "MISSING", "DROPPED_IMAGES", "RESTARTS"
+    )
+    assert counted == {name: reference.count[name.lower()] for name in counted}
+    assert counted["RECEIVED"] == sum(
+        counted[name] for name in ("PLACED", "DUPLICATE", "LATE", "MALFORMED", "UNPLACED")
+    )
+    of_run = assembler.count("RUN_KEPT", "RUN_DROPPED", "RUN_INCOMPLETE", "RUN_MISSING", "RUN_MISMATCHED")
+    assert of_run == {name: reference.run[name.removeprefix("RUN_").lower()] for name in of_run}
+    assert assembler.words[Word.OPENED] == len(reference.images)
+    assert assembler.n_published == reference.n_published
+
+    in_memory = max(0, len(reference.images) - len(assembler.ring.slots))
+    for sequence in range(in_memory, reference.n_published):
+        image, slot = reference.images[sequence], assembler.slot(sequence)
+        if image.abandoned:
+            assert slot.state == SKIPPED
+            continue
+        seen = (int(slot.frame), int(slot.image_id), int(slot.n_missing), int(slot.status))
+        assert seen == (image.frame, image.image_id, image.n_missing, image.status)
+        np.testing.assert_array_equal(assembler.image(sequence), image.pixels)
+    kept = [s for s in range(in_memory, reference.n_published) if reference.images[s].kept]
+    assert [s for s in assembler.run_images() if s >= in_memory] == [
+        s for s in kept if s >= reference.run_from
+    ]
+    assert (assembler.ring.pixels[:, assembler.layout.image_bytes :] == EMPTY).all()

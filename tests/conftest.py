@@ -1,0 +1,51 @@
+"""Fixtures for tests against the whole program: a running service, and a way to start one with options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service import JUNGFRAU_2, Service
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture(scope="module")
+def module_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for all tests of a module; use `service`, which leaves it as it was found."""
+    service = Service(tmp_path_factory.mktemp("service"), JUNGFRAU_2, {})
+    service.start()
+    yield service
+    service.discard()
+
+
+@pytest.fixture
+def service(module_service: Service) -> Iterator[Service]:
+    """A running service of two Jungfrau modules: READY, with the config it was started with.
+
+    For tests that neither end it nor break it; those use `start_service`.
+    """
+    module_service.reset()
+    yield module_service
+    assert module_service.running, f"the service ended during the test; its log:\n{module_service.log()}"
+
+
+@pytest.fixture
+def start_service(tmp_path: Path) -> Iterator[StartService]:
+    """Start services of your own: ``start_service(overwrite=True, detector=EIGER)``; ended after the test."""
+    started: list[Service] = []
+
+    def start(detector: Mapping[str, Any] = JUNGFRAU_2, **options: Any) -> Service:
+        folder = tmp_path / f"service{len(started)}"
+        folder.mkdir()
+        service = Service(folder, detector, options)
+        started.append(service)
+        service.start()
+        return service
+
+    yield start
+    for service in started:
+        service.discard()

@@ -1,0 +1,215 @@
+"""What becomes of packets, in plain Python: images opened, completed, given up, kept for a run or not.
+
+The rules are those of the project's reference page on runs and images. One
+datagram is looked at after the other; an image is an object with a set of the
+packets it has. Memory is never reused, so nothing old can shine through here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tests.oracle.packets import HEADER, PAYLOAD_BYTES, Corners, packet_numbers, place_packet
+
+GOOD, MISSING_PACKETS, ID_MISMATCH = 0, 1, 2
+
+
+@dataclass(eq=False)
+class Image:
+    """One image, from its first packet on."""
+
+    frame: int
+    image_id: int
+    pixels: Any
+    newest: int
+    packets: set[tuple[int, int]] = field(default_factory=set)  # (module, packet number)
+    mismatch: bool = False
+    abandoned: bool = False  # of a former run, and its frame number came again
+    kept: bool = False
+    n_missing: int = 0
+
+    @property
+    def status(self) -> int:
+        return ID_MISMATCH if self.mismatch else MISSING_PACKETS if self.n_missing else GOOD
+
+
+class ReferenceAssembly:
+    """Receives what the compiled receiver receives; afterwards both must say the same."""
+
+    def __init__(
+        self,
+        positions: dict[int, Corners],
+        *,
+        detector: str,
+        bit_depth: int,
+        image_shape: tuple[int, int],
+        n_slots: int,
+        window: int,
+        timeout: int,
+        drop_incomplete: bool = False,
+        id_source: str = "frame",
+    ) -> None:
+        self.positions = positions
+        self.detector, self.bit_depth, self.image_shape = detector, bit_depth, image_shape
+        self.n_slots, self.window, self.timeout = n_slots, window, timeout
+        self.drop_incomplete, self.id_source = drop_incomplete, id_source
+        self.expected = {
+            (module, number)
+            for module, corners in positions.items()
+            for number in packet_numbers(detector, bit_depth, corners)
+        }
+        self.images: list[Image] = []  # in the order of their first packet
+        self.n_published = 0
+        self.history_from = 0  # images before this one are forgotten
+        self.newest_frame = 0
+        self.refused: set[int] = set()
+        self.count: Counter[str] = Counter()
+        # the run
+        self.run_from = 0
+        self.wanted = 0
+        self.running = False
+        self.writer_alive = False
+        self.n_consumed = 0
+        self.run: Counter[str] = Counter()
+        self.run_end: int | None = None
+
+    # ------------------------------------------------------------ orders
+
+    def arm(self, n_images: int) -> None:
+        self.running = self.writer_alive = True
+        self.wanted = n_images
+        self.run_from = self.history_from = len(self.images)
+        self.run_end = None
+        self.run = Counter()
+        self.refused = set()
+
+    def disarm(self) -> None:
+        """End the run: every complete image is kept, and what waits before one with it."""
+        last = len(self.images)
+        while last > self.n_published and not self._is_over(self.images[last - 1]):
+            last -= 1
+        while self.running and self.n_published < last:
+            self._publish()
+        if self.running:
+            self.running, self.run_end = False, self.n_published
+
+    # ------------------------------------------------------------ packets
+
+    def receive(self, module: int, sent: bytes, now: int) -> None:
+        self.count["received"] += 1
+        self.count[self._receive(module, sent, now)] += 1
+
+    def _receive(self, module: int, sent: bytes, now: int) -> str:
+        """Take one datagram and say what became of it."""
+        if len(sent) != HEADER.size + PAYLOAD_BYTES[self.detector]:
+            return "malformed"
+        frame, _, number, bunch, *_ = HEADER.unpack_from(sent)
+        if (module, number) not in self.expected:
+            return "malformed"
+        image_id = frame
+        if self.id_source == "bunch-int":
+            image_id = bunch
+        elif self.id_source == "bunch":
+            as_float = struct.unpack("<d", struct.pack("<Q", bunch))[0]
+            if not 0 <= as_float < 9.2e18:
+                return "malformed"
+            image_id = int(as_float)
+        image = self._open_image(frame)
+        if image is not None and (module, number) in image.packets and self._is_former(image):
+            image.abandoned, image = True, None
+        if image is None:
+            if self._was_published(frame):
+                return "late"
+            self._follow_frame_numbers(frame)
+            if frame in self.refused:
+                return "unplaced"
+            if self._ring_is_full():
+                self._refuse(frame)
+                return "unplaced"
+            if len(self.images) - self.n_published >= self.window:
+                self._publish()
+            image = Image(frame, image_id, np.zeros(self.image_shape, f"<u{self.bit_depth // 8}"), now)
+            self.images.append(image)
+        if (module, number) in image.packets:
+            return "duplicate"
+        image.packets.add((module, number))
+        image.mismatch |= image.image_id != image_id
+        image.newest = now
+        corners = self.positions[module]
+        place_packet(image.pixels, sent, detector=self.detector, bit_depth=self.bit_depth, corners=corners)
+        return "placed"
+
+    def _open_image(self, frame: int) -> Image | None:
+        for image in reversed(self.images[self.n_published :]):
+            if image.frame == frame and not image.abandoned:
+                return image
+        return None
+
+    def _is_former(self, image: Image) -> bool:
+        return image in self.images[: self.run_from]
+
+    def _was_published(self, frame: int) -> bool:
+        oldest = max(self.history_from, self.n_published - self.window)
+        return any(image.frame == frame for image in self.images[oldest : self.n_published])
+
+    def _follow_frame_numbers(self, frame: int) -> None:
+        if len(self.images) == self.history_from or frame > self.newest_frame:
+            self.newest_frame = frame
+        elif self.newest_frame - frame > self.window:
+            self.count["restarts"] += 1
+            self.newest_frame = frame
+            self.history_from = len(self.images)
+            self.refused = set()
+
+    def _ring_is_full(self) -> bool:
+        needed = self.n_published
+        if self.writer_alive:
+            needed = min(needed, max(self.run_from, self.n_consumed))
+        return len(self.images) - needed >= self.n_slots
+
+    def _refuse(self, frame: int) -> None:
+        self.refused.add(frame)
+        if self.running:
+            self.run["dropped"] += 1
+            self.count["dropped_images"] += 1
+
+    # ------------------------------------------------------------ images
+
+    def publish_ready(self, now: int) -> None:
+        while self.n_published < len(self.images):
+            oldest = self.images[self.n_published]
+            if not self._is_over(oldest) and now - oldest.newest < self.timeout:
+                break
+            self._publish()
+
+    def _is_over(self, image: Image) -> bool:
+        return image.abandoned or image.packets == self.expected
+
+    def _publish(self) -> None:
+        image = self.images[self.n_published]
+        self.n_published += 1
+        if image.abandoned:
+            return
+        image.n_missing = len(self.expected) - len(image.packets)
+        image.kept = self.running and self.n_published > self.run_from
+        self.count["images_published"] += 1
+        self.count["incomplete_images"] += image.n_missing > 0
+        self.count["missing"] += image.n_missing
+        if not image.kept:
+            return
+        self.run["mismatched"] += image.mismatch
+        self.run["incomplete"] += image.n_missing > 0
+        if image.n_missing and self.drop_incomplete:
+            image.kept = False
+            self.run["dropped"] += 1
+            self.count["dropped_images"] += 1
+            return
+        self.run["missing"] += image.n_missing
+        self.run["kept"] += 1
+        if self.run["kept"] == self.wanted:
+            self.running, self.run_end = False, self.n_published

@@ -1,0 +1,149 @@
+"""What does not arrive is said: modules that are silent, packets and images that are lost."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from daq_core.detectors.jungfrau import JUNGFRAU
+from daq_core.status import DaqState
+from ioc.ports import LOOPBACK
+from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+N_PACKETS = 4  # of one module of 16 rows
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    config = jungfrau(3, rows=16, image_timeout_s=0.2)
+    async with loopback_daq(config, tmp_path_factory.mktemp("losses")) as bench:
+        yield bench
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bench(module_bench: Bench) -> AsyncIterator[Bench]:
+    yield module_bench
+    await module_bench.stop()
+    await module_bench.perfect_run(3)
+
+
+def send_without(bench: Bench, image_id: int, *lost: tuple[int, int]) -> np.ndarray:
+    """Send an image without some packets, (port, place) each; return (H, W) bool, the pixels in them."""
+    layout = bench.simulator.layout
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for port, datagrams in enumerate(bench.simulator.packets(image_id)):
+            for place, datagram in enumerate(datagrams):
+                if (port, place) not in lost:
+                    sender.sendto(datagram, (LOOPBACK, bench.simulator.ports[port]))
+    pixels = np.ones(layout.image_shape, layout.dtype)
+    for port, place in lost:
+        JUNGFRAU.erase(layout.ports, port, place, pixels.view(np.uint8).reshape(-1))
+    return np.equal(pixels, 0)
+
+
+async def test_a_silent_module_is_named_and_its_images_are_written_without_it(bench: Bench) -> None:
+    path, ids = await bench.start(4), bench.next_ids(4)
+    silent = [(1, place) for place in range(N_PACKETS)]
+    lost = {i: send_without(bench, i, *silent) for i in ids}
+    status = await bench.end()
+    assert status.acquisition.message == "Completed."
+    losses = bench.daq.snapshot.losses
+    assert losses.silent_modules == (1,)
+    assert (losses.incomplete_images, losses.missing_packets) == (4, 4 * N_PACKETS)
+    assert_holds(path, bench.simulator, ids, lost=lost, n_missing=dict.fromkeys(ids, N_PACKETS))
+
+
+async def test_a_module_that_is_heard_again_is_not_called_silent(bench: Bench) -> None:
+    await bench.start(2)
+    first, second = bench.next_ids(2)
+    send_without(bench, first, *[(1, place) for place in range(N_PACKETS)])
+    send_without(bench, second)
+    await bench.end()
+    assert bench.daq.snapshot.losses.silent_modules == ()
+    assert bench.daq.snapshot.losses.incomplete_images == 1
+
+
+async def test_a_run_ends_although_the_very_last_packet_was_lost(bench: Bench) -> None:
+    path, ids = await bench.start(3), bench.next_ids(3)
+    for image_id in ids[:-1]:
+        send_without(bench, image_id)
+    lost = send_without(bench, ids[-1], (2, N_PACKETS - 1))
+    assert (await bench.end()).acquisition.message == "Completed."
+    assert_holds(path, bench.simulator, ids, lost={ids[-1]: lost}, n_missing={ids[-1]: 1})
+
+
+async def test_a_stop_does_not_wait_for_packets_that_are_lost(bench: Bench) -> None:
+    """Complete images are kept, the one that still waits for packets is left out."""
+    path, ids = await bench.start(10), bench.next_ids(3)
+    for image_id in ids[:-1]:
+        send_without(bench, image_id)
+    await bench.until_written(2)
+    send_without(bench, ids[-1], (0, 0))
+    status = await bench.stop()
+    assert status.acquisition.message == "Interrupted."
+    assert_holds(path, bench.simulator, ids[:-1])
+
+
+async def test_the_losses_are_those_of_the_last_run_alone(bench: Bench) -> None:
+    await bench.start(1)
+    send_without(bench, *bench.next_ids(1), (0, 0))
+    await bench.end()
+    assert bench.daq.snapshot.losses.missing_packets == 1
+    total = bench.daq.snapshot.counters.missing_packets
+    await bench.perfect_run(2)
+    assert bench.daq.snapshot.losses.missing_packets == 0
+    assert bench.daq.snapshot.counters.missing_packets == total
+
+
+async def test_foreign_and_malformed_packets_are_counted_and_harm_nothing(bench: Bench) -> None:
+    path, ids = await bench.start(2), bench.next_ids(2)
+    before = bench.counters()
+    (whole, *_), *_ = bench.simulator.packets(ids[0])
+    out_of_range = whole.copy()
+    out_of_range[:48].view(JUNGFRAU.header)["packet_number"] = 9_999
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for datagram in (b"", b"x", whole[:-1], np.append(whole, whole[:1]), out_of_range):
+            sender.sendto(bytes(datagram), (LOOPBACK, bench.simulator.ports[0]))
+    after = await bench.counted(before.packets_received + 5)
+    refused = after.packets_malformed + after.packets_foreign
+    assert refused - before.packets_malformed - before.packets_foreign == 5
+    await bench.send(ids)
+    await bench.end()
+    assert_holds(path, bench.simulator, ids)
+
+
+async def test_incomplete_images_are_dropped_and_counted_when_the_config_says_so(bench: Bench) -> None:
+    """The run goes on until it has as many whole images as were asked for."""
+    await bench.daq.configure({"incomplete_images": "drop"})
+    await bench.daq.reconfigured()
+    try:
+        path, ids = await bench.start(3), bench.next_ids(5)
+        send_without(bench, ids[0])
+        send_without(bench, ids[1], (0, 1))
+        send_without(bench, ids[2], (2, 0), (2, 3))
+        await bench.when(lambda s: s.losses.dropped_images == 2)
+        assert bench.status.state is DaqState.WRITING
+        send_without(bench, ids[3])
+        send_without(bench, ids[4])
+        assert (await bench.end()).acquisition.message == "Completed."
+        assert_holds(path, bench.simulator, [ids[0], ids[3], ids[4]])
+        losses = bench.daq.snapshot.losses
+        assert (losses.dropped_images, losses.incomplete_images, losses.missing_packets) == (2, 2, 0)
+    finally:
+        await bench.stop()
+        await bench.daq.configure({"incomplete_images": "write"})
+        await bench.daq.reconfigured()
+
+
+async def test_packets_received_are_all_accounted_for(bench: Bench) -> None:
+    """Received = placed + duplicate + late + foreign + malformed + without a slot."""
+    await bench.perfect_run(3)
+    c = bench.counters()
+    kinds = (c.packets_duplicate, c.packets_late, c.packets_foreign, c.packets_malformed, c.packets_dropped)
+    assert c.packets_received == c.packets_placed + sum(kinds)
