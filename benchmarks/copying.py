@@ -15,6 +15,7 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.detectors.sls import HEADER_BYTES, put
 from daq_core.simulator import Simulator
+from daq_core.sockets import DatagramBatch
 
 TARGET_BYTES = 64 * 2**20
 """Images are placed in turn into more memory than the caches hold, as in the image ring."""
@@ -54,7 +55,9 @@ def _against_memcpy(name: str, config: DaqConfig, goal: str, effort: Effort) -> 
     image_bytes = layout.image_bytes
     targets = np.zeros((max(2, TARGET_BYTES // image_bytes), image_bytes), np.uint8)
     source = np.resize(packets.reshape(-1), image_bytes)
-    flat, stride = packets.reshape(-1), packets.shape[1]
+    batch = DatagramBatch(*packets.shape)  # lies in memory as in the receiver
+    flat, stride = batch.datagrams, batch.stride
+    flat.reshape(len(packets), stride)[:, : packets.shape[1]] = packets
 
     def place_one(target: Any) -> None:
         assemble(flat, stride, layout.ports, target)

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,11 @@ RING_BYTES = 256 * 2**20
 N_COMPARED = 5
 QUIET_S = 1.0  # after so long without a packet no more will come
 
+RUN_RECEIVER = """
+import socket, sys
+from daq_core.receiver import run_receiver
+run_receiver(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+"""
 REFERENCES = Path(__file__).parent / "reference"
 
 
@@ -60,40 +66,47 @@ class Received:
         return self.n_packets / self.seconds
 
 
+RUN_RECEIVER = """
+import socket, sys
+from daq_core.receiver import run_receiver
+run_receiver(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+"""
+
+
 class OurReceiver:
-    """``python -m daq_core.receiver`` on a ring of ours, without a run: images are assembled and let go."""
+    """The receiver process on a ring of ours, without a run: images are assembled and let go."""
 
     def __init__(self, config: DaqConfig) -> None:
         self.layout = layout_of(config)
         self._port = config.start_udp_port
+        self._pixels = known_pixels(config)
         n_slots = max(8, RING_BYTES // self.layout.image_bytes)
         shape = ring_shape(self.layout, n_slots)
-        descriptor = shape.create()
+        ring = shape.create()
+        self._channel, theirs = socket.socketpair()
         try:
-            self.ring = shape.attach(descriptor)
+            self.ring = shape.attach(ring)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "daq_core.receiver", str(descriptor)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                pass_fds=(descriptor,),
+                [sys.executable, "-c", RUN_RECEIVER, str(theirs.fileno()), str(ring)],
+                pass_fds=(theirs.fileno(), ring),
             )
         finally:
-            os.close(descriptor)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+            os.close(ring)
+            theirs.close()
         task = ReceiverTask(config.as_dict(), "127.0.0.1", "frame", n_slots)
-        print(task.to_json(), file=self._process.stdin, flush=True)
-        said = json.loads(self._process.stdout.readline() or '{"error": "the receiver did not start"}')
-        if "error" in said:
-            raise RuntimeError(said["error"])
-        self._pixels = known_pixels(config)
+        self._channel.sendall(task.to_json().encode() + b"\n")
+        with self._channel.makefile() as answers:
+            said = {} if not answers.readline() else json.loads(answers.readline() or "{}")
+        if "listening" not in said:
+            self.__exit__()
+            raise RuntimeError(said.get("error", "the receiver did not start"))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.communicate()
+        self._channel.close()
+        self._process.wait()
 
     def receive(self, traffic: Traffic, n_images: int, rate_hz: float, shape: Shape = "plain") -> Received:
         """Take up a stream; LostError when anything is missing that was sent."""

@@ -109,10 +109,8 @@ class _Processes:
     """
 
     def __init__(self) -> None:
-        descendants = _descendants(os.getpid())
-        self._receiver = next(pid for pid, words in descendants if "daq_core.receiver" in words)
-        forks = [pid for pid, words in descendants if "daq_core.writer" in words]
-        self._writer = forks[-1]  # the youngest: the fork server's child
+        # The fork server has two children now, in the order of their birth.
+        self._receiver, *_, self._writer = _forked_by(os.getpid())
         self._start = self._read()
         self._writer_s = 0.0
 
@@ -128,15 +126,17 @@ class _Processes:
         return control, receiver, self._writer_s
 
 
-def _descendants(parent: int) -> list[tuple[int, list[str]]]:
-    """Return pid and command line of all processes below one, parents first."""
-    found = []
-    for pid in _children(parent):
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-            found.append((pid, command))
-            found += _descendants(pid)
-    return found
+def _forked_by(control: int) -> list[int]:
+    """Return the pids of the processes that a control process's fork server has forked."""
+    servers = [pid for pid in _children(control) if "daq_core.forks" in _command(pid)]
+    return _children(servers[-1])
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []  # it has just ended
 
 
 def _children(parent: int) -> list[int]:

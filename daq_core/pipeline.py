@@ -1,9 +1,8 @@
-"""Starts, watches and ends the receiver process and the writers' fork server.
+"""Starts, watches and ends the receiver process; forks the writers' processes.
 
-What happens in them comes back as two things: counters in the ring, and calls
-of the listener the pipeline was given (``receiver_lost``, ``receiver_up``). Both
-processes end by themselves when this one dies, because their standard input or
-socket closes.
+What happens in the receiver comes back as two things: counters in the ring, and
+calls of what the pipeline was given (``receiver_lost``, ``receiver_up``). All
+processes end by themselves when this one dies, because their channels close.
 """
 
 from __future__ import annotations
@@ -13,20 +12,21 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
-import sys
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
+from daq_core.forks import RECEIVER, WRITER, ForkServer
 from daq_core.receiver import ReceiverTask, ring_shape
-from daq_core.ring import Word, choose_n_slots
+from daq_core.ring import RingShape, Word, choose_n_slots
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 60  # compiling all kernels takes ten seconds on a slow machine
+START_TIMEOUT_S = 30  # for sockets to open and the ring to be filled with pages
 END_TIMEOUT_S = 2
 HUNG_S = 10  # a receive loop that has not turned for so long is replaced
 RESTART_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -48,7 +48,7 @@ class Pipeline:
         self._id_source = id_source
         self._receiver_lost = receiver_lost
         self._receiver_up = receiver_up
-        self._receiver: asyncio.subprocess.Process | None = None
+        self._receiver: ReceiverProcess | None = None
         self._watch: asyncio.Task[None] | None = None
         self._forks = ForkServer()
         self.n_restarts = 0
@@ -78,7 +78,8 @@ class Pipeline:
                 f"No memory for an image ring of {shape.total_bytes / 2**30:.1f} GiB "
                 f"({error.strerror}); set ram_buffer_gb in the config."
             ) from None
-        self.config, self.layout, self.shape = config, layout, shape
+        self.config, self.layout = config, layout
+        self.shape: RingShape = shape
         self.ring_descriptor = ring_descriptor
         self.ring = shape.attach(ring_descriptor)
         self.words = self.ring.words
@@ -90,12 +91,8 @@ class Pipeline:
     async def start(self) -> None:
         """Start both processes; Unavailable says which could not and why."""
         try:
-            both = await asyncio.gather(
-                self._forks.start(), self._start_receiver(), return_exceptions=True
-            )  # neither may still be starting when the other has failed
-            for outcome in both:
-                if outcome is not None:
-                    raise outcome
+            await self._forks.start()
+            await self._start_receiver()
         except BaseException:
             await self.end()
             raise
@@ -125,7 +122,7 @@ class Pipeline:
 
     async def open_channel(self) -> socket.socket:
         """Fork a writer and return our end of its channel."""
-        return await self._forks.fork(self.ring_descriptor)
+        return await self._forks.fork(WRITER, self.ring_descriptor)
 
     # A run begins and ends in the ring by its epoch: odd while it is armed.
 
@@ -153,38 +150,11 @@ class Pipeline:
         self.words[Word.LEAVE] = 0
         self.words[Word.HEARTBEAT] = 0
         task = ReceiverTask(self.config.as_dict(), self._udp_host, self._id_source, self.shape.n_slots)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "daq_core.receiver",
-                str(self.ring_descriptor),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                pass_fds=(self.ring_descriptor,),
-                start_new_session=True,  # Ctrl-C is ours to handle
-            )
-        except OSError as error:
-            raise Unavailable(f"The receiver process could not be started: {error.strerror}.") from None
-        self._receiver = process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(task.to_json().encode() + b"\n")
-            async with asyncio.timeout(START_TIMEOUT_S):  # wait_for of Python 3.11 can lose a cancellation
-                answer = await process.stdout.readline()
-        except (TimeoutError, ConnectionError):
-            answer = b""
-        if not answer:
-            await self._end_receiver()
-            raise Unavailable("The receiver process did not start; its log lines above say why.")
-        said = json.loads(answer)
-        if "error" in said:
-            await self._end_receiver()
-            raise Unavailable(said["error"])
+        channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
+        self._receiver = await ReceiverProcess.start(channel, task)
         log.info(
             "receiver %d listens on %d UDP ports, ring of %d images (%.2f GiB)",
-            process.pid,
+            self._receiver.pid,
             len(self.layout.udp_ports),
             self.shape.n_slots,
             self.shape.total_bytes / 2**30,
@@ -209,20 +179,18 @@ class Pipeline:
             self.n_restarts += 1
             self._receiver_up()
 
-    async def _end_of(self, process: asyncio.subprocess.Process) -> str:
+    async def _end_of(self, receiver: ReceiverProcess) -> str:
         """Return how a receiver ended; one whose loop stands still is killed first."""
-        ended = asyncio.ensure_future(process.wait())
+        ended = asyncio.ensure_future(receiver.wait())
         try:
             while not (await asyncio.wait({ended}, timeout=1.0))[0]:
                 standing = asyncio.get_running_loop().time() - self.words[Word.HEARTBEAT] / 1e9
                 if self.words[Word.HEARTBEAT] and standing > HUNG_S:
-                    process.kill()
-                    return f"process {process.pid} stood still for {standing:.0f} s and was killed"
+                    receiver.kill()
+                    return f"process {receiver.pid} stood still for {standing:.0f} s and was killed"
         finally:
             ended.cancel()
-        code = process.returncode or 0
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return f"process {process.pid} {how}"
+        return f"process {receiver.pid} ended unexpectedly"
 
     async def _stop_watching(self) -> None:
         if self._watch is not None:
@@ -232,97 +200,75 @@ class Pipeline:
             self._watch = None
 
     async def _end_receiver(self) -> None:
-        process, self._receiver = self._receiver, None
-        if process is None:
-            return
-        self.words[Word.LEAVE] = 1
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            async with asyncio.timeout(END_TIMEOUT_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            self.words[Word.LEAVE] = 1
+            await receiver.end()
 
     @property
     def receiver_pid(self) -> int | None:
         return self._receiver.pid if self._receiver is not None else None
 
 
-class ForkServer:
-    """The process that forks writers; started again when it is found dead."""
+class ReceiverProcess:
+    """A running receiver: its process id, and the channel whose end is its end."""
 
-    def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
-        self._socket: socket.socket | None = None
-        self._lock = asyncio.Lock()
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.pid = 0
 
-    async def start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "daq_core.writer",
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # a process that forks has one thread
-                start_new_session=True,
-            )
-        ours.setblocking(False)
-        self._socket = ours
+    @classmethod
+    async def start(cls, channel: socket.socket, task: ReceiverTask) -> Self:
+        """Give a freshly forked receiver its task; returns when it listens.
+
+        Raises
+        ------
+        Unavailable
+            It cannot; the text says why.
+        """
+        receiver = cls(*await asyncio.open_connection(sock=channel))
+        receiver._writer.write(task.to_json().encode() + b"\n")
         try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                ready = await asyncio.get_running_loop().sock_recv(ours, 1)
-        except TimeoutError:
-            ready = b""
-        if not ready:
-            await self.end()
-            raise Unavailable("The writers' fork server did not start; its log lines above say why.")
+            async with asyncio.timeout(START_TIMEOUT_S):  # wait_for of Python 3.11 can lose a cancellation
+                receiver.pid = (await receiver._hear())["pid"]
+                said = await receiver._hear()
+        except (TimeoutError, ConnectionError, ValueError):
+            said = {"error": "The receiver process did not start; its log lines above say why."}
+        except BaseException:
+            await receiver.end()
+            raise
+        if "error" in said:
+            await receiver.end()
+            raise Unavailable(said["error"])
+        return receiver
 
-    async def fork(self, ring_descriptor: int) -> socket.socket:
-        """Fork a writer, with its channel and the ring; return our end of the channel."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            descriptors = [theirs.fileno(), ring_descriptor]
-            try:
-                async with self._lock:
-                    if not self._ask(descriptors):
-                        log.error("the writers' fork server is gone; starting another")
-                        await self.end()
-                        await self.start()
-                        if not self._ask(descriptors):
-                            raise Unavailable("No writer process could be started: its fork server ended.")
-            except BaseException:
-                ours.close()
-                raise
-        return ours
+    async def _hear(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(await self._reader.readline())
+        return message
 
-    def _ask(self, descriptors: list[int]) -> bool:
-        """Ask for a writer; False when nobody is there to be asked."""
-        try:
-            if self._socket is None:
-                return False
-            socket.send_fds(self._socket, [b"f"], descriptors)
-        except OSError:
-            return False
-        return True
+    async def wait(self) -> None:
+        """Wait for the end of the process."""
+        with contextlib.suppress(ConnectionError):
+            await self._reader.read()
+
+    def kill(self) -> None:
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     async def end(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if self._process is not None:
-            try:
-                async with asyncio.timeout(END_TIMEOUT_S):
-                    await self._process.wait()
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-            self._process = None
+        """Let the process end by itself, or kill it if it does not."""
+        if self._writer.can_write_eof():
+            with contextlib.suppress(OSError):
+                self._writer.write_eof()
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await self.wait()
+        except TimeoutError:
+            self.kill()
+            await self.wait()
+        self._writer.close()
 
 
 def free_memory() -> int:

@@ -1,11 +1,9 @@
 """The receiver process: drains the UDP ports into the image ring, and nothing else.
 
-Started by ``daq_core.pipeline`` as ``python -m daq_core.receiver`` with its task
-as JSON on standard input. It opens the sockets, prefaults the ring, compiles or
-loads the kernels, answers with one JSON line, and then lives in the compiled
-loop; its Python thread only reports what the kernel dropped, once a second, and
-ends everything when standard input closes, which is how the death of its parent
-reaches it.
+Forked by ``daq_core.forks`` for ``daq_core.pipeline``. It opens the sockets,
+prefaults the ring, says that it listens, and then lives in the compiled loop; its
+Python threads only report what the kernel dropped, once a second, and end
+everything when the channel closes, which is how the death of its parent reaches it.
 
 How the loop waits matters more than the language: it drains every port without
 blocking, and when all came back short it sleeps ``REST_NS``; blocking in
@@ -18,13 +16,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numba import types
@@ -207,34 +203,36 @@ class Receiver:
         self.ring.words[Word.LEAVE] = 1
 
 
-def main() -> int:
-    """Run as a process: ring descriptor as argument, task on standard input, one JSON line as answer."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for quiet in (signal.SIGINT, signal.SIGTERM):  # the parent ends us, by closing standard input
-        signal.signal(quiet, signal.SIG_IGN)
-    try:
-        task = ReceiverTask(**json.loads(sys.stdin.readline()))
-        receiver = Receiver(task, int(sys.argv[1]))
-    except DaqError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return 1
-    loop = threading.Thread(target=receiver.run, name="receive")
-    loop.start()
-    print(json.dumps({"pid": os.getpid()}), flush=True)
-    threading.Thread(target=_report_drops, args=(receiver,), daemon=True).start()
-    sys.stdin.read()
+def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
+    """Receive until the channel closes, in a process of its own.
+
+    A line of JSON says what to receive; the answers are {"pid": n}, then
+    {"listening": true} or {"error": "why not"}.
+    """
+    with channel.makefile("rw", encoding="utf-8") as control:
+        _tell(control, pid=os.getpid())
+        try:
+            receiver = Receiver(ReceiverTask(**json.loads(control.readline())), ring_descriptor)
+        except DaqError as error:
+            _tell(control, error=str(error))
+            return
+        loop = threading.Thread(target=receiver.run, name="receive")
+        loop.start()
+        _tell(control, listening=True)
+        threading.Thread(target=_report_drops, args=(receiver,), daemon=True).start()
+        control.read()
     receiver.leave()
     loop.join()
     receiver.count_kernel_drops()
     close_all(receiver.sockets)
-    return 0
+
+
+def _tell(control: TextIO, **message: object) -> None:
+    control.write(json.dumps(message) + "\n")
+    control.flush()
 
 
 def _report_drops(receiver: Receiver) -> None:
     while True:
         time.sleep(1.0)
         receiver.count_kernel_drops()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

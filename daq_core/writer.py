@@ -1,9 +1,8 @@
 """The writer process: one short-lived fork per run takes images from the ring into a file.
 
-A small fork server, started by ``daq_core.pipeline`` as ``python -m
-daq_core.writer``, has numpy and h5py loaded and no threads; it forks a writer
-within milliseconds. One process a run, because a user id is a process's, a sick
-file system may hang one for good, and a failed close poisons HDF5.
+It is forked by ``daq_core.forks`` within milliseconds. One process a run, because
+a user id is a process's, a sick file system may hang one for good, and a failed
+close poisons HDF5.
 
 A writer talks over its own socket, one JSON object a line::
 
@@ -28,9 +27,7 @@ import json
 import logging
 import os
 import select
-import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -278,8 +275,8 @@ class Writer:
         }
 
 
-def write_run(channel: socket.socket, ring_descriptor: int) -> None:
-    """Do one task in a freshly forked process."""
+def run_writer(channel: socket.socket, ring_descriptor: int) -> None:
+    """Do one task, in a process of its own that is forked for it."""
     control = Control(channel)
     control.tell(pid=os.getpid())
     order = control.hear(None)
@@ -296,41 +293,3 @@ def write_run(channel: socket.socket, ring_descriptor: int) -> None:
     shape, dtype = task.image_shape, np.dtype(task.dtype)
     ring = RingShape(task.n_slots, task.n_modules, task.n_units, shape[0] * shape[1] * dtype.itemsize)
     Writer(task, control, ring.attach(ring_descriptor)).run()
-
-
-def serve_forks(requests: socket.socket) -> None:
-    """Fork a writer for each request: one byte with two descriptors, its channel and the ring."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for writers: the kernel reaps them
-    while True:
-        data, descriptors, _, _ = socket.recv_fds(requests, 1, 2)
-        if not data:
-            return
-        if os.fork() == 0:
-            requests.close()
-            status = 1
-            try:
-                with socket.socket(fileno=descriptors[0]) as channel:
-                    write_run(channel, descriptors[1])
-                status = 0
-            except Exception:
-                log.exception("writer failed")
-            finally:
-                logging.shutdown()
-                os._exit(status)  # HDF5's own clean-up could raise what close has reported already
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-def main() -> int:
-    """Run as the fork server; the descriptor of its request socket is the argument."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for quiet in (signal.SIGINT, signal.SIGTERM):  # control ends us, by closing the socket
-        signal.signal(quiet, signal.SIG_IGN)
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        requests.sendall(b"r")
-        serve_forks(requests)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

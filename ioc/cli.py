@@ -144,8 +144,6 @@ def serve(
 
     Every option can be given in the environment: STD_DAQ_REST_PORT=5001 is --rest-port 5001.
     """
-    from ioc.serve import ServeOptions, run
-
     if redis_url is not None and no_redis:
         raise typer.BadParameter("--redis-url and --no-redis exclude each other.")
     if output_root is None and not environment.is_loopback(bind):
@@ -153,6 +151,8 @@ def serve(
     for root in output_root or []:
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
+    from ioc.serve import ServeOptions, run  # only now: numba and its kernels take seconds
+
     options = ServeOptions(
         config=config,
         prefix=prefix,

@@ -70,7 +70,6 @@ class EmbeddedRedis:
         host = f"[{host}]" if ":" in host else host
         user = "" if self._loopback else f"{USER}:{self._password}@"
         self.url = f"redis://{user}{host}:{port}/0"
-        self._folder = ""
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -82,11 +81,10 @@ class EmbeddedRedis:
         return self._process.pid
 
     async def __aenter__(self) -> Self:
-        self._folder = tempfile.mkdtemp(prefix="std-daq-redis-")
         try:
             await self._start(server_binary())
         except BaseException:
-            await self._end()
+            await self._kill()
             raise
         self._watching = asyncio.create_task(self._watch())
         return self
@@ -97,10 +95,18 @@ class EmbeddedRedis:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
-        await self._end()
+        await self._kill()
 
     async def _start(self, binary: str) -> None:
-        """Start the server and see that it is ours that answers, or raise Unavailable."""
+        """Start the server and see that it is ours that answers, or raise Unavailable.
+
+        Its folder is removed under it: nobody can make it write a file, and none is left after kill -9.
+        """
+        with tempfile.TemporaryDirectory(prefix="std-daq-redis-") as folder:
+            await self._launch(binary, folder)
+        log.info("embedded Redis: %s, pid %d, port %d", binary, self.pid, self.port)
+
+    async def _launch(self, binary: str, folder: str) -> None:
         self._output = []
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -111,7 +117,7 @@ class EmbeddedRedis:
             start_new_session=True,  # ^C in the terminal is for the service, which then ends this
         )
         assert self._process.stdin is not None
-        self._process.stdin.write(self._config().encode())
+        self._process.stdin.write(self._config(folder).encode())
         self._process.stdin.close()
         self._reading = asyncio.create_task(self._read_output(self._process))
         try:
@@ -126,7 +132,6 @@ class EmbeddedRedis:
                 f"The embedded Redis ({binary}) does not answer after {START_S:g} s. "
                 "Use --redis-url for a server of your own, or --no-redis."
             ) from None
-        log.info("embedded Redis: %s, pid %d, port %d", binary, self._process.pid, self.port)
 
     async def _answers(self) -> bool:
         """Tell whether our own process answers at the port: another server there does not count."""
@@ -175,11 +180,11 @@ class EmbeddedRedis:
         reason = telling[-1].rpartition(" # ")[2]  # without the server's process id and date
         return f"The embedded Redis cannot start on {where}: {reason}"
 
-    def _config(self) -> str:
+    def _config(self, folder: str) -> str:
         lines = [
             f"bind {self._bind}",
             f"port {self.port}",
-            f"dir {self._folder}",
+            f"dir {folder}",
             'save ""',
             "appendonly no",
             "daemonize no",
@@ -193,10 +198,6 @@ class EmbeddedRedis:
                 f"user {USER} on >{self._password} ~* &* +@all",
             ]
         return "\n".join(lines) + "\n"
-
-    async def _end(self) -> None:
-        await self._kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _kill(self) -> None:
         """End the server; it has nothing to save, so it is asked briefly and then killed."""

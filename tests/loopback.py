@@ -199,27 +199,23 @@ class Bench:
 
     @property
     def receiver(self) -> int:
-        (pid,) = [
-            pid for pid, command in marked_processes(self.mark).items() if "daq_core.receiver" in command
-        ]
-        return pid
+        return self._only("daq-receiver")
 
     @property
     def fork_server(self) -> int:
-        (pid,) = [pid for pid in self._writing() if os.getsid(pid) == pid]
-        return pid
+        return self._only("daq-forks")
 
     @property
     def writer(self) -> int:
-        (pid,) = self.writers
-        return pid
+        return self._only("daq-writer")
 
     @property
     def writers(self) -> list[int]:
-        return [pid for pid in self._writing() if os.getsid(pid) != pid]
+        return [pid for pid, name in marked_processes(self.mark).items() if name == "daq-writer"]
 
-    def _writing(self) -> list[int]:
-        return [pid for pid, command in marked_processes(self.mark).items() if "daq_core.writer" in command]
+    def _only(self, wanted: str) -> int:
+        (pid,) = [pid for pid, name in marked_processes(self.mark).items() if name == wanted]
+        return pid
 
 
 @contextlib.asynccontextmanager
@@ -235,9 +231,7 @@ async def loopback_daq(config: DaqConfig, folder: Path, **options: Any) -> Async
         try:
             await no_processes_left(mark)
         finally:
-            for pid in marked_processes(mark):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_all(mark)
 
 
 async def no_processes_left(mark: str, timeout_s: float = 5) -> None:
@@ -254,14 +248,21 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> No
             await asyncio.sleep(0.01)
 
 
+def kill_all(mark: str) -> None:
+    """Kill what a failed test has left; by their own pids."""
+    for pid in marked_processes(mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def marked_processes(mark: str) -> dict[int, str]:
-    """Return pid → command of the processes that were started with a mark, zombies left out."""
+    """Return pid → name of the processes that were started with a mark, zombies left out."""
     wanted = f"{MARK}={mark}".encode()
     found = {}
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
             if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found[int(pid)] = Path(f"/proc/{pid}/comm").read_text().strip()
         except OSError:  # it ended meanwhile
             continue
     return found
@@ -285,7 +286,8 @@ def assert_holds(
     ids, lost, n_missing = list(ids), lost or {}, n_missing or {}
     with h5py.File(path) as file:
         data = file["entry/data"]
-        assert data["image_id"][:].tolist() == ids
+        found = data["image_id"][:].tolist()
+        assert found == ids
         assert data["missing_packets"][:].tolist() == [n_missing.get(i, 0) for i in ids]
         assert data["status"][:].tolist() == [int(i in n_missing) for i in ids]
         assert len(data["data"]) == len(data["timestamp"]) == len(ids)

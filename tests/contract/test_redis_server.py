@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from redis.client import Redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from daq_core.errors import Unavailable
 from ioc.ports import LOOPBACK, free_ports
@@ -107,11 +107,15 @@ async def test_beyond_loopback_others_may_read_and_only_the_service_may_write() 
                     other.execute_command(*command)
 
 
-async def test_nothing_is_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_is_kept_on_disk_and_nobody_can_make_it_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     async with EmbeddedRedis(LOOPBACK, free_ports()) as server:
+        assert os.listdir(tmp_path) == []
         with Redis.from_url(server.url) as redis:
             redis.set("key", "value")
-        (folder,) = os.listdir(tmp_path)
-        assert os.stat(tmp_path / folder).st_mode & 0o777 == 0o700
-    assert os.listdir(tmp_path) == []
+            with pytest.raises(ResponseError):
+                redis.save()
+            with pytest.raises(ResponseError, match="protected config"):
+                redis.config_set("dir", "/tmp")

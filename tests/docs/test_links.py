@@ -9,7 +9,12 @@ import pytest
 
 from tests.docs.page import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *(p for d in ("docs", "tests", "benchmarks", "db") for p in ROOT.glob(f"{d}/**/*.md"))])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(p for d in ("docs", "tests", "benchmarks", "db") for p in ROOT.glob(f"{d}/**/*.md")),
+    ]
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 

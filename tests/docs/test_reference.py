@@ -23,4 +23,6 @@ def make_reference() -> ModuleType:
 @pytest.mark.parametrize("name", ["states", "config", "cli"])
 def test_a_generated_page_is_up_to_date(make_reference: ModuleType, name: str) -> None:
     page = ROOT / f"docs/reference/{name}.md"
-    assert page.read_text(encoding="utf-8") == getattr(make_reference, f"{name}_page")(), "run `make reference`"
+    assert page.read_text(encoding="utf-8") == getattr(make_reference, f"{name}_page")(), (
+        "run `make reference`"
+    )

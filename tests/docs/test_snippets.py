@@ -10,7 +10,11 @@ from tests.docs.page import BESIDE, NOT_RUN, ROOT, UNTIL_THE_END, Block, blocks_
 from tests.docs.shells import Shells
 
 TUTORIAL = ROOT / "docs/tutorials/first-run.md"
-PAGES = (ROOT / "README.md", *sorted(ROOT.glob("docs/tutorials/*.md")), *sorted(ROOT.glob("docs/how-to/*.md")))
+PAGES = (
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/tutorials/*.md")),
+    *sorted(ROOT.glob("docs/how-to/*.md")),
+)
 
 SERVICE = "<!-- given: the service of the first run -->"
 SERVICE_AND_DETECTOR = "<!-- given: the service and the detector of the first run -->"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daq_core.config import DaqConfig
 from daq_core.detectors.jungfrau import JUNGFRAU
 from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK
@@ -24,13 +25,19 @@ from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-QUICK = {"image_timeout_s": 0.3}
+QUICK: dict[str, Any] = {"image_timeout_s": 0.3}
 
-FORMATS = {
+FORMATS: dict[str, Callable[..., DaqConfig]] = {
     "jungfrau": jungfrau,
     "eiger8": lambda *args, **kwargs: eiger(8, *args, **kwargs),
     "eiger16": lambda *args, **kwargs: eiger(16, *args, **kwargs),
     "eiger32": lambda *args, **kwargs: eiger(32, *args, **kwargs),
+}
+
+GEOMETRIES: dict[int, dict[str, Any]] = {
+    1: {},
+    2: {"gap": 3},
+    4: {"gap": 2, "flips": ("", "x", "y", "xy")},
 }
 
 
@@ -46,9 +53,9 @@ async def test_every_pixel_of_every_image_is_in_the_file(
     module_bench: Bench, name: str, n_modules: int
 ) -> None:
     """One module fills its image; two have gaps; of four, each is flipped in another way."""
-    geometry: dict[str, Any] = {1: {}, 2: {"gap": 3}, 4: {"gap": 2, "flips": ("", "x", "y", "xy")}}[n_modules]
     bench = module_bench
-    await bench.daq.configure(FORMATS[name](n_modules, **geometry).as_dict() | QUICK)
+    config = FORMATS[name](n_modules, **GEOMETRIES[n_modules])
+    await bench.daq.configure(config.as_dict() | QUICK)
     await bench.daq.reconfigured()
     await bench.perfect_run(12)
 

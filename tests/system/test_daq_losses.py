@@ -49,8 +49,7 @@ def send_without(bench: Bench, image_id: int, *lost: tuple[int, int]) -> np.ndar
 
 async def test_a_silent_module_is_named_and_its_images_are_written_without_it(bench: Bench) -> None:
     path, ids = await bench.start(4), bench.next_ids(4)
-    silent = [(1, place) for place in range(N_PACKETS)]
-    lost = {i: send_without(bench, i, *silent) for i in ids}
+    lost = {i: send_without(bench, i, *((1, place) for place in range(N_PACKETS))) for i in ids}
     status = await bench.end()
     assert status.acquisition.message == "Completed."
     losses = bench.daq.snapshot.losses
@@ -92,7 +91,7 @@ async def test_a_stop_does_not_wait_for_packets_that_are_lost(bench: Bench) -> N
 
 async def test_the_losses_are_those_of_the_last_run_alone(bench: Bench) -> None:
     await bench.start(1)
-    send_without(bench, *bench.next_ids(1), (0, 0))
+    send_without(bench, bench.next_ids(1)[0], (0, 0))
     await bench.end()
     assert bench.daq.snapshot.losses.missing_packets == 1
     total = bench.daq.snapshot.counters.missing_packets

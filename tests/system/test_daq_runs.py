@@ -244,9 +244,9 @@ async def test_snapshots_never_go_back_in_time_or_count(bench: Bench) -> None:
     for before, after in itertools.pairwise(bench.snapshots):
         assert before.time <= after.time
         assert before.counters.packets_received <= after.counters.packets_received
-    for before, after in itertools.pairwise(s.status.acquisition for s in shown):
-        assert before.n_write_requested <= after.n_write_requested
-        assert before.n_write_completed <= after.n_write_completed <= after.n_write_requested
+    for former, latter in itertools.pairwise(s.status.acquisition for s in shown):
+        assert former.n_write_requested <= latter.n_write_requested
+        assert former.n_write_completed <= latter.n_write_completed <= latter.n_write_requested
 
 
 async def test_a_folder_that_is_missing_is_refused_and_changes_nothing(bench: Bench) -> None:
