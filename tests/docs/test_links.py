@@ -40,6 +40,6 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def test_the_index_of_the_docs_names_every_page() -> None:
     index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
-    for page in ROOT.glob("docs/**/*.md"):
-        if page.name != "README.md":
+    for page in ROOT.glob("docs/*/*.md"):
+        if page.parent.name != "decisions":  # a numbered folder, which the index names as a whole
             assert str(page.relative_to(ROOT / "docs")) in index, f"docs/README.md does not name {page.name}"
