@@ -220,5 +220,19 @@ def wait_for_change(words: npt.NDArray[np.int64], index: int, seen: int, timeout
         raise OSError(error, os.strerror(error))
 
 
+_MADV_POPULATE_READ = 22  # since Linux 5.14; an older one refuses, and pages are mapped one by one
+
+
+def map_pages(pixels: npt.NDArray[Any]) -> None:
+    """Map the pages of part of a ring into this process at once, before the kernel reads from them.
+
+    A pwrite(2) from pages that are not mapped yet copies in small pieces; without
+    this the writer of a run costs a third more (measured on ext4).
+    """
+    _libc.madvise(
+        ctypes.c_void_p(pixels.ctypes.data), ctypes.c_size_t(pixels.nbytes), ctypes.c_int(_MADV_POPULATE_READ)
+    )
+
+
 def _pages(n_bytes: int) -> int:
     return -(-n_bytes // 4096) * 4096

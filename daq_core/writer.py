@@ -41,7 +41,7 @@ from daq_core.file_layout import COUNTERS, RunMetadata
 from daq_core.hdf5 import ImageFile
 from daq_core.output import check_output, check_space
 from daq_core.repair import repair
-from daq_core.ring import SKIPPED, Ring, RingShape, Word, wait_for_change
+from daq_core.ring import SKIPPED, Ring, RingShape, Word, map_pages, wait_for_change
 from daq_core.user import become, find_owner
 
 log = logging.getLogger(__name__)
@@ -244,6 +244,8 @@ class Writer:
         shape, dtype = self.task.image_shape, np.dtype(self.task.dtype)
         n_bytes = shape[0] * shape[1] * dtype.itemsize
         views = [self.ring.pixels[slot, :n_bytes].view(dtype).reshape(shape) for slot in slots]
+        for view in views:
+            map_pages(view)
         file.append(
             views,
             images["image_id"],
