@@ -38,7 +38,7 @@ from daq_core.ring import (
     Word,
 )
 
-LATE_PACKET, NO_SLOT, NO_ROOM = -1, -2, -3  # what slot_for answers instead of a slot
+LATE, DUPLICATE, NO_SLOT, NO_ROOM = -1, -2, -3, -4  # what claim and slot_for answer instead of a slot
 
 REMEMBERED_DROPS = 64
 
@@ -70,8 +70,10 @@ LAYOUT = np.dtype(
         ("datagram_bytes", np.int64),
         ("payload_bytes", np.int64),
         ("first_packet", np.int64),  # packet number of the first unit; above 0 in partial readout
+        ("first_row", np.int64),  # of the module: above 0 in partial readout, or where a port sends a part
         ("first_unit", np.int64),  # bit of the first unit in the image's bitmap
         ("n_units", np.int64),  # of this port in one image
+        ("units_per_packet", np.int64),  # 1, or as many rows as the sender was seen to put into a packet
         ("first_pixel", np.int64),
         ("row_step", np.int64),
         ("column_step", np.int64),
@@ -80,6 +82,8 @@ LAYOUT = np.dtype(
         ("segments", np.int64),  # of one row
         ("segment_pixels", np.int64),
         ("item_bytes", np.int64),  # of a pixel in the image
+        ("packing", np.int64),  # bits of a pixel on the wire, where they are packed; 0: as in the image
+        ("edges", np.int64),  # byte of the slot, behind the image, where packets' outermost bytes are kept
     ],
     align=True,
 )
@@ -116,10 +120,54 @@ ERASE = types.void(LAYOUT_TYPE, types.int64, types.int64, types.uint8[::1])
 
 
 @kernel
+def claim(
+    ring: Any, local: Any, frame: Any, image_id: Any, unit: int, n_units: int, hint: int, now: int, real: int
+) -> int:
+    """Find the image of a packet and mark its units as arrived.
+
+    Parameters
+    ----------
+    frame, image_id : uint64    what packets are matched by, and what the file shows
+    unit, n_units   : int       bits of the packet in the image's bitmap
+    hint            : int       slot of the packet before; -1 for none
+    now, real       : int       monotonic and real time in ns
+
+    Returns
+    -------
+    int  the slot to put the pixels into; or LATE, DUPLICATE or NO_SLOT, which are counted;
+         or NO_ROOM: nothing is counted, the caller has to give up the oldest image first
+    """
+    slot = hint
+    if slot < 0 or ring.slots[slot].frame != frame or ring.slots[slot].state != OPEN:
+        slot = slot_for(ring, local, frame, image_id, now, real)
+    if slot >= 0 and is_marked(ring, slot, unit):
+        if not belongs_to_former_run(ring, slot):
+            ring.words[Word.DUPLICATE] += 1
+            return DUPLICATE
+        ring.slots[slot].state = SKIPPED  # the detector was armed again, and counts as before
+        slot = slot_for(ring, local, frame, image_id, now, real)
+    if slot == LATE:
+        ring.words[Word.LATE] += 1
+    elif slot == NO_SLOT:
+        refuse(ring, local, frame)
+    if slot < 0:
+        return slot
+    image = ring.slots[slot]
+    if image.image_id != image_id:
+        image.status = ID_MISMATCH
+    image.newest_ns = now
+    for i in range(unit, unit + n_units):
+        if not is_marked(ring, slot, i):
+            ring.marks[slot, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
+            image.n_received += 1
+    return slot
+
+
+@kernel
 def slot_for(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: int) -> int:
     """Return the slot of a frame's image, opening one if need be.
 
-    Otherwise LATE_PACKET: it was published in this run; NO_SLOT: the ring is full, the
+    Otherwise LATE: it was published in this run; NO_SLOT: the ring is full, the
     image is refused; NO_ROOM: the window is full, the oldest open image has to go first.
     """
     n_slots = ring.slots.shape[0]
@@ -131,7 +179,7 @@ def slot_for(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: i
             return slot
         sequence -= 1
     if _was_published(ring, local, frame):
-        return LATE_PACKET
+        return LATE
     _follow_frame_numbers(ring, local, frame)
     if _was_refused(local, frame):
         return NO_SLOT
@@ -182,6 +230,7 @@ def _open(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: int)
     image.newest_ns = now
     image.n_received = 0
     image.n_missing = 0
+    image.unwanted = 0
     image.status = GOOD
     image.state = OPEN
     for word in range(ring.marks.shape[1]):
@@ -210,26 +259,9 @@ def is_marked(ring: Any, slot: int, unit: int) -> bool:
 
 
 @kernel
-def mark(ring: Any, slot: int, unit: int) -> bool:
-    """Note that a unit of an image has arrived; False when it had before."""
-    word = unit >> 6
-    bit = np.uint64(1) << np.uint64(unit & 63)
-    if ring.marks[slot, word] & bit:
-        return False
-    ring.marks[slot, word] |= bit
-    return True
-
-
-@kernel
 def belongs_to_former_run(ring: Any, slot: int) -> bool:
     """Tell whether an open image was begun before the present run."""
     return ring.slots[slot].sequence < ring.words[Word.RUN_FIRST]
-
-
-@kernel
-def abandon(ring: Any, slot: int) -> None:
-    """Close an open image of a former run whose frame number has come again."""
-    ring.slots[slot].state = SKIPPED
 
 
 @kernel
@@ -355,8 +387,10 @@ def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
                 image.status = MISSING_PACKETS
             words[Word.INCOMPLETE_IMAGES] += 1
             words[Word.MISSING] += image.n_missing
-        if kept:
+        if kept and not image.unwanted:
             _count_in_run(ring, local, slot)
+    if image.unwanted:
+        image.state = SKIPPED
     kept = kept and image.state != SKIPPED
     if kept:
         words[Word.RUN_KEPT] += 1
@@ -389,12 +423,16 @@ def _count_in_run(ring: Any, local: Any, slot: int) -> None:
 def _erase_missing(ring: Any, slot: int, layout: Any, erase: Any) -> int:
     """Zero the pixels that did not arrive, so that no old image shines through; return their packets."""
     n_missing = 0
-    pixels = ring.pixels[slot]
+    covered = 0
     for port in range(layout.shape[0]):
         first = layout[port].first_unit
+        if first < covered:
+            continue  # its images are another port's in turn
+        covered = first + layout[port].n_units
+        n_units = 0
         for unit in range(layout[port].n_units):
-            bit = np.uint64(1) << np.uint64((first + unit) & 63)
-            if not ring.marks[slot, (first + unit) >> 6] & bit:
-                erase(layout, port, unit, pixels)
-                n_missing += 1
+            if not is_marked(ring, slot, first + unit):
+                erase(layout, port, unit, ring.pixels[slot])
+                n_units += 1
+        n_missing += -(-n_units // layout[port].units_per_packet)
     return n_missing

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -50,10 +50,30 @@ def kernel(function: Kernel) -> Kernel:
     return compiled
 
 
+_declared: list[tuple[Any, Any]] = []
+
+
 def kernel_of(signature: Any) -> Callable[[Kernel], Kernel]:
-    """Compile a function for one signature, now; only such a kernel can be handed to another."""
-    compile_now: Any = numba.njit(signature, nogil=True, cache=True, error_model="numpy")
-    return cast(Callable[[Kernel], Kernel], compile_now)
+    """Compile a function for one signature: only such a kernel can be handed to another.
+
+    That happens in :func:`load_kernels`, so that a process that runs no kernel, only
+    knows of them, does not wait for them.
+    """
+
+    def declare(function: Kernel) -> Kernel:
+        compiled = kernel(function)
+        _declared.append((compiled, signature))
+        return compiled
+
+    return declare
+
+
+def load_kernels() -> None:
+    """Compile all kernels of one signature, or load them from the cache; call it before they are used."""
+    while _declared and JIT:
+        compiled, signature = _declared.pop()
+        compiled.compile(signature)
+        compiled.disable_compile()
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -13,14 +13,24 @@ config files; keys that only this project knows are marked "ours".
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from daq_core.errors import InvalidConfig
 
+STREAM_ADDRESS = re.compile(r"tcp://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 MAX_FILE_BYTES = 4 * 2**20  # a 9-megapixel detector's config has 20 kB
 
 
@@ -56,8 +66,15 @@ def _positions(value: object) -> object:
     return value
 
 
+def _stream_address(value: str) -> str:
+    if STREAM_ADDRESS.fullmatch(value) is None or not 1 <= int(value.rpartition(":")[2]) <= 65535:
+        raise ValueError("must be like tcp://host:port, with a port in 1..65535")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_integer)]
 Number = Annotated[float, BeforeValidator(_not_boolean)]
+StreamAddress = Annotated[str, AfterValidator(_stream_address)]
 Position = tuple[Integer, Integer, Integer, Integer]
 
 
@@ -105,6 +122,18 @@ class DaqConfig(BaseModel):
     live_stream_configs: dict[str, Any] = {}
     deactivate: Any = None
 
+    gain_file: str = ""
+    """Ours. Jungfrau: HDF5 file with /gains [3, n_modules, 512, 1024]; images then become float32."""
+    pedestal_file: str = ""
+    """Ours. Jungfrau: HDF5 file with /pedestals of the same shape, subtracted before the gain is applied."""
+    n_udp_ports: Literal[8, 16] = 8
+    """Ours. GigaFRoST: 8, or 16 with even images on the first eight ports and odd ones on the others."""
+    n_udp_interfaces: Literal[1, 2] = 1
+    """Ours. Jungfrau. With 2, module m's top half comes on start_udp_port + 2m, the other on the next."""
+    stream_addresses: Annotated[list[StreamAddress], Field(max_length=64)] = []
+    """Ours. bsread: the senders to connect to, each `tcp://host:port`; images may come from any of them."""
+    stream_socket: Literal["pull", "sub"] = "pull"
+    """Ours. bsread: pull from PUSH senders, which share the images out, or sub to PUB senders."""
     image_timeout_s: Annotated[Number, Field(gt=0, le=3600, allow_inf_nan=False)] = 0.5
     """Ours. An image is given up this long after its newest packet."""
     incomplete_images: Literal["write", "drop"] = "write"
@@ -119,6 +148,8 @@ class DaqConfig(BaseModel):
             )
         if self.detector_name in (".", ".."):
             raise ValueError(f"detector_name {self.detector_name!r} cannot name a group in the file")
+        if len(set(self.stream_addresses)) < len(self.stream_addresses):
+            raise ValueError(f"stream_addresses names an address twice: {', '.join(self.stream_addresses)}")
         from daq_core.detectors import layout_of  # formats import numba: only when a config is made
 
         layout_of(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from daq_core.receiver import BUFFER_BYTES
 from daq_core.ring import Word
 from daq_core.status import Counters, DaqStats, Losses, Rate
 
@@ -60,8 +61,24 @@ def read_losses(pipeline: Pipeline) -> Losses:
         incomplete_images=int(words[Word.RUN_INCOMPLETE]),
         dropped_images=int(words[Word.RUN_DROPPED] + words[Word.GIVEN_UP]),
         mismatched_images=int(words[Word.RUN_MISMATCHED]),
-        silent_modules=tuple(silent) if heard and words[Word.RUN_KEPT] > 0 else (),
+        invalid_pixels=int(words[Word.INVALID_PIXELS]),
+        silent_modules=tuple(silent) if heard and words[Word.RUN_KEPT] + words[Word.RUN_DROPPED] > 0 else (),
     )
+
+
+def read_warnings(pipeline: Pipeline, losses: Losses) -> list[str]:
+    """Return, in sentences, what a person should know of the receiver although everything works."""
+    warnings = []
+    granted = int(pipeline.words[Word.SOCKET_BUFFER])
+    if 0 < granted < BUFFER_BYTES:
+        warnings.append(
+            f"the receive buffer of each UDP port has {granted / 2**20:.1f} MiB instead of "
+            f"{BUFFER_BYTES / 2**20:.0f}: raise net.core.rmem_max, or grant CAP_NET_ADMIN"
+        )
+    if losses.silent_modules:
+        modules = ", ".join(map(str, losses.silent_modules))
+        warnings.append(f"nothing arrives from module {modules} while others send: check cable and UDP port")
+    return warnings
 
 
 @dataclass

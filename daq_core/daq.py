@@ -36,10 +36,11 @@ from daq_core.acquisition import (
     step,
 )
 from daq_core.config import DaqConfig, unknown_keys
-from daq_core.counts import Meter, read_counters, read_losses
+from daq_core.counts import Meter, read_counters, read_losses, read_warnings
 from daq_core.errors import Busy, DaqError, InvalidConfig, RunFailed, Unavailable
+from daq_core.forks import ForkServer
 from daq_core.journal import Journal
-from daq_core.pipeline import Pipeline
+from daq_core.pipeline import Pipeline, close_maps, load_maps
 from daq_core.ring import Word
 from daq_core.run import Run
 from daq_core.status import (
@@ -48,6 +49,7 @@ from daq_core.status import (
     DaqStatus,
     Deployment,
     Health,
+    Losses,
     Snapshot,
     WriteRequest,
 )
@@ -88,7 +90,9 @@ class Daq:
         status = await daq.wait()
     """
 
-    def __init__(self, config: DaqConfig, options: DaqOptions = DaqOptions()) -> None:
+    def __init__(
+        self, config: DaqConfig, options: DaqOptions = DaqOptions(), forks: ForkServer | None = None
+    ) -> None:
         _check_id_source(config, options)
         self.options = options
         self._listeners: list[Listener] = []
@@ -96,7 +100,9 @@ class Daq:
         self._run: Run | None = None
         self._followed: asyncio.Task[None] | None = None  # what becomes of the run
         self._changed = asyncio.Event()
-        self._warning = ""
+        self._configuring = asyncio.Lock()
+        self._warning = ""  # of the run
+        self._warned: list[str] = []
         self._deploying: asyncio.Task[None] | None = None
         self._meter = Meter()
         self._journal = Journal(options.state_dir)
@@ -106,6 +112,7 @@ class Daq:
             id_source=options.id_source,
             receiver_lost=self._on_receiver_lost,
             receiver_up=self._on_receiver_up,
+            forks=forks or ForkServer(),
         )
         now = time.time()
         self.snapshot = Snapshot(
@@ -183,29 +190,43 @@ class Daq:
         InvalidConfig  the result cannot be; nothing changed
         Busy           a run or another change is going on; nothing changed
         """
-        config = self.snapshot.config.merge(changes)
-        if unknown := unknown_keys(changes):
-            log.warning("config keys that nobody knows are ignored: %s", ", ".join(unknown))
+        async with self._configuring:
+            config = self.snapshot.config.merge(changes)
+            if unknown := unknown_keys(changes):
+                log.warning("config keys that nobody knows are ignored: %s", ", ".join(unknown))
+            _check_id_source(config, self.options)
+            self._refuse_change()
+            changed = _differ(self.snapshot.config, config) | ({"gain_file", "pedestal_file"} & set(changes))
+            if changed - RECEIVER_DOES_NOT_CARE or self.snapshot.status.receiver_down:
+                maps = await load_maps(config)
+                try:
+                    status = self._refuse_change()  # a run may have begun meanwhile
+                except Busy:
+                    close_maps(maps)
+                    raise
+                self._take_up(config, "RUNNING", "Deploying on servers...", status=status)
+                self._deploying = self._spawn(self._deploy(config, maps))
+            else:
+                self._take_up(config, "SUCCESS", "Deployment successful")
+        log.info(
+            "config %s accepted, changed: %s", self.snapshot.config_id, ", ".join(sorted(changed)) or "-"
+        )
+        return config
+
+    def _refuse_change(self) -> DaqStatus:
+        """Return the status that follows a config change, or raise Busy."""
         if self._deploying is not None and not self._deploying.done():
             raise Busy("Another config change is being applied. Wait until the state is READY.")
         if self._run is not None:
             raise Busy("The config cannot be changed while a run is going on. Stop it first.")
-        _check_id_source(config, self.options)
-        status = step(self.snapshot.status, ConfigAccepted(), time.time())
+        return step(self.snapshot.status, ConfigAccepted(), time.time())
+
+    def _take_up(self, config: DaqConfig, deployed: str, message: str, **more: Any) -> None:
+        """Show an accepted config and how its deployment stands."""
         now = time.time()
-        old, config_id = self.snapshot.config, _config_id(now, after=self.snapshot.config_id)
-        restart = _differ(old, config) - RECEIVER_DOES_NOT_CARE or self.snapshot.status.receiver_down
-        if restart:
-            deployment = Deployment(config_id, "RUNNING", "Deploying on servers...", now)
-            self._show(status=status, config=config, config_id=config_id, deployment=deployment)
-            self._deploying = self._spawn(self._deploy(config))
-        else:
-            deployment = Deployment(config_id, "SUCCESS", "Deployment successful", now, now)
-            self._show(config=config, config_id=config_id, deployment=deployment)
-        log.info(
-            "config %s accepted, changed: %s", config_id, ", ".join(sorted(_differ(old, config))) or "nothing"
-        )
-        return config
+        config_id = _config_id(now, after=self.snapshot.config_id)
+        deployment = Deployment(config_id, deployed, message, now, None if deployed == "RUNNING" else now)
+        self._show(config=config, config_id=config_id, deployment=deployment, **more)
 
     async def reconfigured(self) -> None:
         """Wait until the last accepted config is running; Unavailable says why it is not."""
@@ -227,8 +248,6 @@ class Daq:
         except Busy:  # another start won while the writer looked at the path
             run.discard()
             raise
-        if warning:
-            log.warning("%s: %s", request.output_file, warning)
         self._warning = warning
         self._run = run
         self._followed = self._spawn(self._follow(run))
@@ -248,6 +267,8 @@ class Daq:
             with contextlib.suppress(Busy):  # it had ended already
                 self._step(WriterLost(f"internal error: {error}"))
         self._run = None
+        if run.aborted:
+            self._record()
         if not self.snapshot.status.receiver_down:
             self._step(PipelineReady())
 
@@ -279,6 +300,7 @@ class Daq:
             n_slots=shape.n_slots,
             n_modules=shape.n_modules,
             n_units=shape.n_units,
+            room_bytes=shape.room_bytes,
             writer_user_id=config.writer_user_id,
             writer_group=self.options.writer_group,
             min_user_id=self.options.min_user_id,
@@ -288,9 +310,9 @@ class Daq:
 
     # ------------------------------------------------------------ the pipeline
 
-    async def _deploy(self, config: DaqConfig) -> None:
+    async def _deploy(self, config: DaqConfig, maps: int | None) -> None:
         try:
-            await self._pipeline.change(config)
+            await self._pipeline.change(config, maps)
         except DaqError as error:
             log.error("the new config does not run: %s", error)
             self._deployment("ERROR", f"Deployment failed: {error}")
@@ -300,8 +322,9 @@ class Daq:
             self._step(PipelineReady())
 
     def _on_receiver_lost(self, reason: str) -> None:
-        self._step(ReceiverLost(reason))
-        if self._run is not None:
+        before = self.snapshot.status
+        after = self._step(ReceiverLost(reason))
+        if self._run is not None and _ended(before, after):
             self._run.abort(f"receiver lost: {reason}")
 
     def _on_receiver_up(self) -> None:
@@ -332,18 +355,23 @@ class Daq:
         if status == before:
             return status
         self._meter.n_written += _newly_written(before, status)
-        if not _ended(before, status):
-            self._show(status=status)
-        else:
-            self._journal.add(status.acquisition)
-            self._show(status=status, log=self._journal.newest_first(), log_total=self._journal.total)
-            _log_end(status)
+        self._show(status=status)
+        if _ended(before, status) and not isinstance(
+            event, ReceiverLost
+        ):  # whose file still closes: see _follow
+            self._record()
         if self._run is not None:
             if isinstance(event, FileOpened) and not self._run.opened.done():
                 self._run.opened.set_result(status)
             if _ended(before, status) and not self._run.ended.done():
                 self._run.ended.set_result(status)
         return status
+
+    def _record(self) -> None:
+        """Put the acquisition that has ended into the log."""
+        self._journal.add(self.snapshot.status.acquisition)
+        self._show(log=self._journal.newest_first(), log_total=self._journal.total)
+        _log_end(self.snapshot.status)
 
     def _deployment(self, status: str, message: str) -> None:
         now = time.time()
@@ -356,17 +384,18 @@ class Daq:
     def _show(self, **changes: Any) -> None:
         """Replace the snapshot and tell everybody."""
         words = self._pipeline.words
+        losses = read_losses(self._pipeline)
         status: DaqStatus = changes.get("status", self.snapshot.status)
         self.snapshot = replace(
             self.snapshot,
             time=time.time(),
-            losses=read_losses(self._pipeline),
+            losses=losses,
             counters=read_counters(self._pipeline),
             health=Health(
                 receiver_up=not status.receiver_down,
                 restarts=self._pipeline.n_restarts,
                 disk_free_bytes=int(words[Word.DISK_FREE]) or None,
-                warning=self._warning,
+                warning=self._warn(losses),
             ),
             **changes,
         )
@@ -377,6 +406,15 @@ class Daq:
                 listener(self.snapshot)
             except Exception:
                 log.exception("a listener of snapshots failed")
+
+    def _warn(self, losses: Losses) -> str:
+        """Return all there is to warn of, and log what is new of it."""
+        warnings = [*filter(None, [self._warning]), *read_warnings(self._pipeline, losses)]
+        for warning in warnings:
+            if warning not in self._warned:
+                log.warning("%s", warning)
+        self._warned = warnings
+        return "; ".join(warnings)
 
     def _spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Run something that must not end with the task that asked for it."""

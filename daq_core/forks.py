@@ -13,11 +13,13 @@ them but the kernel.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
@@ -38,28 +40,25 @@ class ForkServer:
     """Our end: starts the server, asks it for processes, starts another when it is found dead."""
 
     def __init__(self) -> None:
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
 
-    async def start(self) -> None:
-        """Start the server; returns when it has loaded everything.
+    def launch(self) -> None:
+        """Let the server begin to load, while we do something else; :meth:`start` waits for it.
 
         Raises
         ------
         Unavailable
-            It did not start; what it said is in the log.
+            No process could be started.
         """
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "daq_core.forks",
-                    str(theirs.fileno()),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "daq_core.forks", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
                     env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # a process that forks has one thread
                     start_new_session=True,  # Ctrl-C is ours to handle
@@ -69,14 +68,30 @@ class ForkServer:
                 raise Unavailable(f"No process could be started: {error.strerror}.") from None
         ours.setblocking(False)
         self._socket = ours
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                ready = await asyncio.get_running_loop().sock_recv(ours, 1)
-        except (TimeoutError, OSError):
-            ready = b""
-        if not ready:
+
+    async def start(self) -> None:
+        """Start the server, if it is not launched yet; returns when it has loaded everything.
+
+        Raises
+        ------
+        Unavailable
+            It did not start; what it said is in the log.
+        """
+        if self._socket is None:
+            self.launch()
+        if not await self._hear(START_TIMEOUT_S):
             await self.end()
             raise Unavailable("The fork server did not start; its log lines above say why.")
+
+    async def _hear(self, timeout_s: float) -> bytes:
+        """Return the server's next byte; b"" when it has ended, or says nothing for so long."""
+        if self._socket is None:
+            return b""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.get_running_loop().sock_recv(self._socket, 1)
+        except (TimeoutError, OSError):
+            return b""
 
     async def fork(self, kind: bytes, *descriptors: int) -> socket.socket:
         """Fork a process of a kind with some descriptors; returns our end of its channel."""
@@ -108,17 +123,21 @@ class ForkServer:
         return True
 
     async def end(self) -> None:
+        """End the server in order; what it has forked goes on."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)  # nobody asks any more: it ends, and its end closes
+            await self._hear(END_TIMEOUT_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the server at once, if there is one; it holds nothing that could be lost."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
         if self._socket is not None:
             self._socket.close()
-            self._socket = None
-        if self._process is not None:
-            try:
-                async with asyncio.timeout(END_TIMEOUT_S):
-                    await self._process.wait()
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-            self._process = None
+        self._process = self._socket = None
 
 
 Work = Callable[..., None]
@@ -164,8 +183,11 @@ def main() -> int:
     for quiet in (signal.SIGINT, signal.SIGTERM):  # control ends us, by closing the socket
         signal.signal(quiet, signal.SIG_IGN)
     _name(b"daq-forks")
+    from daq_core.compiled import load_kernels
     from daq_core.receiver import run_receiver
     from daq_core.writer import run_writer
+
+    load_kernels()
 
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         requests.sendall(b"!")

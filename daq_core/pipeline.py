@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 from daq_core.config import DaqConfig
+from daq_core.conversion import create_maps
 from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.forks import RECEIVER, WRITER, ForkServer
@@ -43,6 +44,7 @@ class Pipeline:
         id_source: Literal["frame", "bunch", "bunch-int"],
         receiver_lost: Callable[[str], None],
         receiver_up: Callable[[], None],
+        forks: ForkServer,
     ) -> None:
         self._udp_host = udp_host
         self._id_source = id_source
@@ -50,8 +52,9 @@ class Pipeline:
         self._receiver_up = receiver_up
         self._receiver: ReceiverProcess | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._forks = ForkServer()
+        self._forks = forks
         self.n_restarts = 0
+        self._maps: int | None = None  # descriptor of what conversion needs
         self._lay_out(config, carry=None)
 
     def _lay_out(self, config: DaqConfig, carry: Any) -> None:
@@ -59,7 +62,7 @@ class Pipeline:
         layout = layout_of(config)
         free = free_memory() + (self.shape.total_bytes if carry is not None else 0)  # the old ring goes
         n_slots = choose_n_slots(
-            layout.image_bytes,
+            layout.room_bytes,
             config.ram_buffer_gb,
             free,
             n_modules=len(layout.modules),
@@ -89,7 +92,8 @@ class Pipeline:
             self.words[Word.DISK_FREE] = carry[Word.DISK_FREE]
 
     async def start(self) -> None:
-        """Start both processes; Unavailable says which could not and why."""
+        """Start everything; Unavailable or InvalidConfig says what is missing."""
+        self._maps = await load_maps(self.config)
         try:
             await self._forks.start()
             await self._start_receiver()
@@ -103,18 +107,20 @@ class Pipeline:
         await self._stop_watching()
         await self._end_receiver()
         await self._forks.end()
-        os.close(self.ring_descriptor)
+        self._close_memory()
 
-    async def change(self, config: DaqConfig) -> None:
-        """Replace the ring and the receiver by those of another config.
+    async def change(self, config: DaqConfig, maps: int | None) -> None:
+        """Replace the ring and the receiver by those of another config, and of its :func:`load_maps`.
 
         When the new receiver cannot start, it is tried again and again, as after a crash.
         """
         await self._stop_watching()
         await self._end_receiver()
-        former = self.ring_descriptor
+        former, former_maps = self.ring_descriptor, self._maps
         self._lay_out(config, carry=self.words)
         os.close(former)
+        close_maps(former_maps)
+        self._maps = maps
         try:
             await self._start_receiver()
         finally:
@@ -122,7 +128,8 @@ class Pipeline:
 
     async def open_channel(self) -> socket.socket:
         """Fork a writer and return our end of its channel."""
-        return await self._forks.fork(WRITER, self.ring_descriptor)
+        maps = [] if self._maps is None else [self._maps]
+        return await self._forks.fork(WRITER, self.ring_descriptor, *maps)
 
     # A run begins and ends in the ring by its epoch: odd while it is armed.
 
@@ -146,6 +153,10 @@ class Pipeline:
         self.disarm()
         self.words[Word.WRITER_DONE] = self.words[Word.EPOCH] - 1
 
+    def _close_memory(self) -> None:
+        os.close(self.ring_descriptor)
+        close_maps(self._maps)
+
     async def _start_receiver(self) -> None:
         self.words[Word.LEAVE] = 0
         self.words[Word.HEARTBEAT] = 0
@@ -153,9 +164,10 @@ class Pipeline:
         channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
         self._receiver = await ReceiverProcess.start(channel, task)
         log.info(
-            "receiver %d listens on %d UDP ports, ring of %d images (%.2f GiB)",
+            "receiver %d listens on %d %s, ring of %d images (%.2f GiB)",
             self._receiver.pid,
-            len(self.layout.udp_ports),
+            len(self.layout.udp_ports) or len(self.config.stream_addresses),
+            "UDP ports" if self.layout.udp_ports else "streams",
             self.shape.n_slots,
             self.shape.total_bytes / 2**30,
         )
@@ -269,6 +281,26 @@ class ReceiverProcess:
             self.kill()
             await self.wait()
         self._writer.close()
+
+
+async def load_maps(config: DaqConfig) -> int | None:
+    """Read what a config's conversion needs into shared memory; None where nothing is converted.
+
+    Raises
+    ------
+    InvalidConfig
+        A gain or pedestal file is unreadable or has the wrong shape.
+    """
+    layout = layout_of(config)
+    if not layout.is_converted:
+        return None
+    return await asyncio.to_thread(create_maps, config, layout)
+
+
+def close_maps(descriptor: int | None) -> None:
+    """Give back what :func:`load_maps` made."""
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def free_memory() -> int:

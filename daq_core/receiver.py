@@ -35,9 +35,9 @@ from daq_core.assembly import (
     publish_ready,
     take_orders,
 )
-from daq_core.compiled import kernel_of, now_ns, poll, recvmmsg, sleep_ns
+from daq_core.compiled import kernel_of, load_kernels, now_ns, poll, recvmmsg, sleep_ns
 from daq_core.config import DaqConfig
-from daq_core.detectors import Layout, format_of
+from daq_core.detectors import Layout, format_of, is_stream, layout_of
 from daq_core.errors import DaqError
 from daq_core.ring import Ring, RingShape, Word
 from daq_core.sockets import (
@@ -48,6 +48,7 @@ from daq_core.sockets import (
     kernel_drops,
     open_receiver,
 )
+from daq_core.stream_receiver import StreamReceiver
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ BATCH = 64  # datagrams a call: half a MiB of Jungfrau packets, which fits in L2
 REST_NS = 300_000
 IDLE_NS = 20_000_000
 POLL_MS = 20
-BUFFER_BYTES = 256 * 2**20
+BUFFER_BYTES = 64 * 2**20  # asked for per port; the kernel only uses what is waiting
 ID_SOURCES = ("frame", "bunch", "bunch-int")
 
 
@@ -142,7 +143,7 @@ class ReceiverTask:
 
 
 def ring_shape(layout: Layout, n_slots: int) -> RingShape:
-    return RingShape(n_slots, len(layout.modules), layout.n_units, layout.image_bytes)
+    return RingShape(n_slots, len(layout.modules), layout.n_units, layout.room_bytes)
 
 
 def new_local(config: DaqConfig, layout: Layout, id_source: str, n_slots: int) -> Any:
@@ -161,30 +162,37 @@ class Receiver:
 
     def __init__(self, task: ReceiverTask, ring_descriptor: int) -> None:
         self.config = DaqConfig.parse(task.config)
-        self.form = format_of(self.config)
-        self.layout = self.form.layout(self.config)
+        self.layout = layout_of(self.config)
         self.ring: Ring = ring_shape(self.layout, task.n_slots).attach(ring_descriptor, populate=True)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
         self.sockets: list[socket.socket] = []
+        self.stream = StreamReceiver(self.config, self.layout) if is_stream(self.config) else None
         try:
             for port in self.layout.udp_ports:
                 self.sockets.append(open_receiver(task.udp_host, port, BUFFER_BYTES))
         except DaqError:
             close_all(self.sockets)
             raise
-        self.ring.words[Word.SOCKET_BUFFER] = min(map(buffer_size, self.sockets))
+        self.ring.words[Word.SOCKET_BUFFER] = min(map(buffer_size, self.sockets), default=0)
         self._drops_before = int(self.ring.words[Word.KERNEL_DROPS])
 
     def run(self) -> None:
         """Receive until Word.LEAVE is set; blocks, without the GIL."""
+        if self.stream is not None:
+            self.stream.receive(self.ring, self.local)
+        else:
+            self._receive_packets()
+
+    def _receive_packets(self) -> None:
+        form = format_of(self.config)
         descriptors = np.array([s.fileno() for s in self.sockets], np.int32)
         waiting = np.zeros((len(descriptors), 2), np.int32)  # struct pollfd: fd, events | revents << 16
         waiting[:, 0] = descriptors
         waiting[:, 1] = 1  # POLLIN
         batch = DatagramBatch(BATCH, self.layout.datagram_bytes)
         receive(
-            self.form.place,
-            self.form.erase,
+            form.place,
+            form.erase,
             descriptors,
             batch.datagrams,
             batch.stride,
@@ -202,6 +210,11 @@ class Receiver:
     def leave(self) -> None:
         self.ring.words[Word.LEAVE] = 1
 
+    def close(self) -> None:
+        close_all(self.sockets)
+        if self.stream is not None:
+            self.stream.close()
+
 
 def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
     """Receive until the channel closes, in a process of its own.
@@ -211,6 +224,7 @@ def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
     """
     with channel.makefile("rw", encoding="utf-8") as control:
         _tell(control, pid=os.getpid())
+        load_kernels()  # of the fork server: done already
         try:
             receiver = Receiver(ReceiverTask(**json.loads(control.readline())), ring_descriptor)
         except DaqError as error:
@@ -224,7 +238,7 @@ def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
     receiver.leave()
     loop.join()
     receiver.count_kernel_drops()
-    close_all(receiver.sockets)
+    receiver.close()
 
 
 def _tell(control: TextIO, **message: object) -> None:

@@ -85,6 +85,8 @@ class _Words(NamedTuple):
 
     GIVEN_UP: int = 52  # images of the run that a stop did not leave the time to write
 
+    INVALID_PIXELS: int = 53  # of the run: in a gain stage that does not exist
+
     COUNT: int = 64
 
 
@@ -101,6 +103,7 @@ SLOT = np.dtype(
         ("n_missing", np.int64),  # packets; true once published
         ("state", np.int32),
         ("status", np.int32),
+        ("unwanted", np.int32),  # 1: the detector says that it is not to be stored
     ],
     align=True,
 )
@@ -130,7 +133,7 @@ class RingShape:
     n_slots: int
     n_modules: int
     n_units: int  # of one image: bits in its bitmap
-    image_bytes: int
+    room_bytes: int  # of one image, with what is kept behind its pixels
 
     @property
     def n_marks(self) -> int:
@@ -139,7 +142,7 @@ class RingShape:
     @property
     def slot_bytes(self) -> int:
         """Distance of two slots: whole pages, so that a slot can be written to disk directly."""
-        return _pages(self.image_bytes)
+        return _pages(self.room_bytes)
 
     def _offsets(self) -> tuple[int, int, int, int, int]:
         modules = _pages(Word.COUNT * 8)
@@ -181,14 +184,14 @@ class RingShape:
 
 
 def choose_n_slots(
-    image_bytes: int, ram_buffer_gb: float, free_bytes: int, *, n_modules: int, n_units: int
+    room_bytes: int, ram_buffer_gb: float, free_bytes: int, *, n_modules: int, n_units: int
 ) -> int:
     """Return how many images the ring holds.
 
     ``ram_buffer_gb`` GiB when given, else 1 GiB or a quarter of the free memory,
     whichever is less; at least 8 images, at most a million.
     """
-    one = RingShape(1, n_modules, n_units, image_bytes)
+    one = RingShape(1, n_modules, n_units, room_bytes)
     slot_cost = one.slot_bytes + one.n_marks * 8 + SLOT.itemsize
     wanted = int(ram_buffer_gb * 2**30) if ram_buffer_gb > 0 else min(2**30, free_bytes // 4)
     return max(8, min(1_000_000, wanted // slot_cost))

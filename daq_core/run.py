@@ -62,7 +62,7 @@ class Run:
         self._writer: asyncio.StreamWriter | None = None
         self._pid: int | None = None
         self._epoch = 0  # 0: not armed yet
-        self._aborted = False  # the receiver is gone; the run has failed already
+        self.aborted = False  # the receiver is gone; the run has failed already
         self._killed = ""  # why, when we did it
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[DaqStatus] = loop.create_future()
@@ -105,7 +105,7 @@ class Run:
                 if not heard.done():
                     self._fold_counters(apply)
                 elif "opened" in (message := heard.result()):
-                    if not self._aborted:
+                    if not self.aborted:
                         self._arm(apply)
                     heard = asyncio.ensure_future(self._hear())
                 else:
@@ -136,7 +136,7 @@ class Run:
         self._pipeline.release()
         if "closed" in message:
             apply(FileClosed(message["closed"]["n_completed"]))
-        elif self._epoch or self._aborted:
+        elif self._epoch or self.aborted:
             apply(WriteFailed(message["failed"]["reason"], message["failed"]["n_completed"]))
         else:
             apply(OpenFailed(message["failed"]["reason"]))
@@ -182,7 +182,7 @@ class Run:
 
     def abort(self, reason: str) -> None:
         """The receiver is gone: have what is in the ring written, and the file closed as FAILED."""
-        self._aborted = True
+        self.aborted = True
         self._pipeline.disarm()
         self._tell(abort=reason)
 

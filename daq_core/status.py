@@ -183,6 +183,7 @@ class Losses:
     incomplete_images: int = 0
     dropped_images: int = 0  # ring full, or incomplete with incomplete_images = "drop"
     mismatched_images: int = 0  # the modules disagreed on the image id
+    invalid_pixels: int = 0  # Jungfrau, converted: NaN, because their gain stage does not exist
     silent_modules: tuple[int, ...] = ()  # modules that sent nothing while others did
 
 

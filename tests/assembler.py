@@ -21,7 +21,7 @@ from daq_core.assembly import (
     publish_ready,
     take_orders,
 )
-from daq_core.compiled import kernel_of
+from daq_core.compiled import kernel_of, load_kernels
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
 from daq_core.receiver import new_local, ring_shape
@@ -81,6 +81,9 @@ def _place_all(
             give_up_oldest(ring, local, layout, erase)
 
 
+load_kernels()
+
+
 class Assembler:
     """One config's ring and kernels, and the orders that control and writer give in the ring's words."""
 
@@ -95,7 +98,7 @@ class Assembler:
         finally:
             os.close(descriptor)
         self.words = self.ring.words
-        self.ring.pixels[:, self.layout.image_bytes :] = EMPTY  # between two slots: nobody's
+        self.ring.pixels[:, self.layout.room_bytes :] = EMPTY  # between two slots: nobody's
         self.local = new_local(config, self.layout, id_source, n_slots)
         self._batch = DatagramBatch(BATCH, self.layout.datagram_bytes)
 
@@ -141,7 +144,10 @@ class Assembler:
 
     def receive(self, module: int, datagrams: list[bytes], now: int = 0) -> None:
         """Let datagrams arrive at the port of a module, as recvmmsg leaves them."""
-        port = self.layout.modules.index(module)
+        self.receive_at(self.layout.modules.index(module), datagrams, now)
+
+    def receive_at(self, port: int, datagrams: list[bytes], now: int = 0) -> None:
+        """Let datagrams arrive at a port, by its place in the layout."""
         for first in range(0, len(datagrams), BATCH):
             batch = datagrams[first : first + BATCH]
             self._batch.datagrams[:] = 0xFF
@@ -175,9 +181,13 @@ class Assembler:
 
     def image(self, sequence: int) -> Any:
         """Return the pixels of a published image, (H, W)."""
-        n_bytes = self.layout.image_bytes
-        pixels = self.ring.pixels[sequence % len(self.ring.slots), :n_bytes]
-        return pixels.view(self.layout.dtype).reshape(self.layout.image_shape)
+        return self.memory(sequence % len(self.ring.slots))
+
+    def memory(self, slot: int) -> Any:
+        """Return the pixels that are in a slot, (H, W)."""
+        n_bytes = self.layout.room_bytes - self.layout.edge_bytes
+        pixels = self.ring.pixels[slot, :n_bytes]
+        return pixels.view(self.layout.ring_dtype).reshape(self.layout.image_shape)
 
     def slot(self, sequence: int) -> Any:
         return self.ring.slots[sequence % len(self.ring.slots)]
@@ -221,4 +231,4 @@ def assert_agreement(assembler: Assembler, reference: ReferenceAssembly) -> None
     assert [s for s in assembler.run_images() if s >= in_memory] == [
         s for s in kept if s >= reference.run_from
     ]
-    assert (assembler.ring.pixels[:, assembler.layout.image_bytes :] == EMPTY).all()
+    assert (assembler.ring.pixels[:, assembler.layout.room_bytes :] == EMPTY).all()

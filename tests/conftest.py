@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.service import JUNGFRAU_2, Service
 
 StartService = Callable[..., Service]
+
+# A slow day is no failure: pytest's timeout is the limit. A failure prints what repeats it.
+settings.register_profile("facts", deadline=None, print_blob=True)
+settings.load_profile("facts")
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daq_core.detectors.bsread import BSREAD
 from daq_core.detectors.eiger import EIGER
-from daq_core.detectors.format import DetectorFormat, Layout
+from daq_core.detectors.format import DetectorFormat, Layout, StreamFormat
+from daq_core.detectors.gigafrost import GIGAFROST
 from daq_core.detectors.jungfrau import JUNGFRAU
+from daq_core.detectors.moench import MOENCH
+from daq_core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
 
-__all__ = ["FORMATS", "DetectorFormat", "Layout", "format_of", "layout_of"]
+__all__ = ["FORMATS", "DetectorFormat", "Layout", "StreamFormat", "format_of", "is_stream", "layout_of"]
 
-FORMATS: dict[str, DetectorFormat] = {
+FORMATS: dict[str, DetectorFormat | StreamFormat] = {
     "eiger": EIGER,
     "jungfrau": JUNGFRAU,
     "jungfrau-raw": JUNGFRAU,
+    "jungfrau-converted": JUNGFRAU,
+    "gigafrost": GIGAFROST,
+    "moench": MOENCH,
+    "bsread": BSREAD,
+    "pco": BSREAD,
 }
 
 MAX_CHUNK_BYTES = 2**32 - 1
@@ -24,7 +33,19 @@ MAX_CHUNK_BYTES = 2**32 - 1
 
 
 def format_of(config: DaqConfig) -> DetectorFormat:
-    """Return the format of a config's detector, or ValueError with the names there are."""
+    """Return the packet format of a config's detector; InvalidRequest where it sends no UDP packets."""
+    form = _known_format(config)
+    if isinstance(form, StreamFormat):
+        raise InvalidRequest(f"a detector of type {config.detector_type} sends no UDP packets.")
+    return form
+
+
+def is_stream(config: DaqConfig) -> bool:
+    """Tell whether a config's detector sends whole images as messages."""
+    return isinstance(_known_format(config), StreamFormat)
+
+
+def _known_format(config: DaqConfig) -> DetectorFormat | StreamFormat:
     if config.detector_type not in FORMATS:
         raise ValueError(
             f"detector_type {config.detector_type!r} is not supported; known are {', '.join(FORMATS)}"
@@ -34,13 +55,13 @@ def format_of(config: DaqConfig) -> DetectorFormat:
 
 def layout_of(config: DaqConfig) -> Layout:
     """Work out a config's layout with all checks; ValueError says what does not fit."""
-    form = format_of(config)
+    form = _known_format(config)
     if config.bit_depth not in form.bit_depths:
         depths = ", ".join(map(str, form.bit_depths))
         raise ValueError(f"bit_depth {config.bit_depth} is not one of a {form.name}'s: {depths}")
     layout = form.layout(config)
-    last = max(layout.udp_ports)
-    if config.start_udp_port < 1 or last > 65535:
+    last = max(layout.udp_ports, default=0)
+    if layout.udp_ports and (config.start_udp_port < 1 or last > 65535):
         raise ValueError(
             f"start_udp_port {config.start_udp_port}: "
             f"the ports {config.start_udp_port}..{last} are not all in 1..65535"

@@ -1,4 +1,4 @@
-"""Eiger: half modules of 256 × 512 pixels, 8, 16 or 32 bit, in datagrams of 48 + 4096 bytes.
+"""Eiger: half modules of 256 × 512 pixels, 4, 8, 12, 16 or 32 bit, in datagrams of 48 + 4096 bytes.
 
 A wire row of 512 pixels belongs to two chips of 256; in the image a gap of two
 pixels lies between them, so that a half module covers 514 × 256. Larger gaps
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from daq_core.assembly import LAYOUT
 from daq_core.detectors import sls
 from daq_core.detectors.format import DetectorFormat, Layout
+from daq_core.detectors.packed import EDGE_BYTES
 from daq_core.geometry import place_modules
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ CHIPS = 2
 CHIP_GAP = 2
 ROWS = 256
 DETECTOR_TYPE = 1
-PIXEL_TYPES = {8: np.uint8, 16: np.uint16, 32: np.uint32}
+PIXEL_TYPES = {4: np.uint8, 8: np.uint8, 12: np.uint16, 16: np.uint16, 32: np.uint32}
 
 
 def layout(config: DaqConfig) -> Layout:
@@ -43,8 +44,10 @@ def layout(config: DaqConfig) -> Layout:
         module_width=CHIPS * CHIP_COLUMNS + (CHIPS - 1) * CHIP_GAP,
         module_heights=range(ROWS, ROWS + 1),
     )
-    rows_per_packet = PAYLOAD_BYTES // (CHIPS * CHIP_COLUMNS * pixel_type.itemsize)
-    n_packets = ROWS // rows_per_packet
+    row_bits = CHIPS * CHIP_COLUMNS * config.bit_depth
+    n_packets = ROWS * row_bits // (8 * PAYLOAD_BYTES)
+    packed = config.bit_depth in (4, 12)
+    image_bytes = image_shape[0] * image_shape[1] * pixel_type.itemsize
     rows = [
         sls.layout_row(
             udp_port=config.start_udp_port + p.module,
@@ -53,20 +56,31 @@ def layout(config: DaqConfig) -> Layout:
             datagram_bytes=sls.HEADER_BYTES + PAYLOAD_BYTES,
             payload_bytes=PAYLOAD_BYTES,
             first_packet=0,
+            first_row=0,
             first_unit=index * n_packets,
             n_units=n_packets,
+            units_per_packet=1,
             first_pixel=p.first_pixel,
             row_step=p.row_step,
             column_step=p.column_step,
             segment_step=p.column_step * (CHIP_COLUMNS + CHIP_GAP),
-            rows=rows_per_packet,
+            rows=8 * PAYLOAD_BYTES // row_bits,
             segments=CHIPS,
             segment_pixels=CHIP_COLUMNS,
             item_bytes=pixel_type.itemsize,
+            packing=config.bit_depth if packed else 0,
+            edges=image_bytes + index * n_packets * EDGE_BYTES,
         )
         for index, p in enumerate(placements)
     ]
-    return Layout(image_shape, pixel_type, np.array(rows, LAYOUT), tuple(p.module for p in placements))
+    return Layout(
+        image_shape,
+        pixel_type,
+        np.array(rows, LAYOUT),
+        tuple(p.module for p in placements),
+        pixel_bits=config.bit_depth,
+        edge_bytes=len(placements) * n_packets * EDGE_BYTES if config.bit_depth == 12 else 0,
+    )
 
 
 def pack(image: npt.NDArray[Any], layout: Layout, frame: int) -> list[npt.NDArray[np.uint8]]:
@@ -82,5 +96,6 @@ EIGER = DetectorFormat(
     erase=sls.erase,
     pack=pack,
     stamp=sls.stamp,
+    units=sls.units,
     header=sls.HEADER,
 )

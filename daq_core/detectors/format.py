@@ -19,26 +19,52 @@ class Layout:
 
     image_shape : (rows, columns) of the assembled image
     dtype       : of a pixel in the file
-    ports       : (ports,) LAYOUT, one row for each UDP port
+    ports       : (ports,) LAYOUT, one row for each UDP port; none where whole images come as messages
     modules     : module numbers, in the order of Ring.module_packets
+    pixel_bits  : significant bits of a pixel
+    raw_dtype   : of a pixel in the ring, where the writer converts it; None: as in the file
+    edge_bytes  : room behind the image in its slot, for bits of packets that wait for their neighbour
     """
 
     image_shape: tuple[int, int]
     dtype: np.dtype[Any]
     ports: npt.NDArray[Any]
     modules: tuple[int, ...]
+    pixel_bits: int
+    edge_bytes: int = 0
+    raw_dtype: np.dtype[Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ports", self.ports.view(np.recarray))
 
     @property
     def image_bytes(self) -> int:
+        """Of an image in the file, uncompressed."""
         return self.image_shape[0] * self.image_shape[1] * self.dtype.itemsize
 
     @property
+    def ring_dtype(self) -> np.dtype[Any]:
+        """Of a pixel in the ring."""
+        return self.raw_dtype or self.dtype
+
+    @property
+    def is_converted(self) -> bool:
+        return self.ring_dtype != self.dtype
+
+    @property
+    def room_bytes(self) -> int:
+        """What an image needs of a slot: its pixels and what is kept behind them."""
+        return self.image_shape[0] * self.image_shape[1] * self.ring_dtype.itemsize + self.edge_bytes
+
+    @property
     def n_units(self) -> int:
-        """Units (packets) of one complete image."""
-        return int(self.ports["n_units"].sum())
+        """Units (packets, or rows) of one complete image; a message is one."""
+        return int((self.ports["first_unit"] + self.ports["n_units"]).max(initial=1))
+
+    @property
+    def turns(self) -> int:
+        """Images until the ports come round again: 2 where even and odd ones have their own."""
+        return len(self.ports) // max(1, len(np.unique(self.ports["first_unit"]))) or 1
 
     @property
     def udp_ports(self) -> list[int]:
@@ -47,6 +73,15 @@ class Layout:
     @property
     def datagram_bytes(self) -> int:
         return int(self.ports["datagram_bytes"].max())
+
+
+def whole_datagrams(datagrams: npt.NDArray[np.uint8], here: Any) -> npt.NDArray[np.int64]:
+    """Return the length of each of (packets, datagram_bytes) uint8 where all have the same."""
+    return np.full(len(datagrams), datagrams.shape[1], np.int64)
+
+
+Units = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""First unit and number of units of each of some datagrams, (n,) each."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +93,12 @@ class DetectorFormat:
     erase  : kernel of signature ``assembly.ERASE``
     pack   : (image, layout, frame) -> datagrams of each port, for simulator and tests
     stamp  : (datagrams of one port, frame), makes packed datagrams those of another frame
+    lengths : (datagrams of one port, its LAYOUT row) -> bytes to send of each; they may differ
+    units : (headers (n,) of `header`, lengths (n,), LAYOUT row) -> first unit within the port's part of
+        the image, and number of units, of each datagram; 0 units: it is no packet of this port
     header : first bytes of a datagram; its field ``frame_number`` says which frame it is of
+    packetised : (layout, rows) -> layout of a sender with so many rows in a datagram; None: all have the same
+    mark_unwanted : (datagrams of one port, whether their image is not to be stored); None: no such flag
     """
 
     name: str
@@ -68,4 +108,20 @@ class DetectorFormat:
     erase: Callable[..., None]
     pack: Callable[[npt.NDArray[Any], Layout, int], list[npt.NDArray[np.uint8]]]
     stamp: Callable[[npt.NDArray[np.uint8], int], None]
+    units: Callable[[npt.NDArray[Any], npt.NDArray[np.int64], Any], Units]
     header: np.dtype[Any]
+    lengths: Callable[[npt.NDArray[np.uint8], Any], npt.NDArray[np.int64]] = whole_datagrams
+    packetised: Callable[[Layout, int], Layout] | None = None
+    mark_unwanted: Callable[[npt.NDArray[np.uint8], bool], None] | None = None
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """A detector that sends whole images as messages; an entry of ``FORMATS`` too.
+
+    layout : works out a config's Layout, without ports; ValueError says what does not fit
+    """
+
+    name: str
+    bit_depths: tuple[int, ...]
+    layout: Callable[[DaqConfig], Layout]

@@ -29,23 +29,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import (
-    ERASE,
-    LATE_PACKET,
-    LAYOUT,
-    NO_ROOM,
-    NO_SLOT,
-    PLACE,
-    Local,
-    abandon,
-    belongs_to_former_run,
-    is_marked,
-    mark,
-    refuse,
-    slot_for,
-)
+from daq_core.assembly import ERASE, LAYOUT, NO_ROOM, PLACE, Local, claim
 from daq_core.compiled import copy_bytes, kernel, kernel_of
-from daq_core.ring import ID_MISMATCH, Word
+from daq_core.detectors.packed import erase_12_bit, pack_pixels, put_4_bit, put_12_bit
+from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
 
 HEADER = np.dtype(
@@ -116,6 +103,9 @@ def put(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) 
 def erase(layout: Any, port: int, packet: int, pixels: Any) -> None:
     """Zero the pixels of a packet that did not arrive."""
     here = layout[port]
+    if here.packing == 12:
+        erase_12_bit(layout, port, packet, pixels)
+        return
     n_bytes = here.segment_pixels * here.item_bytes
     row = here.first_pixel + packet * here.rows * here.row_step
     for _ in range(here.rows):
@@ -164,16 +154,14 @@ def place(
     here = layout[port]
     headers = datagrams.view(np.uint64)
     bunch_ids = datagrams.view(np.float64)
-    slot = NO_SLOT
-    n_placed = n_duplicate = n_late = n_malformed = 0
-    i = first
-    while i < n:
+    slot = -1
+    n_placed = 0
+    for i in range(first, n):
         at = i * stride
         word = at >> 3
-        i += 1
         packet = np.int64(headers[word + 1] >> np.uint64(32)) - here.first_packet
-        if messages[i - 1, MESSAGE_LENGTH] != here.datagram_bytes or packet < 0 or packet >= here.n_units:
-            n_malformed += 1
+        if messages[i, MESSAGE_LENGTH] != here.datagram_bytes or packet < 0 or packet >= here.n_units:
+            ring.words[Word.MALFORMED] += 1
             continue
         frame = headers[word]
         image_id = frame
@@ -181,41 +169,27 @@ def place(
             image_id = headers[word + 2]
         elif local[Local.ID_SOURCE] == ID_BUNCH_DOUBLE:
             if not 0.0 <= bunch_ids[word + 2] < 9.2e18:
-                n_malformed += 1
+                ring.words[Word.MALFORMED] += 1
                 continue
             image_id = np.uint64(bunch_ids[word + 2])
-        if slot < 0 or ring.slots[slot].frame != frame:
-            slot = slot_for(ring, local, frame, image_id, now, real)
         unit = here.first_unit + packet
-        if slot >= 0 and is_marked(ring, slot, unit) and belongs_to_former_run(ring, slot):
-            abandon(ring, slot)
-            slot = slot_for(ring, local, frame, image_id, now, real)
-        if slot == NO_ROOM:
-            i -= 1
+        claimed = claim(ring, local, frame, image_id, unit, 1, slot, now, real)
+        if claimed == NO_ROOM:
+            n = i
             break
-        if slot == LATE_PACKET:
-            n_late += 1
-            continue
-        if slot == NO_SLOT:
-            refuse(ring, local, frame)
-            continue
-        if not mark(ring, slot, unit):
-            n_duplicate += 1
-            continue
-        image = ring.slots[slot]
-        if image.image_id != image_id:
-            image.status = ID_MISMATCH
-        put(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
-        image.newest_ns = now
-        image.n_received += 1
-        n_placed += 1
+        if claimed >= 0:
+            slot = claimed
+            if here.packing == 0:
+                put(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
+            elif here.packing == 4:
+                put_4_bit(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
+            else:
+                put_12_bit(datagrams, at + HEADER_BYTES, layout, port, packet, ring, slot)
+            n_placed += 1
     ring.module_packets[here.module_index] += n_placed
-    ring.words[Word.RECEIVED] += i - first
+    ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed
-    ring.words[Word.DUPLICATE] += n_duplicate
-    ring.words[Word.LATE] += n_late
-    ring.words[Word.MALFORMED] += n_malformed
-    return i
+    return n
 
 
 def pack(
@@ -243,7 +217,8 @@ def pack(
         header["detector_type"] = detector_type
         header["header_version"] = 2
         stamp(packets, frame, bunch_id)
-        packets[:, HEADER_BYTES:] = flat[pixel_numbers(here)].view(np.uint8).reshape(n_packets, -1)
+        pixels = pack_pixels(flat[pixel_numbers(here)], int(here.packing))
+        packets[:, HEADER_BYTES:] = pixels.reshape(n_packets, -1)
         datagrams.append(packets)
     return datagrams
 
@@ -255,12 +230,27 @@ def stamp(datagrams: npt.NDArray[np.uint8], frame: int, bunch_id: int = 0) -> No
     header["bunch_id"] = bunch_id
 
 
+def units(
+    headers: npt.NDArray[Any], lengths: npt.NDArray[np.int64], here: Any
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return which packet of its port each datagram is, and 1; 0 for what ``place`` calls malformed.
+
+    headers : (n,) HEADER
+    lengths : (n,) int64, bytes of each datagram
+    """
+    packets = headers["packet_number"].astype(np.int64) - int(here.first_packet)
+    is_packet = (lengths == here.datagram_bytes) & (packets >= 0) & (packets < here.n_units)
+    return packets, is_packet.astype(np.int64)
+
+
 def pixel_numbers(here: Any) -> npt.NDArray[np.int64]:
-    """Return, for each pixel of a port in the order of the wire, its number in the row-major image."""
-    row = np.arange(int(here.n_units) * int(here.rows))[:, None, None] * int(here.row_step)
+    """Return the number in the row-major image of each pixel of a port's frame, in the order of the wire."""
+    n_pixels = int(here.n_units * here.payload_bytes * 8 // (here.packing or here.item_bytes * 8))
+    n_rows = n_pixels // int(here.segments * here.segment_pixels)
+    row = np.arange(n_rows)[:, None, None] * int(here.row_step)
     segment = np.arange(int(here.segments))[None, :, None] * int(here.segment_step)
     column = np.arange(int(here.segment_pixels))[None, None, :] * int(here.column_step)
-    return np.asarray(int(here.first_pixel) + row + segment + column).reshape(int(here.n_units), -1)
+    return np.asarray(int(here.first_pixel) + row + segment + column).reshape(-1)
 
 
 def layout_row(**fields: int) -> tuple[int, ...]:

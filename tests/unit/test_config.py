@@ -108,7 +108,7 @@ BAD = [
     # ranges and types
     ({"bit_depth": 7}, "bit_depth 7"),
     ({"bit_depth": 0}, "bit_depth"),
-    ({"bit_depth": 12}, "bit_depth 12"),
+    ({"bit_depth": 24}, "bit_depth 24"),
     ({"bit_depth": None}, "non-int value bit_depth"),
     ({"bit_depth": True}, "non-int value bit_depth"),
     ({"bit_depth": 8.5}, "non-int value bit_depth (8.5)"),

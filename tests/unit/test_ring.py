@@ -16,7 +16,7 @@ from numba import types
 from daq_core.compiled import kernel_of, wake
 from daq_core.ring import OPEN, SLOT, Ring, RingShape, Word, choose_n_slots, wait_for_change
 
-SHAPE = RingShape(n_slots=9, n_modules=3, n_units=130, image_bytes=5000)
+SHAPE = RingShape(n_slots=9, n_modules=3, n_units=130, room_bytes=5000)
 
 
 @kernel_of(types.void(types.int64[::1], types.int64))
@@ -36,7 +36,7 @@ def attached(shape: RingShape, n: int = 1) -> list[Ring]:
     n_slots=st.integers(1, 300),
     n_modules=st.integers(1, 600),
     n_units=st.integers(1, 5000),
-    image_bytes=st.integers(1, 50_000),
+    room_bytes=st.integers(1, 50_000),
 )
 def test_the_parts_of_a_ring_have_room_do_not_overlap_and_start_on_pages(
     n_slots: int, n_modules: int, n_units: int, image_bytes: int
@@ -106,7 +106,7 @@ def test_words_have_one_index_each_and_different_writers_no_common_cache_line() 
 
 
 @given(
-    image_bytes=st.integers(1, 2**32 - 1),
+    room_bytes=st.integers(1, 2**32 - 1),
     ram_buffer_gb=st.floats(0, 4096),
     free_bytes=st.integers(0, 2**42),
     n_units=st.integers(1, 10_000),
