@@ -34,8 +34,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from daq_core.acquisition import COMPLETED, INTERRUPTED
+from daq_core.config import DaqConfig
+from daq_core.conversion import Converter
 from daq_core.errors import DaqError
 from daq_core.file_layout import COUNTERS, RunMetadata
 from daq_core.hdf5 import ImageFile
@@ -67,6 +70,7 @@ class WriterTask:
     n_slots: int
     n_modules: int
     n_units: int
+    room_bytes: int
     writer_user_id: int
     writer_group: int | None
     min_user_id: int
@@ -112,13 +116,17 @@ class Control:
 class Writer:
     """One run, from the check of its path to the closed file."""
 
-    def __init__(self, task: WriterTask, control: Control, ring: Ring) -> None:
+    def __init__(
+        self, task: WriterTask, control: Control, ring: Ring, converter: Converter | None = None
+    ) -> None:
         self.task = task
         self.control = control
         self.ring = ring
+        self.converter = converter
         self.words = ring.words
         self.failure = ""  # why the run ends as FAILED although the file is fine
         self.given_up = False  # do not wait for the rest of the images
+        self._noted_s = 0.0  # when the free space was looked at last
 
     def run(self) -> None:
         try:
@@ -137,6 +145,7 @@ class Writer:
             return
         self.words[Word.COMPLETED] = 0
         self.words[Word.GIVEN_UP] = 0
+        self.words[Word.INVALID_PIXELS] = 0
         self.control.tell(opened={})
         self._fill(file, order["open"]["epoch"])
 
@@ -241,13 +250,8 @@ class Writer:
         if not len(slots):
             return
         images = self.ring.slots[slots]
-        shape, dtype = self.task.image_shape, np.dtype(self.task.dtype)
-        n_bytes = shape[0] * shape[1] * dtype.itemsize
-        views = [self.ring.pixels[slot, :n_bytes].view(dtype).reshape(shape) for slot in slots]
-        for view in views:
-            map_pages(view)
         file.append(
-            views,
+            self._pixels(slots),
             images["image_id"],
             images["status"].astype(np.uint64),
             images["n_missing"].astype(np.uint32),
@@ -257,10 +261,23 @@ class Writer:
         self.words[Word.COMPLETED] = file.n_written
         self._note_free_space()
 
+    def _pixels(self, slots: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
+        """Return the images of some slots: where they lie, or converted."""
+        if self.converter is not None:
+            images, n_invalid = self.converter.convert(self.ring, slots)
+            self.words[Word.INVALID_PIXELS] += n_invalid
+            return images
+        shape, dtype = self.task.image_shape, np.dtype(self.task.dtype)
+        n_bytes = shape[0] * shape[1] * dtype.itemsize
+        images = [self.ring.pixels[slot, :n_bytes].view(dtype).reshape(shape) for slot in slots]
+        for image in images:
+            map_pages(image)
+        return images
+
     def _note_free_space(self) -> None:
         now = time.monotonic()
-        if now - getattr(self, "_noted", 0.0) > 1.0:
-            self._noted = now
+        if now - self._noted_s > 1.0:
+            self._noted_s = now
             space = os.statvfs(os.path.dirname(self.task.output_file))
             self.words[Word.DISK_FREE] = space.f_bavail * space.f_frsize
 
@@ -274,10 +291,11 @@ class Writer:
             "incomplete_images": int(words[Word.RUN_INCOMPLETE]),
             "dropped_images": int(words[Word.RUN_DROPPED] + words[Word.GIVEN_UP]),
             "mismatched_images": int(words[Word.RUN_MISMATCHED]),
+            "invalid_pixels": int(words[Word.INVALID_PIXELS]),
         }
 
 
-def run_writer(channel: socket.socket, ring_descriptor: int) -> None:
+def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: int | None = None) -> None:
     """Do one task, in a process of its own that is forked for it."""
     control = Control(channel)
     control.tell(pid=os.getpid())
@@ -292,6 +310,8 @@ def run_writer(channel: socket.socket, ring_descriptor: int) -> None:
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})
         return
-    shape, dtype = task.image_shape, np.dtype(task.dtype)
-    ring = RingShape(task.n_slots, task.n_modules, task.n_units, shape[0] * shape[1] * dtype.itemsize)
-    Writer(task, control, ring.attach(ring_descriptor)).run()
+    ring = RingShape(task.n_slots, task.n_modules, task.n_units, task.room_bytes)
+    converter = None
+    if maps_descriptor is not None:
+        converter = Converter(DaqConfig.parse(json.loads(task.config_json)), maps_descriptor, HAND_OVER)
+    Writer(task, control, ring.attach(ring_descriptor), converter).run()
