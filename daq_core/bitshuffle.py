@@ -1,0 +1,163 @@
+"""Bitshuffle and LZ4: decompressing into memory that is there already, and compressing.
+
+The work is done by the library inside the hdf5plugin package, which is called
+directly: HDF5 is not loaded, nothing is allocated, the GIL is free meanwhile. It
+follows the block lengths in its input without being told where that ends, so
+they are checked first.
+
+Source of the headers: bsread's ``compression.py`` and ``compression.cpp``. Theirs
+for bitshuffle is that of HDF5 filter 32008, a chunk of a compressed file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from daq_core.compiled import kernel_of
+
+BITSHUFFLE_HEADER = struct.Struct(">qi")
+"""Bytes after decompression, bytes of a block (0: the library's choice); big-endian."""
+LZ4_HEADER = struct.Struct(">I")
+"""Bytes after decompression, big-endian."""
+BLOCK_MULTIPLE = 8
+"""Pixels are shuffled in eights; up to seven at the end of an image follow as they are."""
+MAX_LZ4_BYTES = 0x7E000000
+"""LZ4_MAX_INPUT_SIZE of lz4.h."""
+
+_Bytes = npt.NDArray[np.uint8]
+
+
+def _load_library() -> ctypes.CDLL:
+    found = find_spec("hdf5plugin")  # importing it would load HDF5 and register its filters
+    if found is None or found.origin is None:
+        raise ImportError("hdf5plugin is not installed: it holds the bitshuffle library")
+    return ctypes.CDLL(str(Path(found.origin).parent / "plugins" / "libh5bshuf.so"))
+
+
+_library = _load_library()
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(_library, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_pointer, _size, _int = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_default_block_size = _function("bshuf_default_block_size", _size, _size)
+_bitshuffle_bound = _function("bshuf_compress_lz4_bound", _size, _size, _size, _size)
+_compress_bitshuffle = _function(
+    "bshuf_compress_lz4", ctypes.c_int64, _pointer, _pointer, _size, _size, _size
+)
+_decompress_bitshuffle = _function(
+    "bshuf_decompress_lz4", ctypes.c_int64, _pointer, _pointer, _size, _size, _size
+)
+_lz4_bound = _function("LZ4_compressBound", _int, _int)
+_compress_lz4 = _function("LZ4_compress_default", _int, _pointer, _pointer, _int, _int)
+_decompress_lz4 = _function("LZ4_decompress_safe", _int, _pointer, _pointer, _int, _int)
+
+
+@kernel_of(types.boolean(types.Array(types.uint8, 1, "C", readonly=True), types.int64, types.int64))
+def blocks_fit(blocks: Any, n_blocks: int, n_raw: int) -> bool:
+    """Tell whether compressed blocks, each after its length in 4 bytes, and raw bytes fill their memory.
+
+    Parameters
+    ----------
+    blocks   : (bytes,) uint8, read-only
+    n_blocks : int   compressed blocks
+    n_raw    : int   bytes behind the last block
+    """
+    at = np.int64(0)
+    for _ in range(n_blocks):
+        if at + 4 > blocks.shape[0]:
+            return False
+        length = np.int64(0)
+        for i in range(4):
+            length = length << 8 | np.int64(blocks[at + i])
+        at += 4 + length
+    return bool(at + n_raw == blocks.shape[0])
+
+
+def decompress_bitshuffle_lz4(stream: _Bytes, pixels: _Bytes, item_bytes: int) -> None:
+    """Fill `pixels` from a header and bitshuffled, LZ4-compressed blocks.
+
+    Parameters
+    ----------
+    stream : (bytes,) uint8
+    pixels : (bytes,) uint8, contiguous; undefined when this raises
+    item_bytes : of a pixel
+
+    Raises
+    ------
+    ValueError
+        The stream is damaged, or holds another number of bytes.
+    """
+    if len(stream) < BITSHUFFLE_HEADER.size:
+        raise ValueError(f"bitshuffle_lz4 data of {len(stream)} bytes is shorter than its header")
+    n_bytes, block_bytes = BITSHUFFLE_HEADER.unpack_from(stream.data)
+    if n_bytes != len(pixels):
+        raise ValueError(f"bitshuffle_lz4 data of {n_bytes} bytes uncompressed, an image has {len(pixels)}")
+    block = block_bytes // item_bytes or int(_default_block_size(item_bytes))
+    if block_bytes < 0 or block_bytes % (item_bytes * BLOCK_MULTIPLE):
+        raise ValueError(f"bitshuffle_lz4 data in blocks of {block_bytes} bytes: not eights of pixels")
+    blocks = stream[BITSHUFFLE_HEADER.size :]
+    n_pixels = len(pixels) // item_bytes
+    n_raw = n_pixels % BLOCK_MULTIPLE
+    n_blocks = -(-(n_pixels - n_raw) // block)
+    if not blocks_fit(blocks, n_blocks, n_raw * item_bytes):
+        raise ValueError("bitshuffle_lz4 data is cut off or damaged: its blocks do not add up")
+    read = _decompress_bitshuffle(blocks.ctypes.data, pixels.ctypes.data, n_pixels, item_bytes, block)
+    if read != len(blocks):
+        raise ValueError("bitshuffle_lz4 data is damaged: it does not decompress")
+
+
+def compress_bitshuffle_lz4(pixels: _Bytes, item_bytes: int) -> bytes:
+    """Return what :func:`decompress_bitshuffle_lz4` takes, of (bytes,) uint8."""
+    n_pixels, block = len(pixels) // item_bytes, int(_default_block_size(item_bytes))
+    into = np.empty(BITSHUFFLE_HEADER.size + _bitshuffle_bound(n_pixels, item_bytes, block), np.uint8)
+    BITSHUFFLE_HEADER.pack_into(into.data, 0, len(pixels), block * item_bytes)
+    written = _compress_bitshuffle(
+        pixels.ctypes.data, into.ctypes.data + BITSHUFFLE_HEADER.size, n_pixels, item_bytes, block
+    )
+    if written < 0:
+        raise ValueError(f"bitshuffle cannot compress {len(pixels)} bytes: error {written}")
+    return into[: BITSHUFFLE_HEADER.size + written].tobytes()
+
+
+def decompress_lz4(stream: _Bytes, pixels: _Bytes) -> None:
+    """Fill `pixels` from a header and one LZ4 block; parameters and errors as for bitshuffle."""
+    if len(stream) < LZ4_HEADER.size:
+        raise ValueError(f"lz4 data of {len(stream)} bytes is shorter than its header")
+    (n_bytes,) = LZ4_HEADER.unpack_from(stream.data)
+    if n_bytes != len(pixels):
+        raise ValueError(f"lz4 data of {n_bytes} bytes uncompressed, an image has {len(pixels)}")
+    block = stream[LZ4_HEADER.size :]
+    if max(len(block), n_bytes) > MAX_LZ4_BYTES + MAX_LZ4_BYTES // 255 + 16:
+        raise ValueError(f"lz4 data of {n_bytes} bytes uncompressed is more than LZ4 can hold")
+    if _decompress_lz4(block.ctypes.data, pixels.ctypes.data, len(block), n_bytes) != n_bytes:
+        raise ValueError("lz4 data is damaged: it does not decompress")
+
+
+def compress_lz4(pixels: _Bytes) -> bytes:
+    """Return what :func:`decompress_lz4` takes, of (bytes,) uint8."""
+    if len(pixels) > MAX_LZ4_BYTES:
+        raise ValueError(f"lz4 cannot compress {len(pixels)} bytes, {MAX_LZ4_BYTES} are the most")
+    into = np.empty(LZ4_HEADER.size + _lz4_bound(len(pixels)), np.uint8)
+    LZ4_HEADER.pack_into(into.data, 0, len(pixels))
+    written = _compress_lz4(
+        pixels.ctypes.data,
+        into.ctypes.data + LZ4_HEADER.size,
+        len(pixels),
+        len(into) - LZ4_HEADER.size,
+    )
+    if written <= 0:
+        raise ValueError(f"lz4 cannot compress {len(pixels)} bytes")
+    return into[: LZ4_HEADER.size + written].tobytes()

@@ -1,0 +1,193 @@
+"""Receives whole images from ZeroMQ into the image ring: what the compiled loop is for UDP packets.
+
+Each message is an image of one unit, so one is opened, filled and published
+before the next is looked at: nothing is ever incomplete, and images are
+published in the order they come. Over several sockets that need not be the order
+of their ids. The bookkeeping is that of ``daq_core.assembly``: runs, late and
+repeated images and a full ring are what they are for packets, and a message
+counts as a packet. ZeroMQ connects, and connects again; what it may hold back
+is bounded by ``QUEUE_BYTES`` for all sockets together.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import zmq
+from numba import types
+
+from daq_core.assembly import ERASE, LAYOUT_TYPE, RING_TYPE, claim, publish_ready, take_orders
+from daq_core.compiled import kernel_of, store_release
+from daq_core.config import DaqConfig
+from daq_core.detectors.bsread import BadMessage, MessageReader
+from daq_core.detectors.format import Layout
+from daq_core.errors import Unavailable
+from daq_core.ring import FREE, Ring, Word
+
+log = logging.getLogger(__name__)
+
+BATCH = 16  # messages of one socket before it is the next one's turn
+POLL_MS = 20
+QUEUE_BYTES = 256 * 2**20
+MAX_MESSAGE_BYTES = 64 * 2**20  # or four images; the connection of who sends more is closed
+LOG_EVERY_S = 5.0
+SILENT_PEER_S = 10  # then the kernel asks whether a silent connection is still one
+ZMQ_TYPES = {"pull": zmq.PULL, "sub": zmq.SUB}
+
+_words = types.int64[::1]
+
+
+@kernel_of(ERASE)
+def nothing_to_erase(layout: Any, port: int, unit: int, pixels: Any) -> None:
+    """Erase what is missing of an image: of one that came whole, nothing."""
+
+
+@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
+def turn(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> None:
+    """Begin or end a run when told to, and show that the loop is alive."""
+    ring.words[Word.HEARTBEAT] = now
+    take_orders(ring, local, layout, erase)
+
+
+@kernel_of(types.int64(RING_TYPE, _words, types.uint64, types.int64, types.int64))
+def open_image(ring: Any, local: Any, image_id: Any, now: int, real: int) -> int:
+    """Return the slot for an image, or below 0 that there is none, which is counted."""
+    return claim(ring, local, image_id, image_id, 0, 1, -1, now, real)
+
+
+@kernel_of(
+    types.void(
+        types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64, types.boolean, types.int64
+    )
+)
+def publish(erase: Any, layout: Any, ring: Any, local: Any, slot: int, is_good: bool, now: int) -> None:
+    """Publish the image in a slot; one whose data turned out to be damaged was never opened."""
+    if is_good:
+        ring.words[Word.PLACED] += 1
+        ring.module_packets[0] += 1
+    else:
+        ring.words[Word.MALFORMED] += 1
+        ring.slots[slot].state = FREE
+        store_release(ring.words, Word.OPENED, ring.words[Word.OPENED] - 1)
+    publish_ready(ring, local, layout, erase, now)
+
+
+class StreamReceiver:
+    """Connected ZeroMQ sockets, one for each address of a config.
+
+    Raises
+    ------
+    Unavailable
+        The name of a sender's machine is not known.
+    """
+
+    def __init__(self, config: DaqConfig, layout: Layout) -> None:
+        self._layout = layout
+        self._refusals = _Refusals()
+        self._senders: dict[zmq.Socket[bytes], tuple[str, MessageReader]] = {}
+        for address in config.stream_addresses:
+            _look_up(address)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(min(4, len(config.stream_addresses)))
+        queue = QUEUE_BYTES // (layout.image_bytes * len(config.stream_addresses))
+        for address in config.stream_addresses:
+            receiver = self._context.socket(ZMQ_TYPES[config.stream_socket])
+            receiver.linger = 0
+            receiver.rcvhwm = max(2, min(1000, queue))
+            receiver.maxmsgsize = max(MAX_MESSAGE_BYTES, 4 * layout.image_bytes)
+            receiver.ipv6 = "[" in address
+            receiver.setsockopt(zmq.TCP_KEEPALIVE, 1)
+            receiver.setsockopt(zmq.TCP_KEEPALIVE_IDLE, SILENT_PEER_S)
+            receiver.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 2)
+            receiver.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+            if config.stream_socket == "sub":
+                receiver.subscribe(b"")
+            receiver.connect(address)
+            self._senders[receiver] = address, MessageReader(layout)
+
+    def receive(self, ring: Ring, local: Any) -> None:
+        """Receive until Word.LEAVE is set."""
+        poller = zmq.Poller()
+        for receiver in self._senders:
+            poller.register(receiver, zmq.POLLIN)
+        while ring.words[Word.LEAVE] == 0:
+            self._turn(ring, local)
+            for receiver, _ in poller.poll(POLL_MS):
+                self._drain(receiver, ring, local)
+            self._refusals.tell()
+
+    def _drain(self, receiver: zmq.Socket[bytes], ring: Ring, local: Any) -> None:
+        address, reader = self._senders[receiver]
+        for _ in range(BATCH):
+            self._turn(ring, local)  # a message that came after an order has to find it carried out
+            try:
+                frames = receiver.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            try:
+                self._take([frame.buffer for frame in frames], reader, ring, local)
+            except BadMessage as error:
+                self._refusals.add(address, str(error))
+            ring.words[Word.RECEIVED] += 1
+
+    def _turn(self, ring: Ring, local: Any) -> None:
+        turn(nothing_to_erase, self._layout.ports, ring, local, time.monotonic_ns())
+
+    def _take(self, parts: list[memoryview], reader: MessageReader, ring: Ring, local: Any) -> None:
+        """Put the image of a message into the ring; BadMessage when it has none, which is counted."""
+        now, real = time.monotonic_ns(), time.time_ns()
+        try:
+            message = reader.read(parts)
+        except BadMessage:
+            ring.words[Word.MALFORMED] += 1
+            raise
+        slot = open_image(ring, local, np.uint64(message.image_id), now, real)
+        if slot < 0:
+            return
+        is_good = False
+        try:
+            pixels = ring.pixels[slot, : self._layout.image_bytes]
+            message.put(pixels.view(self._layout.dtype))
+            is_good = True
+        finally:
+            publish(nothing_to_erase, self._layout.ports, ring, local, slot, is_good, now)
+
+    def close(self) -> None:
+        """Close the sockets; the loop has ended."""
+        self._context.destroy(linger=0)
+
+
+def _look_up(address: str) -> None:
+    """Demand that an address can be connected to: ZeroMQ itself would wait for it without a word."""
+    parts = urlsplit(address)
+    try:
+        socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(
+            f"stream address {address}: the host {parts.hostname} is not known: {error.strerror}."
+        ) from None
+
+
+@dataclass
+class _Refusals:
+    """Messages that held no image, told in a log line at once and then every few seconds."""
+
+    _n: int = 0
+    _last: tuple[str, str] = ("", "")
+    _next_line: float = field(default=0.0)
+
+    def add(self, address: str, reason: str) -> None:
+        self._n += 1
+        self._last = address, reason
+        self.tell()
+
+    def tell(self) -> None:
+        if self._n and time.monotonic() >= self._next_line:
+            many = f"{self._n} messages, the last" if self._n > 1 else "a message"
+            log.warning("refused %s from %s: %s", many, *self._last)
+            self._n, self._next_line = 0, time.monotonic() + LOG_EVERY_S
