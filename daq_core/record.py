@@ -22,6 +22,7 @@ from daq_core.compiled import copy_bytes, kernel_of, recvmmsg
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
 from daq_core.errors import InvalidRequest, Unavailable
+from daq_core.packet_reader import PacketReader, each_unit
 from daq_core.recording import CONFIG_NAME, LENGTH_BYTES, MAX_DATAGRAM
 from daq_core.sockets import (
     MESSAGE_LENGTH,
@@ -126,6 +127,7 @@ def record(
         raise InvalidRequest(f"n_images must be 1 or more, got {n_images}.")
     if duration_s is not None and not (math.isfinite(duration_s) and duration_s > 0):
         raise InvalidRequest(f"the duration must be more than 0 seconds, got {duration_s}.")
+    format_of(config)  # refuses a detector without packets before anything is made
     ports = layout_of(config).udp_ports
     sockets: list[socket.socket] = []
     try:
@@ -221,27 +223,27 @@ def _write_all(file: BinaryIO, data: memoryview) -> None:
 
 
 class CompleteImages:
-    """Counts the images of which as many packets came as they have; a duplicate counts as one of them."""
+    """Counts the images of which every packet came, in whatever order and how often."""
 
     def __init__(self, config: DaqConfig) -> None:
-        layout = layout_of(config)
-        number_type, at = format_of(config).header.fields["frame_number"][:2]  # type: ignore[index]  # it has fields
-        self._number_type = number_type
-        self._bytes = LENGTH_BYTES + at + np.arange(number_type.itemsize)
-        self._datagram_bytes = layout.ports["datagram_bytes"]
-        self._n_units = layout.n_units
-        self._received: dict[int, int] = {}
+        self._reader = PacketReader(config)
+        self._missing: dict[int, npt.NDArray[np.bool_]] = {}  # of open images, by frame number
         self.n = 0
 
     def count(self, port: int, records: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
         """Take note of the records of one port that start at offsets[:-1]."""
-        whole = offsets[:-1][np.diff(offsets) == LENGTH_BYTES + self._datagram_bytes[port]]
-        frames = records[whole[:, None] + self._bytes].view(self._number_type)[:, 0]
-        for frame, n in zip(*np.unique(frames, return_counts=True), strict=True):
-            received = self._received.pop(int(frame), 0) + int(n)
-            if received >= self._n_units:
-                self.n += 1
+        lengths = np.diff(offsets) - LENGTH_BYTES
+        headers = self._reader.headers(records, offsets[:-1] + LENGTH_BYTES, lengths)
+        first, n = self._reader.units(port, headers, lengths)
+        for frame in np.unique(headers["frame_number"][n > 0]).tolist():
+            of_frame = headers["frame_number"] == frame
+            missing = self._missing.pop(frame, None)
+            if missing is None:
+                missing = np.ones(self._reader.layout.n_units, bool)
+            missing[each_unit(first[of_frame], n[of_frame])] = False
+            if missing.any():
+                self._missing[frame] = missing
             else:
-                self._received[int(frame)] = received
-        while len(self._received) > MAX_OPEN_FRAMES:
-            del self._received[next(iter(self._received))]
+                self.n += 1
+        while len(self._missing) > MAX_OPEN_FRAMES:
+            del self._missing[next(iter(self._missing))]

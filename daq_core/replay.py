@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.detectors import format_of
+from daq_core.detectors import format_of, layout_of
 from daq_core.errors import InvalidRequest
 from daq_core.recording import PortRecording, Recording
 from daq_core.sender import Burst, Sender, SendReport
@@ -65,7 +65,8 @@ def _bursts(recording: Recording, loops: int) -> Iterator[Burst]:
     ends = frame_ends([port.frames for port in recording.ports])
     frames = np.concatenate([port.frames for port in recording.ports])
     frames = frames[frames >= 0]
-    span = int(frames.max() - frames.min()) + 1 if len(frames) else 0
+    turns = layout_of(recording.config).turns
+    span = -(-(int(frames.max() - frames.min()) + 1) // turns) * turns if len(frames) else 0
     header = format_of(recording.config).header
     loop = 0
     while loops == 0 or loop < loops:
@@ -100,10 +101,10 @@ def _burst(
 def _raise_frame_numbers(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], header: np.dtype[Any], added: int
 ) -> None:
-    """Add to the frame number of each datagram that has one; it may lie at any byte."""
+    """Add to the frame number of each datagram that has one; it may lie at any byte, and start again at 0."""
     number_type, at = header.fields["frame_number"][:2]  # type: ignore[index]  # it has fields
     where = offsets[:, None] + at + np.arange(number_type.itemsize)
-    numbers = data[where].view(number_type) + number_type.type(added)
+    numbers = data[where].view(number_type) + number_type.type(added % 2 ** (8 * number_type.itemsize))
     data[where] = numbers.view(np.uint8)
 
 

@@ -16,9 +16,10 @@ import os
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ RETRY_NS = 100_000
 MAX_RETRIES = 5_000
 
 SENT, REFUSED, N_COUNTS = 0, 1, 2
+Image = TypeVar("Image")
 ECONNREFUSED, ENOBUFS, EAGAIN, EINTR = errno.ECONNREFUSED, errno.ENOBUFS, errno.EAGAIN, errno.EINTR
 
 
@@ -136,11 +138,17 @@ class Burst:
         self._memory = memory
 
     @classmethod
-    def of_packets(cls, packets: list[npt.NDArray[np.uint8]]) -> Burst:
-        """Make a burst of (n, datagram_bytes) uint8 for each port, sent from where they lie."""
+    def of_packets(
+        cls, packets: list[npt.NDArray[np.uint8]], lengths: list[npt.NDArray[np.int64]] | None = None
+    ) -> Burst:
+        """Make a burst of (n, datagram_bytes) uint8 for each port, sent from where they lie.
+
+        ``lengths`` says how much of each datagram is sent; all of it without.
+        """
+        lengths = lengths or [np.full(len(p), p.shape[1]) for p in packets]
         return cls(
             [p.ctypes.data + np.arange(len(p), dtype=np.uint64) * np.uint64(p.strides[0]) for p in packets],
-            [np.full(len(p), p.shape[1], np.uint64) for p in packets],
+            [length.astype(np.uint64) for length in lengths],
             packets,
         )
 
@@ -159,7 +167,77 @@ def _take_turns(n_datagrams: list[int]) -> npt.NDArray[np.int64]:
     return np.ascontiguousarray(turns[np.lexsort((turns[:, 0], turns[:, 3])), :3], np.int64)
 
 
-class Sender:
+class PacedSender(ABC, Generic[Image]):
+    """Sends one image a period; what an image is and how it goes out is its subclass's."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(N_COUNTS, np.int64)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the sockets."""
+
+    @abstractmethod
+    def _transmit(self, image: Image, spread_s: float) -> None:
+        """Send one image, spread over a time; counts what was SENT and REFUSED."""
+
+    def send(
+        self,
+        images: Iterable[Image],
+        rate_hz: float,
+        *,
+        progress: Callable[[int], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> SendReport:
+        """Send one image a period, and report.
+
+        Parameters
+        ----------
+        images : taken one at a time; each is sent before the next is asked for
+        rate_hz : images a second; 0: as fast as possible
+        progress : called with the number of images sent so far, after each
+        stop : ends the sending before the next image when set
+
+        Raises
+        ------
+        InvalidRequest
+            The rate is negative or not a number.
+        Unavailable
+            The network does not take the images. That nobody listens is no error, but counted.
+        """
+        if not (math.isfinite(rate_hz) and rate_hz >= 0):
+            raise InvalidRequest(
+                f"the rate must be 0 (as fast as possible) or more images a second, got {rate_hz}."
+            )
+        period = 1 / rate_hz if rate_hz else 0.0
+        stop = stop or threading.Event()
+        n_sent, n_refused = self._counts.tolist()
+        n_images = 0
+        start = newest = time.monotonic()
+        for image in images:
+            if _stopped_before(start + n_images * period, stop):
+                break
+            newest = time.monotonic()
+            self._transmit(image, min(SPREAD * period, MAX_SPREAD_S))
+            n_images += 1
+            if progress:
+                progress(n_images)
+        return SendReport(
+            n_images=n_images,
+            n_packets=int(self._counts[SENT]) - n_sent,
+            n_refused=int(self._counts[REFUSED]) - n_refused,
+            seconds=time.monotonic() - start,
+            rate_hz=(n_images - 1) / (newest - start) if n_images > 1 else 0.0,
+        )
+
+
+class Sender(PacedSender[Burst]):
     """Connected UDP sockets, one for each port of a detector.
 
     Usage: ``with Sender("127.0.0.1", [50101, 50102]) as sender: sender.send(bursts, rate_hz=100)``.
@@ -173,6 +251,7 @@ class Sender:
     """
 
     def __init__(self, host: str, ports: list[int]) -> None:
+        super().__init__()
         if min(ports) < 1 or max(ports) > 65535:
             raise InvalidRequest(
                 f"UDP ports {min(ports)}..{max(ports)} are not all in 1..65535; see the port offset."
@@ -187,69 +266,16 @@ class Sender:
             raise Unavailable(f"cannot send to {host}: {getattr(error, 'strerror', error)}.") from None
         self._host = host
         self._descriptors = np.array([s.fileno() for s in self.sockets], np.int32)
-        self._counts = np.zeros(N_COUNTS, np.int64)
         self._timespec = np.zeros(2, np.int64)
 
-    def __enter__(self) -> Sender:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
         close_all(self.sockets)
 
-    def send(
-        self,
-        bursts: Iterable[Burst],
-        rate_hz: float,
-        *,
-        progress: Callable[[int], None] | None = None,
-        stop: threading.Event | None = None,
-    ) -> SendReport:
-        """Send one burst a period, and report.
-
-        Parameters
-        ----------
-        bursts : taken one at a time; each is sent before the next is asked for
-        rate_hz : bursts a second; 0: as fast as possible
-        progress : called with the number of bursts sent so far, after each
-        stop : ends the sending before the next burst when set
-
-        Raises
-        ------
-        InvalidRequest
-            The rate is negative or not a number.
-        Unavailable
-            The network does not take the datagrams. That nobody listens is no error, but counted.
-        """
-        if not (math.isfinite(rate_hz) and rate_hz >= 0):
-            raise InvalidRequest(
-                f"the rate must be 0 (as fast as possible) or more images a second, got {rate_hz}."
-            )
-        period = 1 / rate_hz if rate_hz else 0.0
-        stop = stop or threading.Event()
-        n_sent, n_refused = self._counts.tolist()
-        n_images = 0
-        start = newest = time.monotonic()
-        for burst in bursts:
-            if _stopped_before(start + n_images * period, stop):
-                break
-            newest = time.monotonic()
-            self._transmit(burst, min(SPREAD * period, MAX_SPREAD_S))
-            n_images += 1
-            if progress:
-                progress(n_images)
-        return SendReport(
-            n_images=n_images,
-            n_packets=int(self._counts[SENT]) - n_sent,
-            n_refused=int(self._counts[REFUSED]) - n_refused,
-            seconds=time.monotonic() - start,
-            rate_hz=(n_images - 1) / (newest - start) if n_images > 1 else 0.0,
-        )
-
-    def _transmit(self, burst: Burst, spread_s: float) -> None:
+    def _transmit(self, image: Burst, spread_s: float) -> None:
         error = transmit(
             self._descriptors,
-            burst.messages,
-            burst.turns,
+            image.messages,
+            image.turns,
             int(spread_s * 1e9),
             self._counts,
             self._timespec,

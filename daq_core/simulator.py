@@ -1,6 +1,6 @@
 """A detector made of software: sends diffraction pictures as the packets of any detector there is.
 
-The packets are what the format's own ``pack`` makes. A small cycle of pictures
+The packets, or a stream's messages, are what the format's own ``pack`` makes. A small cycle of pictures
 is rendered and packed once; before each is sent, its headers get the next frame
 number. The pixels of an image follow from config, seed and image id alone, so
 whoever receives them can compare every one with :meth:`Simulator.image`.
@@ -10,55 +10,87 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from daq_core.config import DaqConfig
-from daq_core.detectors import format_of, layout_of
+from daq_core.detectors import DetectorFormat, Layout, bsread, format_of, is_stream, layout_of
+from daq_core.detectors.bsread import Wire
 from daq_core.errors import InvalidRequest
-from daq_core.picture import diffraction_rings, expose
+from daq_core.picture import expose, mean_counts
 from daq_core.sender import Burst, Sender, SendReport
+from daq_core.stream_sender import StreamSender
 
 CYCLES = (7, 5, 3, 2)
 """How many pictures before they repeat: a prime, so that what is left in a slot of a ring
 of 8, 16 … is another picture than the one that comes next."""
 MAX_CYCLE_BYTES = 256 * 2**20
 ENDLESS = 2**62
+PLAIN_BSREAD = Wire()
 
 
 class Simulator:
-    """Sends the images of a config's detector over UDP.
+    """Sends the images of a config's detector over UDP, or those of bsread as ZeroMQ messages.
 
     Usage: ``Simulator(config).send(1000, rate_hz=100)``.
 
     Parameters
     ----------
-    host : the receiver's name or IPv4 address
-    port_offset : added to each UDP port of the config
+    host : the receiver's name or IPv4 address; messages are sent at the config's own addresses
+    port_offset : added to each port of the config
     seed : of the noise
+    rows_per_packet : of a GigaFRoST, to imitate other senders than the camera
+    unwanted : ids of images that a GigaFRoST marks as not to be stored
+    wire : of bsread: which of its formats, compression and byte order
+
+    Raises
+    ------
+    InvalidRequest
+        The detector has packets of one size only, or so many rows do not fit; or it has no such mark.
     """
 
     def __init__(
-        self, config: DaqConfig, *, host: str = "127.0.0.1", port_offset: int = 0, seed: int = 0
+        self,
+        config: DaqConfig,
+        *,
+        host: str = "127.0.0.1",
+        port_offset: int = 0,
+        seed: int = 0,
+        rows_per_packet: int | None = None,
+        unwanted: Container[int] = (),
+        wire: Wire = PLAIN_BSREAD,
     ) -> None:
-        self.layout = layout_of(config)
+        self._config = config
+        self.layout = _layout(config, rows_per_packet)
         self.ports = [port + port_offset for port in self.layout.udp_ports]
-        self._form = format_of(config)
+        self.addresses = [_moved(address, port_offset) for address in _stream_addresses(config)]
         self._host = host
         self._seed = seed
-        image_bytes = int((self.layout.ports["n_units"] * self.layout.ports["datagram_bytes"]).sum())
+        self._wire = wire
+        ports = self.layout.ports
+        n_packets = -(-ports["n_units"] // ports["units_per_packet"])
+        image_bytes = int((n_packets * ports["datagram_bytes"]).sum()) or self.layout.image_bytes
         self.n_pictures = next((n for n in CYCLES if n * image_bytes <= MAX_CYCLE_BYTES), CYCLES[-1])
-        self._mean = diffraction_rings(self.layout.image_shape, self.layout.dtype)
+        self._unwanted = unwanted
+        if unwanted and self._form.mark_unwanted is None:
+            raise InvalidRequest(f"a detector of type {self._form.name} marks no image as not to be stored.")
+        self._mean = mean_counts(self.layout)
         self._is_sent = self._pixels_with_a_packet()
         self._cycle: dict[int, tuple[list[npt.NDArray[np.uint8]], Burst]] = {}
+        self._data: dict[int, bytes] = {}
+
+    @property
+    def _form(self) -> DetectorFormat:
+        """The format of the packets; InvalidRequest where there are none."""
+        return format_of(self._config)
 
     def image(self, image_id: int) -> npt.NDArray[Any]:
-        """Return (H, W), in the type of the file: the pixels of an image, gap pixels 0."""
+        """Return (H, W), in the type of the ring: the pixels of an image as sent, gap pixels 0."""
         random = np.random.default_rng([self._seed, image_id % self.n_pictures])
-        picture = expose(self._mean, self.layout.dtype, random)
+        picture = expose(self._mean, self.layout, random)
         picture[~self._is_sent] = 0
         return picture
 
@@ -67,7 +99,9 @@ class Simulator:
 
         They are the caller's own: to permute, to lose and to send some of them twice.
         """
-        return self._form.pack(self.image(image_id), self.layout, image_id)
+        packets = self._form.pack(self.image(image_id), self.layout, image_id)
+        self._mark(packets, image_id)
+        return packets
 
     def send(
         self,
@@ -93,35 +127,94 @@ class Simulator:
         InvalidRequest
             A number is out of range.
         Unavailable
-            The host is not known, or the network does not take the packets.
+            The host is not known, the network does not take the packets, or an address is taken.
         """
         if n_images < 0 or first_id < 0:
             raise InvalidRequest(f"n_images and first_id must be 0 or more, got {n_images} and {first_id}.")
         ids = range(first_id, first_id + (n_images or ENDLESS))
+        if self.addresses:
+            return self._send_messages(ids, rate_hz, progress, stop)
         with Sender(self._host, self.ports) as sender:
             self._pack_cycle(ids)
             return sender.send(self._bursts(ids), rate_hz, progress=progress, stop=stop)
 
+    def message(self, image_id: int) -> list[bytes]:
+        """Return the parts of the message of a bsread image."""
+        picture = image_id % self.n_pictures
+        if picture not in self._data:
+            self._data[picture] = bsread.compress(self.image(image_id), self._wire)
+        return bsread.pack(self._data[picture], self.layout, image_id, self._wire)
+
+    def _send_messages(
+        self,
+        ids: range,
+        rate_hz: float,
+        progress: Callable[[int], None] | None,
+        stop: threading.Event | None,
+    ) -> SendReport:
+        for image_id in ids[: self.n_pictures]:
+            self.message(image_id)
+        with StreamSender(self.addresses, self._config.stream_socket) as sender:
+            return sender.send(map(self.message, ids), rate_hz, progress=progress, stop=stop)
+
     def _pack_cycle(self, ids: Iterable[int]) -> None:
         """Render before the first image goes out: it takes longer than a period."""
-        for image_id in itertools.islice(ids, self.n_pictures):
-            picture = image_id % self.n_pictures
-            if picture not in self._cycle:
+        for image_id in itertools.islice(ids, self._cycle_length):
+            if image_id % self._cycle_length not in self._cycle:
                 packets = self.packets(image_id)
-                self._cycle[picture] = packets, Burst.of_packets(packets)
+                lengths = list(map(self._form.lengths, packets, self.layout.ports))
+                self._cycle[image_id % self._cycle_length] = packets, Burst.of_packets(packets, lengths)
+
+    @property
+    def _cycle_length(self) -> int:
+        """Images until the same picture goes to the same ports."""
+        return self.n_pictures * self.layout.turns
 
     def _bursts(self, ids: Iterable[int]) -> Iterator[Burst]:
         for image_id in ids:
-            packets, burst = self._cycle[image_id % self.n_pictures]
+            packets, burst = self._cycle[image_id % self._cycle_length]
             for datagrams in packets:
                 self._form.stamp(datagrams, image_id)
+            self._mark(packets, image_id)
             yield burst
+
+    def _mark(self, packets: list[npt.NDArray[np.uint8]], image_id: int) -> None:
+        """Mark the datagrams of an image that is not to be stored, and unmark those of the others."""
+        if self._form.mark_unwanted is not None:
+            for datagrams in packets:
+                self._form.mark_unwanted(datagrams, image_id in self._unwanted)
 
     def _pixels_with_a_packet(self) -> npt.NDArray[np.bool_]:
         """Return (H, W) bool: the pixels that ``erase`` clears when every packet is missing."""
-        pixels = np.full(self.layout.image_shape, 1, self.layout.dtype)
+        if self.addresses:
+            return np.full(self.layout.image_shape, True)
+        pixels = np.full(self.layout.image_shape, 1, self.layout.ring_dtype)
         flat = pixels.view(np.uint8).reshape(-1)
         for port, here in enumerate(self.layout.ports):
             for unit in range(here.n_units):
                 self._form.erase(self.layout.ports, port, unit, flat)
         return np.equal(pixels, 0)
+
+
+def _layout(config: DaqConfig, rows_per_packet: int | None) -> Layout:
+    layout = layout_of(config)
+    if rows_per_packet is None:
+        return layout
+    form = format_of(config)
+    if form.packetised is None:
+        raise InvalidRequest(f"every sender of type {form.name} has packets of the same size.")
+    try:
+        return form.packetised(layout, rows_per_packet)
+    except ValueError as error:
+        raise InvalidRequest(f"{error}.") from None
+
+
+def _stream_addresses(config: DaqConfig) -> list[str]:
+    return config.stream_addresses if is_stream(config) else []
+
+
+def _moved(address: str, port_offset: int) -> str:
+    host, _, port = address.rpartition(":")
+    if not 1 <= int(port) + port_offset <= 65535:
+        raise InvalidRequest(f"port {int(port) + port_offset} is not in 1..65535; see the port offset.")
+    return f"{host}:{int(port) + port_offset}"

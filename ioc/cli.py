@@ -18,7 +18,8 @@ from typing import Annotated, Literal
 import typer
 
 from daq_core.errors import DaqError, InvalidConfig
-from ioc import control, environment, packets
+from daq_core.forks import ForkServer
+from ioc import control, environment, inspection, packets
 from ioc.log_output import LogLevel
 from ioc.service_client import Unreachable
 
@@ -151,7 +152,9 @@ def serve(
     for root in output_root or []:
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
-    from ioc.serve import ServeOptions, run  # only now: numba and its kernels take seconds
+    forks = ForkServer()
+    forks.launch()  # it loads numba and the kernels, which takes seconds, while we load the faces
+    from ioc.serve import ServeOptions, run
 
     options = ServeOptions(
         config=config,
@@ -171,7 +174,10 @@ def serve(
         state_dir=state_dir or config.with_suffix(".state"),
         fresh=fresh,
     )
-    raise typer.Exit(run(options, log_level))
+    try:
+        raise typer.Exit(run(options, log_level, forks))
+    finally:
+        forks.kill()
 
 
 @app.command(rich_help_panel="Service")
@@ -190,6 +196,7 @@ def demo(
 
 
 packets.register(app)
+inspection.register(app)
 control.register(app)
 
 

@@ -41,13 +41,23 @@ def simulate(
     port_offset: PortOffset = 0,
     first_id: Annotated[int, typer.Option(min=0, help="Frame number of the first image.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the noise in the pictures.")] = 0,
+    rows_per_packet: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a GigaFRoST, to imitate other senders.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Send images as the config's detector would, over UDP."""
     from daq_core.config import DaqConfig
     from daq_core.simulator import Simulator
 
-    simulator = Simulator(DaqConfig.load(config), host=host, port_offset=port_offset, seed=seed)
+    simulator = Simulator(
+        DaqConfig.load(config),
+        host=host,
+        port_offset=port_offset,
+        seed=seed,
+        rows_per_packet=rows_per_packet,
+    )
     with shown_progress("sending", images or None) as progress, _until_interrupted() as stop:
         report = simulator.send(images, rate, first_id=first_id, progress=progress, stop=stop)
     _print_sent(report, as_json)

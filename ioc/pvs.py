@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from daq_core.receiver import BUFFER_BYTES
 from daq_core.status import MAX_N_IMAGES
-from ioc.alarms import NO_LIMITS, Limits, above_zero, is_error, not_empty, rising, small_buffer
+from ioc.alarms import NO_LIMITS, Limits, above_zero, is_error, not_empty, rising, warns
 from ioc.commands import MAX_LOG_N, Commands, stage
 from ioc.rows import (
     Put,
@@ -52,6 +53,7 @@ ANY_CLIENT = Limits(high=1)
 AGE_S = Limits(high=3, hihi=10)
 RING_PERCENT = Limits(high=70, hihi=90)
 PEAK_PERCENT = Limits(high=90)
+FULL_BUFFER = Limits(low=BUFFER_BYTES - 1)
 DISK_GB = Limits(low=10, lolo=1)
 WRITE_MS = Limits(high=1000, hihi=5000)
 REDIS_MS = Limits(high=100, hihi=1000)
@@ -108,7 +110,7 @@ def silence(pv: str, value: Source, description: str) -> Row:
 
 
 def buffer(pv: str, egu: str, value: Source, description: str) -> Row:
-    return number(pv, egu, 0, value, description, rule=small_buffer, needs_receiver=True)
+    return number(pv, egu, 0, value, description, limits=FULL_BUFFER, needs_receiver=True)
 
 
 def log_slot(n: int) -> tuple[Row, ...]:
@@ -227,6 +229,8 @@ LOSSES = (
     loss("MissingPackets_RBV", lambda v: v.losses.missing_packets, "This run: packets missing in images"),
     loss("IncompleteImages_RBV", lambda v: v.losses.incomplete_images, "This run: images lacking packets"),
     loss("DroppedImages_RBV", lambda v: v.losses.dropped_images, "This run: images lost"),
+    loss("InvalidPixels_RBV", lambda v: v.losses.invalid_pixels, "This run: pixels without a gain stage"),
+    text("Warning_RBV", PATH, lambda v: v.snapshot.health.warning, "Something to look at", rule=warns),
     silence("SilentModules_RBV", lambda v: v.silent_modules, "This run: modules that sent nothing"),
     trouble("KernelDrops_RBV", "kernel_drops", "Datagrams dropped by the kernel"),
     counter("PacketsReceived_RBV", "packets_received", "Packets received"),

@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 from daq_core.config import DaqConfig
 from daq_core.daq import Daq, DaqOptions
-from daq_core.detectors import format_of, layout_of
+from daq_core.detectors import FORMATS, layout_of
 from daq_core.errors import DaqError, InvalidConfig, Unavailable
+from daq_core.forks import ForkServer
 from daq_core.status import DaqState
 from ioc.log_output import LogLevel, log_to
 from ioc.saved_config import SavedConfig
@@ -173,17 +174,21 @@ def ready_line(daq: Daq, options: ServeOptions) -> str:
         redis = options.redis_url.rpartition("@")[2].removeprefix("redis://")
     elif options.redis_port is not None:
         redis = f"{options.bind}:{options.redis_port}"
-    ports = layout_of(daq.snapshot.config).udp_ports
+    config = daq.snapshot.config
+    ports = layout_of(config).udp_ports
+    images = ", ".join(config.stream_addresses)
+    if ports:
+        images = f"UDP {options.udp_host}:{min(ports)}..{max(ports)}"
     return (
         f"READY REST http://{options.bind}:{options.rest_port}, "
         f"CA {options.prefix} at {options.bind}:{options.ca_port}, "
-        f"Redis {redis}, UDP {options.udp_host}:{min(ports)}..{max(ports)}"
+        f"Redis {redis}, {images}"
     )
 
 
 def check_id_source(id_source: str, config: DaqConfig) -> None:
     """Refuse bunch ids from a detector that has none."""
-    if id_source != "frame" and format_of(config).name != "jungfrau":
+    if id_source != "frame" and FORMATS[config.detector_type].name != "jungfrau":
         raise InvalidConfig(
             f"--id-source {id_source} is for a Jungfrau; a {config.detector_type} has no bunch id."
         )
@@ -202,8 +207,15 @@ def _print_now(line: str) -> None:
     print(line, flush=True)
 
 
-def run(options: ServeOptions, level: LogLevel, announce: Callable[[str], None] = _print_now) -> int:
+def run(
+    options: ServeOptions,
+    level: LogLevel,
+    forks: ForkServer | None = None,
+    announce: Callable[[str], None] = _print_now,
+) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
+
+    ``forks`` may have been launched already; without it, one is started.
 
     Raises
     ------
@@ -215,7 +227,7 @@ def run(options: ServeOptions, level: LogLevel, announce: Callable[[str], None] 
     saved = SavedConfig(options.config, options.state_dir)
     config = saved.choose(fresh=options.fresh)
     check_id_source(options.id_source, config)
-    daq = Daq(config, options.daq_options())
+    daq = Daq(config, options.daq_options(), forks)
     try:
         return asyncio.run(until_signalled(serve(daq, options, saved, announce)))
     except DaqError:

@@ -49,9 +49,40 @@ def eiger(bit_depth: int) -> DaqConfig:
     )
 
 
+def two_interfaces() -> DaqConfig:
+    return config(n_udp_interfaces=2, start_udp_port=free_ports(4, socket.SOCK_DGRAM))
+
+
+def gigafrost(n_udp_ports: int = 8) -> DaqConfig:
+    return config(
+        detector_name="GF-small",
+        detector_type="gigafrost",
+        image_pixel_height=132,
+        image_pixel_width=504,
+        n_modules=8,
+        n_udp_ports=n_udp_ports,
+        start_udp_port=free_ports(n_udp_ports, socket.SOCK_DGRAM),
+        module_positions={},
+    )
+
+
+def moench() -> DaqConfig:
+    return config(
+        detector_name="M",
+        detector_type="moench",
+        image_pixel_height=400,
+        image_pixel_width=801,
+        module_positions={"0": [0, 0, 399, 399], "1": [800, 0, 401, 399]},
+    )
+
+
 DETECTORS = [
     pytest.param(config, id="jungfrau"),
-    *(pytest.param(lambda depth=depth: eiger(depth), id=f"eiger-{depth}") for depth in (8, 16, 32)),
+    pytest.param(two_interfaces, id="jungfrau, two interfaces"),
+    *(pytest.param(lambda depth=depth: eiger(depth), id=f"eiger-{depth}") for depth in (4, 8, 12, 16, 32)),
+    pytest.param(gigafrost, id="gigafrost"),
+    pytest.param(lambda: gigafrost(16), id="gigafrost, 16 ports"),
+    pytest.param(moench, id="moench"),
 ]
 
 
@@ -80,24 +111,31 @@ def test_what_is_sent_is_what_the_format_packs_of_the_image(detector: Any, tmp_p
     ids = range(41, 41 + n_images)
     packed = [form.pack(simulator.image(image_id), layout, image_id) for image_id in ids]
     for port, received in enumerate(load_recording(tmp_path / "run").ports):
-        expected = [packet.tobytes() for image in packed for packet in image[port]]
+        here = layout.ports[port]
+        expected = [
+            packet[:n].tobytes()
+            for image in packed
+            for packet, n in zip(image[port], form.lengths(image[port], here), strict=True)
+        ]
         assert [received.datagram(i) for i in range(len(received.offsets))] == expected
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_packets_of_images_that_follow_each_other_all_differ_in_their_pixels(detector: Any) -> None:
-    simulator = Simulator(detector())
+    settings = detector()
+    simulator = Simulator(settings)
+    n_header, turns = format_of(settings).header.itemsize, simulator.layout.turns
     for image_id in range(1, CYCLES[0] + 1):
-        this, following = simulator.packets(image_id), simulator.packets(image_id + 1)
+        this, following = simulator.packets(image_id), simulator.packets(image_id + turns)
         for a, b in zip(this, following, strict=True):
-            assert (a[:, 48:] != b[:, 48:]).any(axis=1).all()
+            assert (a[:, n_header:] != b[:, n_header:]).any(axis=1).all()
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_pixels_without_a_packet_are_zero_and_the_others_use_the_whole_range(detector: Any) -> None:
     settings = detector()
     image = Simulator(settings).image(5)
-    covered = np.zeros(image.shape, bool)
+    covered = np.full(image.shape, not settings.module_positions)
     for x_start, y_start, x_end, y_end in settings.module_positions.values():
         columns = slice(min(x_start, x_end), max(x_start, x_end) + 1)
         covered[min(y_start, y_end) : max(y_start, y_end) + 1, columns] = True
@@ -105,8 +143,79 @@ def test_pixels_without_a_packet_are_zero_and_the_others_use_the_whole_range(det
             covered[:, min(x_start, x_end) + 256 : min(x_start, x_end) + 258] = False
     assert image.dtype == layout_of(settings).dtype
     assert not image[~covered].any()
-    assert (image[covered] > 0).mean() > 0.95
-    assert image.max() > np.iinfo(image.dtype).max // 2
+    n_bits = layout_of(settings).pixel_bits
+    assert (image[covered] > 0).mean() > (0.95 if n_bits > 4 else 0.5)
+    assert 2 ** (n_bits - 1) < image.max() < 2**n_bits
+
+
+def test_each_module_shows_its_number_upright_even_where_it_is_mounted_upside_down() -> None:
+    """Bright in the shape of the digit, in the middle of the module; there is the same for every mounting."""
+    positions = {"0": [0, 0, 399, 399], "1": [800, 399, 401, 0], "7": [1201, 0, 802, 399]}
+    settings = moench().merge({"image_pixel_width": 1202, "n_modules": 8, "module_positions": positions})
+    image = Simulator(settings).image(1)
+    bright = image > 0.6 * 2**16
+    for left, digit in (
+        (0, "### #.# #.# #.# ###"),
+        (401, ".#. ##. .#. .#. ###"),
+        (802, "### ..# .#. .#. .#."),
+    ):
+        shape = np.array([[cell == "#" for cell in row] + [False] for row in digit.split()])
+        shape = np.kron(shape, np.ones((20, 20), bool))
+        found = bright[150:250, left + 160 : left + 240]
+        assert (found == shape).mean() > 0.9
+
+
+def test_the_links_of_a_gigafrost_show_both_their_numbers() -> None:
+    image = Simulator(gigafrost()).image(1)
+    quadrants = [image[66:, :252], image[66:, 252:], image[:66, :252], image[:66, 252:]]
+    middles = [q[q.shape[0] // 2 - 8 : q.shape[0] // 2 + 8, 110:142] > 0.6 * 2**12 for q in quadrants]
+    assert all(middle.any() for middle in middles)
+    assert all((a != b).any() for a in middles for b in middles if a is not b)
+
+
+def test_a_gigafrost_can_be_sent_as_other_senders_cut_it() -> None:
+    settings = gigafrost()
+    camera, other = Simulator(settings), Simulator(settings, rows_per_packet=19)
+    assert [len(packets) for packets in camera.packets(1)] == [2] * 8  # 17 and 16 of 33 rows
+    first_rows = other.packets(1)[0][:, 14:16].copy().view("<u2")[:, 0]
+    assert first_rows.tolist() == [0, 19]
+    np.testing.assert_array_equal(camera.image(1), other.image(1))
+
+
+@pytest.mark.parametrize("rows", [0, 20])
+def test_rows_that_do_not_fit_into_a_datagram_are_refused(rows: int) -> None:
+    with pytest.raises(InvalidRequest, match=rf"a datagram holds 1 to 19 rows .* got {rows}\."):
+        Simulator(gigafrost(), rows_per_packet=rows)
+
+
+def test_only_a_gigafrost_has_rows_per_packet_and_images_not_to_be_stored() -> None:
+    with pytest.raises(InvalidRequest, match="of type jungfrau has packets of the same size"):
+        Simulator(config(), rows_per_packet=4)
+    with pytest.raises(InvalidRequest, match="of type jungfrau marks no image"):
+        Simulator(config(), unwanted={3})
+
+
+def test_images_are_marked_as_not_to_be_stored_one_by_one(tmp_path: Path) -> None:
+    """Also where packets of the same picture were sent before, marked or not."""
+    settings = gigafrost(16)
+    simulator = Simulator(settings, unwanted={1, 4, 20})
+    threads = []
+
+    def send(n_complete: int) -> None:
+        if n_complete == 0:
+            threads.append(threading.Thread(target=simulator.send, args=(32, 100.0)))
+            threads[-1].start()
+
+    record(settings, tmp_path / "r", udp_host="127.0.0.1", n_images=32, duration_s=30, progress=send)
+    threads[0].join()
+    header = format_of(settings).header
+    marked = set()
+    for port in load_recording(tmp_path / "r").ports:
+        for i in range(len(port.offsets)):
+            fields = np.frombuffer(port.datagram(i), header, 1)[0]
+            if fields["image_status"] == 0x8000:
+                marked.add(int(fields["frame_number"]))
+    assert marked == {1, 4, 20}
 
 
 def test_an_image_follows_from_config_seed_and_id() -> None:

@@ -1,0 +1,103 @@
+"""Each detector that sends packets, from datagrams to file, one after the other in the same service."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from daq_core.simulator import Simulator
+from ioc.ports import free_ports
+from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CHANGE_LIMIT_S = 5.0
+EIGER = {
+    "detector_type": "eiger",
+    "image_pixel_height": 260,
+    "image_pixel_width": 1030,
+    "n_modules": 2,
+    "module_positions": {"0": [0, 0, 513, 255], "1": [1029, 259, 516, 4]},
+}
+JUNGFRAU = {
+    "detector_type": "jungfrau",
+    "bit_depth": 16,
+    "image_pixel_height": 80,
+    "image_pixel_width": 1024,
+    "n_modules": 2,
+    "module_positions": {"0": [0, 0, 1023, 63], "1": [1023, 79, 0, 64]},
+}
+GIGAFROST = {
+    "detector_type": "gigafrost",
+    "bit_depth": 16,
+    "image_pixel_height": 132,
+    "image_pixel_width": 504,
+    "n_modules": 8,
+    "module_positions": {},
+}
+MOENCH = {
+    "detector_type": "moench",
+    "bit_depth": 16,
+    "image_pixel_height": 400,
+    "image_pixel_width": 400,
+    "n_modules": 1,
+    "module_positions": {"0": [0, 399, 399, 0]},
+}
+DETECTORS: dict[str, dict[str, Any]] = {
+    **{f"eiger-{depth}": EIGER | {"bit_depth": depth} for depth in (4, 8, 12, 16, 32)},
+    "gigafrost": GIGAFROST,
+    "jungfrau": JUNGFRAU,
+    "gigafrost, 16 ports": GIGAFROST | {"n_udp_ports": 16},
+    "jungfrau, two interfaces": JUNGFRAU | {"n_udp_interfaces": 2},
+    "moench": MOENCH,
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    async with loopback_daq(jungfrau(), tmp_path_factory.mktemp("detectors")) as bench:
+        yield bench
+
+
+async def change_to(bench: Bench, detector: dict[str, Any]) -> None:
+    """Take up another detector, on ports that are free."""
+    defaults = {"n_udp_ports": 8, "n_udp_interfaces": 1}
+    await bench.daq.configure(defaults | detector | {"start_udp_port": free_ports(16, socket.SOCK_DGRAM)})
+    await bench.daq.reconfigured()
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+async def test_a_service_that_is_changed_to_a_detector_takes_its_images_exactly(
+    kind: str, bench: Bench
+) -> None:
+    began = time.monotonic()
+    await change_to(bench, DETECTORS[kind])
+    assert time.monotonic() - began < CHANGE_LIMIT_S
+    await bench.perfect_run(8)
+
+
+async def test_a_gigafrost_as_other_senders_cut_it_is_written_exactly(bench: Bench) -> None:
+    await change_to(bench, GIGAFROST)
+    simulator = Simulator(bench.daq.snapshot.config, rows_per_packet=19)
+    path, ids = await bench.start(5), bench.next_ids(5)
+    await asyncio.to_thread(simulator.send, 5, 50, first_id=ids[0])
+    await bench.end()
+    assert_holds(path, simulator, ids)
+
+
+async def test_images_that_a_gigafrost_marks_are_left_out_of_the_file_and_no_loss(bench: Bench) -> None:
+    await change_to(bench, GIGAFROST | {"n_udp_ports": 16})
+    path, ids = await bench.start(5), bench.next_ids(7)
+    unwanted = {ids[1], ids[4]}
+    simulator = Simulator(bench.daq.snapshot.config, unwanted=unwanted)
+    await asyncio.to_thread(simulator.send, 7, 50, first_id=ids[0])
+    status = await bench.end()
+    assert (status.acquisition.message, status.acquisition.n_write_completed) == ("Completed.", 5)
+    assert_holds(path, simulator, [i for i in ids if i not in unwanted])
+    assert bench.daq.snapshot.losses.dropped_images == 0
