@@ -102,8 +102,8 @@ SLOT = np.dtype(
         ("n_received", np.int64),  # units (packets, or rows where a detector counts rows)
         ("n_missing", np.int64),  # packets; true once published
         ("state", np.int32),
-        ("status", np.int32),
-        ("unwanted", np.int32),  # 1: the detector says that it is not to be stored
+        ("status", np.int16),
+        ("unwanted", np.int16),  # 1: the detector says that it is not to be stored
     ],
     align=True,
 )

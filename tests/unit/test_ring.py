@@ -39,16 +39,16 @@ def attached(shape: RingShape, n: int = 1) -> list[Ring]:
     room_bytes=st.integers(1, 50_000),
 )
 def test_the_parts_of_a_ring_have_room_do_not_overlap_and_start_on_pages(
-    n_slots: int, n_modules: int, n_units: int, image_bytes: int
+    n_slots: int, n_modules: int, n_units: int, room_bytes: int
 ) -> None:
-    shape = RingShape(n_slots, n_modules, n_units, image_bytes)
+    shape = RingShape(n_slots, n_modules, n_units, room_bytes)
     (ring,) = attached(shape)
     assert ring.words.shape == (Word.COUNT,)
     assert ring.module_packets.shape == (n_modules,)
     assert ring.slots.shape == (n_slots,)
     assert ring.marks.shape == (n_slots, -(-n_units // 64))
     assert ring.pixels.shape == (n_slots, shape.slot_bytes)
-    assert shape.slot_bytes >= image_bytes
+    assert shape.slot_bytes >= room_bytes
     ends = 0
     base = ring.words.ctypes.data
     for part in ring:
@@ -99,7 +99,8 @@ def test_words_have_one_index_each_and_different_writers_no_common_cache_line() 
     assert max(indices) < Word.COUNT
     control = {Word.EPOCH, Word.N_IMAGES, Word.WRITER_DONE, Word.LEAVE}
     housekeeping = {Word.KERNEL_DROPS, Word.SOCKET_BUFFER}
-    writer = {Word.CONSUMED, Word.COMPLETED, Word.LATENCY_NS, Word.DISK_FREE, Word.GIVEN_UP}
+    progress = {Word.CONSUMED, Word.COMPLETED, Word.LATENCY_NS}
+    writer = progress | {Word.DISK_FREE, Word.GIVEN_UP, Word.INVALID_PIXELS}
     receiver = set(indices) - control - housekeeping - writer
     lines = [{index // 8 for index in words} for words in (control, receiver, housekeeping, writer)]
     assert sum(map(len, lines)) == len(set().union(*lines))
@@ -112,14 +113,14 @@ def test_words_have_one_index_each_and_different_writers_no_common_cache_line() 
     n_units=st.integers(1, 10_000),
 )
 def test_a_ring_has_8_images_at_least_and_else_no_more_memory_than_allowed(
-    image_bytes: int, ram_buffer_gb: float, free_bytes: int, n_units: int
+    room_bytes: int, ram_buffer_gb: float, free_bytes: int, n_units: int
 ) -> None:
-    n_slots = choose_n_slots(image_bytes, ram_buffer_gb, free_bytes, n_modules=4, n_units=n_units)
+    n_slots = choose_n_slots(room_bytes, ram_buffer_gb, free_bytes, n_modules=4, n_units=n_units)
     assert 8 <= n_slots <= 1_000_000
     allowed = ram_buffer_gb * 2**30 if ram_buffer_gb > 0 else min(2**30, free_bytes / 4)
     slack = 5 * 4096  # each part is rounded up to a page
     if n_slots > 8:
-        assert RingShape(n_slots, 4, n_units, image_bytes).total_bytes <= allowed + slack
+        assert RingShape(n_slots, 4, n_units, room_bytes).total_bytes <= allowed + slack
 
 
 @pytest.mark.parametrize(
