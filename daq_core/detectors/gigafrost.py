@@ -132,7 +132,7 @@ def place(
             or messages[i, MESSAGE_LENGTH] > here.datagram_bytes
             or row >= here.n_units
             or datagrams[at] != PROTOCOL_ID
-            or datagrams[at + 1] * 12 != here.segment_pixels
+            or np.int64(datagrams[at + 1]) * 12 != here.segment_pixels
         ):
             ring.words[Word.MALFORMED] += 1
             continue

@@ -283,14 +283,15 @@ def test_on_16_ports_even_and_odd_images_alternate_and_both_become_images() -> N
 
 
 @pytest.mark.parametrize("ports", [8, 16])
-def test_packets_of_silent_links_are_counted_as_the_others_cut_theirs(ports: int) -> None:
+@pytest.mark.parametrize("first_row", [0, 9])
+def test_packets_of_silent_links_are_counted_as_the_others_cut_theirs(first_row: int, ports: int) -> None:
     """1008 × 1008: 32 packets of 8 rows a link from the camera, 28 of 9 from std_daq's simulators."""
     config = camera(1008, 1008, n_udp_ports=ports)
     assembler = Assembler(config, 2)
     frames = frames_of(config, 1, rows=9)
     assert len(frames[0].packets) == 28
     row = bytes(504 * 3 // 2)
-    assembler.receive_at(frames[3].port, [gigafrost_datagram(config, 1, 0, 9 * row + bytes(36))])
+    assembler.receive_at(frames[3].port, [gigafrost_datagram(config, 1, first_row, 9 * row + bytes(36))])
     assembler.publish_ready(10**15)
     assert assembler.slot(0).n_missing == 8 * 28 - 1
 
