@@ -35,8 +35,16 @@ def read_counters(pipeline: Pipeline) -> Counters:
         ring_high_water=words[Word.RUN_HIGH_WATER],
         socket_buffer_bytes=words[Word.SOCKET_BUFFER],
         last_image_id=words[Word.LAST_IMAGE_ID] % 2**64 if words[Word.IMAGES_PUBLISHED] else None,
+        last_image_time=_newest_image_time(pipeline, words[Word.PUBLISHED]),
         write_latency_s=words[Word.LATENCY_NS] / 1e9,
     )
+
+
+def _newest_image_time(pipeline: Pipeline, published: int) -> float | None:
+    """Return when the first packet of the newest published image came, in Unix seconds."""
+    if published == 0:
+        return None
+    return int(pipeline.ring.slots["first_ns"][(published - 1) % pipeline.shape.n_slots]) / 1e9
 
 
 def _slots_in_use(words: list[int]) -> int:

@@ -38,6 +38,7 @@ from daq_core.acquisition import (
 from daq_core.config import DaqConfig, unknown_keys
 from daq_core.counts import Meter, read_counters, read_losses, read_warnings
 from daq_core.errors import Busy, DaqError, InvalidConfig, RunFailed, Unavailable
+from daq_core.folder import FolderTask, look
 from daq_core.forks import ForkServer
 from daq_core.journal import Journal
 from daq_core.pipeline import Pipeline, close_maps, load_maps
@@ -45,6 +46,7 @@ from daq_core.ring import Word
 from daq_core.run import Run
 from daq_core.status import (
     AcquisitionState,
+    Counters,
     DaqState,
     DaqStatus,
     Deployment,
@@ -106,13 +108,14 @@ class Daq:
         self._deploying: asyncio.Task[None] | None = None
         self._meter = Meter()
         self._journal = Journal(options.state_dir)
+        self._forks = forks or ForkServer()
         self._pipeline = Pipeline(
             config,
             udp_host=options.udp_host,
             id_source=options.id_source,
             receiver_lost=self._on_receiver_lost,
             receiver_up=self._on_receiver_up,
-            forks=forks or ForkServer(),
+            forks=self._forks,
         )
         now = time.time()
         self.snapshot = Snapshot(
@@ -234,6 +237,38 @@ class Daq:
             await asyncio.shield(self._deploying)
         if self.snapshot.deployment.status == "ERROR":
             raise Unavailable(self.snapshot.deployment.message)
+
+    # --------------------------------------------------------------- questions
+
+    def counters(self) -> Counters:
+        """Return what the receiver has counted by now; the snapshot's may be a second old."""
+        return read_counters(self._pipeline)
+
+    async def flushed(self) -> None:
+        """Wait until every image that has come in can be read from the file, or its run is over."""
+        run = self._run
+        n_images = 0 if run is None else run.n_kept
+        while self._run is run and self.snapshot.status.acquisition.n_write_completed < n_images:
+            await self._changed.wait()
+
+    async def look_at(self, folder: str, *, may_make: int = 0) -> str:
+        """Return why a run could not write into a folder now, "" when it could.
+
+        `may_make` is how many missing folders at the end of the path may be made.
+
+        Raises
+        ------
+        Unavailable  the file system did not answer
+        """
+        task = FolderTask(
+            folder=folder,
+            may_make=may_make,
+            writer_user_id=self.snapshot.config.writer_user_id,
+            writer_group=self.options.writer_group,
+            min_user_id=self.options.min_user_id,
+            output_roots=self.options.output_roots,
+        )
+        return await look(self._forks, task)
 
     # ------------------------------------------------------------------- a run
 

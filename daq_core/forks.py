@@ -27,8 +27,8 @@ from daq_core.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-RECEIVER, WRITER = b"r", b"w"
-NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer"}  # as ps and top show them
+RECEIVER, WRITER, LOOK = b"r", b"w", b"l"
+NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look"}  # as ps and top show them
 PR_SET_NAME = 15  # prctl(2)
 MAX_DESCRIPTORS = 4
 
@@ -184,6 +184,7 @@ def main() -> int:
         signal.signal(quiet, signal.SIG_IGN)
     _name(b"daq-forks")
     from daq_core.compiled import load_kernels
+    from daq_core.folder import run_look
     from daq_core.receiver import run_receiver
     from daq_core.writer import run_writer
 
@@ -191,7 +192,7 @@ def main() -> int:
 
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         requests.sendall(b"!")
-        serve(requests, {RECEIVER: run_receiver, WRITER: run_writer})
+        serve(requests, {RECEIVER: run_receiver, WRITER: run_writer, LOOK: run_look})
     return 0
 
 

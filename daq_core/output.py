@@ -24,6 +24,14 @@ def check_output(path: str, *, roots: Sequence[str], overwrite: bool) -> int:
         something is at the path already that must not be replaced.
     """
     folder = os.path.dirname(path)
+    check_folder(folder, roots)
+    _check_existing(path, overwrite)
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize
+
+
+def check_folder(folder: str, roots: Sequence[str]) -> None:
+    """Raise InvalidRequest unless a folder exists, lies in one of the allowed roots, and can be written."""
     try:
         is_folder = stat.S_ISDIR(os.stat(folder).st_mode)
     except PermissionError:
@@ -32,15 +40,13 @@ def check_output(path: str, *, roots: Sequence[str], overwrite: bool) -> int:
         is_folder = False
     if not is_folder:
         raise InvalidRequest(f"Output file folder {folder} does not exist. Please create it first.")
-    _check_roots(folder, roots)
+    check_roots(folder, roots)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InvalidRequest(f"Output file folder {folder} is not writable for user {_me()}.")
-    _check_existing(path, overwrite)
-    space = os.statvfs(folder)
-    return space.f_bavail * space.f_frsize
 
 
-def _check_roots(folder: str, roots: Sequence[str]) -> None:
+def check_roots(folder: str, roots: Sequence[str]) -> None:
+    """Raise InvalidRequest unless a folder lies in one of the allowed roots, links resolved."""
     real = os.path.realpath(folder)
     for root in roots:
         real_root = os.path.realpath(root)

@@ -141,6 +141,13 @@ class Run:
         else:
             apply(OpenFailed(message["failed"]["reason"]))
 
+    @property
+    def n_kept(self) -> int:
+        """Images of this run that came in so far."""
+        words = self._pipeline.words
+        armed = self._epoch and words[Word.RUN_EPOCH] == self._epoch
+        return int(words[Word.RUN_KEPT]) if armed else 0
+
     def _fold_counters(self, apply: Apply) -> None:
         """Make events of what receiver and writer counted since the last look."""
         words = self._pipeline.words

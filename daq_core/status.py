@@ -209,6 +209,7 @@ class Counters:
     ring_high_water: int = 0  # slots, this run
     socket_buffer_bytes: int = 0  # per port, as the kernel granted it
     last_image_id: int | None = None
+    last_image_time: float | None = None  # of its first packet, Unix seconds
     write_latency_s: float = 0.0  # newest image: first packet to disk
 
 

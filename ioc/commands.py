@@ -3,7 +3,7 @@
 Every method has the signature of a row's ``put``: the value is already decoded
 (a state's name, a number, a text), and an exception is the put's error. What a
 refusal or a result looks like on ``CmdStatus_RBV`` and its neighbours is
-written here once, in :meth:`Commands._carry_out`.
+written here once, in :meth:`Commands.carry_out`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from daq_core.status import (
     checked_output_file,
     checked_run_id,
 )
+from ioc.area_detector import AreaDetector
 from ioc.staging import Staging
 from ioc.view import LastCommand, Setpoints
 
@@ -57,7 +58,8 @@ class Commands:
 
     def __init__(self, daq: Daq, changed: Callable[[], None]) -> None:
         self._daq = daq
-        self._changed = changed
+        self.changed = changed
+        self.area = AreaDetector(daq, self)
         self.setpoints = Setpoints()
         self.staging = Staging()
         self.last = LastCommand()
@@ -65,21 +67,21 @@ class Commands:
     # -- setpoints ---------------------------------------------------------------------------
 
     async def put_output_file(self, path: str, client: Client) -> None:
-        with self._setting("OutputFile", client):
+        with self.setting("OutputFile", client):
             self.setpoints = replace(self.setpoints, output_file=checked_output_file(path))
 
     async def put_n_images(self, n_images: int, client: Client) -> None:
-        with self._setting("NImages", client):
+        with self.setting("NImages", client):
             self.setpoints = replace(self.setpoints, n_images=checked_n_images(n_images))
 
     async def put_run_id(self, text: str, client: Client) -> None:
-        with self._setting("RunId", client):
+        with self.setting("RunId", client):
             if text:
                 checked_run_id(run_id_of(text))
             self.setpoints = replace(self.setpoints, run_id=text)
 
     async def put_log_n(self, n: int, client: Client) -> None:
-        with self._setting("LogN", client):
+        with self.setting("LogN", client):
             if not 1 <= n <= MAX_LOG_N:
                 raise InvalidRequest(f"Invalid LogN={n}. Must be 1 to {MAX_LOG_N}.")
             self.setpoints = replace(self.setpoints, log_n=n)
@@ -89,16 +91,16 @@ class Commands:
     async def write_async(self, choice: str, client: Client) -> None:
         """Start a run; returns when the file is open, or raises when it was refused."""
         if choice == "Start":
-            async with self._carry_out("WriteAsync", client):
+            async with self.carry_out("WriteAsync", client):
                 await self._start()
 
     async def write_sync(self, choice: str, client: Client) -> None:
         """Start a run; returns when its file is closed, or raises when it was refused or failed."""
         if choice != "Start":
             return
-        async with self._carry_out("WriteSync", client):
+        async with self.carry_out("WriteSync", client):
             status = await self._start()
-            with self._active("WriteSync"):
+            with self.active("WriteSync"):
                 if status.acquisition.running:
                     status = await self._daq.wait()
             if status.acquisition.state is AcquisitionState.FAILED:
@@ -107,9 +109,10 @@ class Commands:
     async def stop(self, choice: str, client: Client) -> None:
         """End whatever goes on; returns when the DAQ is READY."""
         if choice == "Stop":
-            async with self._carry_out("Stop", client):
-                with self._active("Stop"):
+            async with self.carry_out("Stop", client):
+                with self.active("Stop"):
                     await self._daq.stop()
+                    await self.area.end_acquire()
 
     async def _start(self) -> DaqStatus:
         wanted = self.setpoints
@@ -124,54 +127,54 @@ class Commands:
     # -- the config --------------------------------------------------------------------------
 
     async def put_key(self, pv: str, key: str, value: object, client: Client) -> None:
-        with self._setting(pv, client):
+        with self.setting(pv, client):
             self.staging = self.staging.put(key, value)
 
     async def put_bit_depth(self, value: int, client: Client) -> None:
-        with self._setting("CfgBitDepth", client):
+        with self.setting("CfgBitDepth", client):
             self.staging = self.staging.put_bit_depth(value)
 
     async def put_type(self, name: str, client: Client) -> None:
-        with self._setting("CfgDetectorType", client):
+        with self.setting("CfgDetectorType", client):
             if name not in FORMATS:
                 raise InvalidConfig(f"detector_type {name} is not supported; known are {', '.join(FORMATS)}.")
             self.staging = self.staging.put("detector_type", name)
 
     async def put_ids(self, ids: tuple[int, ...], client: Client) -> None:
-        with self._setting("CfgModuleIds", client):
+        with self.setting("CfgModuleIds", client):
             self.staging = replace(self.staging, module_ids=ids)
 
     async def put_corners(self, corners: tuple[int, ...], client: Client) -> None:
-        with self._setting("CfgModulePositions", client):
+        with self.setting("CfgModulePositions", client):
             self.staging = replace(self.staging, corners=corners)
 
     async def put_json(self, text: str, client: Client) -> None:
-        with self._setting("CfgJson", client):
+        with self.setting("CfgJson", client):
             self.staging = self.staging.put_json(text, self._daq.snapshot.config)
 
     async def apply_config(self, choice: str, client: Client) -> None:
         """Configure the DAQ with what is staged; returns when the new config is running."""
         if choice != "Apply":
             return
-        async with self._carry_out("ConfigApply", client):
+        async with self.carry_out("ConfigApply", client):
             staged = self.staging
             await self._daq.configure(staged.request(self._daq.snapshot.config))
             if self.staging is staged:
                 self.staging = Staging()
-            with self._active("ConfigApply"):
+            with self.active("ConfigApply"):
                 async with asyncio.timeout(RECONFIGURE_TIMEOUT_S):
                     await self._daq.reconfigured()
 
     async def revert_config(self, choice: str, client: Client) -> None:
         """Forget what is staged."""
         if choice == "Revert":
-            async with self._carry_out("ConfigRevert", client):
+            async with self.carry_out("ConfigRevert", client):
                 self.staging = Staging()
 
     # -- what is shown of it -----------------------------------------------------------------
 
     @asynccontextmanager
-    async def _carry_out(self, name: str, client: Client) -> AsyncIterator[None]:
+    async def carry_out(self, name: str, client: Client) -> AsyncIterator[None]:
         """Show a command as Running, then as OK, or why not; the reason goes on to the put."""
         began = time.monotonic()
         self._show(status="Running", name=name, message="", user=str(client), duration_s=0.0)
@@ -217,7 +220,7 @@ class Commands:
         )
 
     @contextmanager
-    def _setting(self, name: str, client: Client) -> Iterator[None]:
+    def setting(self, name: str, client: Client) -> Iterator[None]:
         """Show a setpoint's new value; a refused one is shown as a rejected command.
 
         For not every client shows the error of a put.
@@ -227,10 +230,10 @@ class Commands:
         except DaqError as refused:
             self.reject(name, str(refused), client)
             raise
-        self._changed()
+        self.changed()
 
     @contextmanager
-    def _active(self, name: str) -> Iterator[None]:
+    def active(self, name: str) -> Iterator[None]:
         """Let the command's PV read 1 meanwhile."""
         self._show(active=self.last.active | {name})
         try:
@@ -240,7 +243,7 @@ class Commands:
 
     def _show(self, **changes: Any) -> None:
         self.last = replace(self.last, **changes)
-        self._changed()
+        self.changed()
 
 
 def stage(pv: str, key: str) -> Callable[[Commands, Any, Client], Any]:

@@ -78,7 +78,7 @@ def _fields(row: Row) -> Iterator[tuple[str, object]]:
     yield "DESC", row.description
     if row.egu:
         yield "EGU", row.egu
-    if row.record == "ai":
+    if row.record in ("ai", "ao"):
         yield "PREC", row.precision
     if row.record == "waveform":
         yield "FTVL", row.ftvl

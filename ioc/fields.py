@@ -84,11 +84,12 @@ def _looks(record: Record) -> dict[str, Look]:
         "STAT": lambda r: r.alarm.status.name,
         "AMSG": lambda r: r.alarm.message,
         "UDF": lambda r: int(r.value is None),
+        "DISA": lambda r: 0,  # ophyd asks a detector's DataType_RBV whether it is disabled
     }
     if record.data_type in (ChannelType.LONG, ChannelType.DOUBLE):
         looks["EGU"] = lambda r: row.egu
         looks |= _numeric(row, float if record.data_type == ChannelType.DOUBLE else int)
-    if row.record == "ai":
+    if row.record in ("ai", "ao"):
         looks["PREC"] = lambda r: row.precision
     if row.record == "waveform":
         looks["FTVL"] = lambda r: _Menu(row.ftvl, FTYPES)
@@ -121,7 +122,7 @@ def _numeric(row: Row, kind: type[float] | type[int]) -> dict[str, Look]:
         "HSV": lambda r: _named("" if limits.high is None else "MINOR"),
         "HHSV": lambda r: _named("" if limits.hihi is None else "MAJOR"),
     }
-    if row.record == "longout":
+    if row.record in ("ao", "longout"):
         looks["DRVL"] = lambda r: kind(row.control[0])
         looks["DRVH"] = lambda r: kind(row.control[1])
     return looks

@@ -14,6 +14,7 @@ from typing import Any
 from daq_core.receiver import BUFFER_BYTES
 from daq_core.status import MAX_N_IMAGES
 from ioc.alarms import NO_LIMITS, Limits, above_zero, is_error, not_empty, rising, warns
+from ioc.area_detector_pvs import AREA_DETECTOR
 from ioc.commands import MAX_LOG_N, Commands, stage
 from ioc.rows import (
     Put,
@@ -270,4 +271,6 @@ HEALTH = (
     text("LastError_RBV", PATH, lambda v: v.ioc.last_error or v.face.last_error, "Last error", macro="IOC"),
 )
 
-PVS: tuple[Row, ...] = (*STATUS, *REQUEST, *COMMANDS, *CONFIG, *RATES, *LOGS, *LOSSES, *HEALTH)
+DAQ = (*STATUS, *REQUEST, *COMMANDS, *CONFIG, *RATES, *LOGS, *LOSSES)
+
+PVS: tuple[Row, ...] = (*DAQ, *HEALTH, *AREA_DETECTOR)

@@ -158,7 +158,10 @@ class Number(Record):
     def decode(self, native: ChannelType, values: Sequence[Any]) -> Any:
         if len(values) != 1:
             raise ValueError(f"{self.name} takes one number, got {len(values)}.")
-        return _number(values[0])
+        number = _number(values[0])
+        if not math.isfinite(number):
+            raise ValueError(f"{self.name} takes a finite number, got {number}.")
+        return number
 
     def elements(self, native: ChannelType) -> bytes:
         value = self.blank if self.value is None else self.value
@@ -277,7 +280,12 @@ class String(Record):
         return cut(str(value), STRING_BYTES)
 
     def decode(self, native: ChannelType, values: Sequence[Any]) -> Any:
-        raise ValueError(f"{self.name} is read only.")
+        if native is not ChannelType.STRING or len(values) != 1:
+            raise ValueError(f"{self.name} takes a text.")
+        text = _text(values[0]).split("\0")[0]
+        if len(text.encode()) > STRING_BYTES:
+            raise ValueError(f"{self.name} takes up to {STRING_BYTES} bytes.")
+        return text
 
     def elements(self, native: ChannelType) -> bytes:
         text = self.value or ""
@@ -296,6 +304,7 @@ def record_of(row: Row, prefix: str = "") -> Record:
     """Make the record that a row of the table describes."""
     kinds: dict[str, type[Record]] = {
         "ai": Number,
+        "ao": Number,
         "bi": Choice,
         "bo": Choice,
         "busy": Choice,
@@ -304,6 +313,7 @@ def record_of(row: Row, prefix: str = "") -> Record:
         "mbbi": Choice,
         "mbbo": Choice,
         "stringin": String,
+        "stringout": String,
         "waveform": Integers if row.ftvl == "LONG" else Text,
     }
     return kinds[row.record](row.pv(prefix), row)

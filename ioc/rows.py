@@ -7,7 +7,7 @@ serves, ``db/daq.template``, the reference in the docs) is made from its row.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from caproto import AlarmStatus
@@ -18,12 +18,25 @@ if TYPE_CHECKING:
     from ioc.commands import Client, Commands
     from ioc.view import View
 
-RecordType = Literal["ai", "bi", "bo", "busy", "longin", "longout", "mbbi", "mbbo", "stringin", "waveform"]
+RecordType = Literal[
+    "ai", "ao", "bi", "bo", "busy", "longin", "longout", "mbbi", "mbbo", "stringin", "stringout", "waveform"
+]
 Source = Callable[["View"], Any]
 Put = Callable[["Commands", Any, "Client"], Awaitable[None]]
 
-MACROS = {"R": "DAQ:", "IOC": "IOC:"}
+MACROS = {"R": "DAQ:", "IOC": "IOC:", "CAM": "cam1:", "HDF": "HDF1:"}
 """Prefix macros of the database and their defaults; a PV is ``$(P)$(R=DAQ:)Name``."""
+
+
+READBACKS: dict[RecordType, RecordType] = {
+    "ao": "ai",
+    "bo": "bi",
+    "longout": "longin",
+    "mbbo": "mbbi",
+    "stringout": "stringin",
+    "waveform": "waveform",
+}
+"""Record type of the readback that goes with a setpoint."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +108,14 @@ def flag(name: str, text: str, value: Callable[[View], bool | None], description
     return Row(name, "bi", description, state, **kinds, **more)
 
 
-def command(name: str, text: str, put: Put, description: str, record: RecordType = "bo") -> Row:
+def command(name: str, text: str, put: Put, description: str, record: RecordType = "bo", **more: Any) -> Row:
     """Make a command: a put of 1 (or its name) acts, and it reads 1 exactly while it is active."""
     kinds = states(text)
-    return Row(name, record, description, lambda v: kinds["choices"][name in v.command.active], put, **kinds)
+
+    def state(view: View) -> str:
+        return str(kinds["choices"][name in view.command.active])
+
+    return Row(name, record, description, state, put, **kinds, **more)
 
 
 def choice(name: str, text: str, value: Source, put: Put, description: str) -> Row:
@@ -129,6 +146,12 @@ def number(name: str, egu: str, precision: int, value: Source, description: str,
 def setting(name: str, value: Source, put: Put, description: str, control: tuple[int, int] = (0, 0)) -> Row:
     """Make a 32-bit integer setpoint; `control` are the least and greatest value there are, (0, 0): any."""
     return Row(name, "longout", description, value, put, control=control)
+
+
+def pair(setpoint: Row, **more: Any) -> tuple[Row, Row]:
+    """Make the readback of a setpoint that is always as it was put; `more` is what differs in it."""
+    differs = {"name": f"{setpoint.name}_RBV", "record": READBACKS[setpoint.record], "put": None}
+    return setpoint, replace(setpoint, **differs | {"control": (0, 0)} | more)
 
 
 def integers(name: str, nelm: int, egu: str, value: Source, description: str, put: Put | None = None) -> Row:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from daq_core.detectors import layout_of
 from daq_core.status import Counters, DaqStatus, Snapshot
 from ioc.channel_access import Server
 from ioc.commands import Commands
@@ -72,6 +73,7 @@ class Ioc:
         self._known: set[str] = set()  # where errors were logged
         self._view = View(
             daq.snapshot,
+            layout_of(daq.snapshot.config),
             earlier=daq.snapshot.counters,
             std_daq=std_daq,
             ioc=IocHealth(version=_version(), started=time.time(), n_records=len(self._records)),
@@ -105,7 +107,9 @@ class Ioc:
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         """Show a change of the state now, of anything else soon. Never raises."""
-        before, self._view = self._view, replace(self._view, snapshot=snapshot)
+        before = self._view
+        layout = before.layout if snapshot.config is before.config else layout_of(snapshot.config)
+        self._view = replace(before, snapshot=snapshot, layout=layout)
         self._stale = True
         if _moved(before.snapshot, snapshot):
             self._refresh(snapshot.time)
@@ -115,7 +119,11 @@ class Ioc:
         self._stale = False
         commands = self._commands
         self._view = view = replace(
-            self._view, next=commands.setpoints, staging=commands.staging, command=commands.last
+            self._view,
+            next=commands.setpoints,
+            staging=commands.staging,
+            command=commands.last,
+            area=commands.area.state,
         )
         now = time.time() if when is None else when
         for record in self._records.values():

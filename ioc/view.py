@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from daq_core.config import DaqConfig
+from daq_core.detectors import Layout
 from daq_core.status import (
     Acquisition,
     Counters,
@@ -24,6 +25,7 @@ from daq_core.status import (
     Snapshot,
     WriteRequest,
 )
+from ioc.area_view import Area
 from ioc.staging import Staging
 
 MAX_JSON_BYTES = 65535  # a text of nelm bytes keeps one for its end
@@ -98,9 +100,11 @@ class View:
     """Everything a PV may show, at one instant."""
 
     snapshot: Snapshot
+    layout: Layout  # of the snapshot's config: it takes a while to work out
     next: Setpoints = field(default_factory=Setpoints)  # what the next start uses
     staging: Staging = field(default_factory=Staging)
     command: LastCommand = field(default_factory=LastCommand)
+    area: Area = field(default_factory=Area)
     earlier: Counters = field(default_factory=Counters)  # some seconds ago: to see what rises
     face: FaceHealth = field(default_factory=FaceHealth)
     ioc: IocHealth = field(default_factory=IocHealth)

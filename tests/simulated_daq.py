@@ -20,6 +20,7 @@ from daq_core.config import DaqConfig
 from daq_core.errors import Busy, InvalidRequest, RunFailed
 from daq_core.status import (
     AcquisitionState,
+    Counters,
     DaqState,
     DaqStatus,
     Deployment,
@@ -80,6 +81,19 @@ class SimulatedDaq:
             self.apply(ev.FileClosed(status.acquisition.n_write_completed))
         return self.snapshot.status
 
+    def counters(self) -> Counters:
+        return self.snapshot.counters
+
+    async def flushed(self) -> None:
+        """Return at once: images are on disk when they arrive."""
+
+    async def look_at(self, folder: str, *, may_make: int = 0) -> str:
+        try:
+            _check_folder(folder)
+        except InvalidRequest as refused:
+            return str(refused)
+        return ""
+
     async def configure(self, changes: Mapping[str, object]) -> DaqConfig:
         if self.snapshot.status.state is not DaqState.READY:
             raise Busy("The config cannot change while the DAQ is not READY. Stop it first.")
@@ -101,6 +115,7 @@ class SimulatedDaq:
             status = self.snapshot.status
             if not status.acquisition.running or status.pending is not None:
                 return
+            await self.publish_images(1)
             n = status.acquisition.n_write_completed + 1
             self.apply(ev.ImageAcquired())
             self.apply(ev.ImagesWritten(n, n - 1))
@@ -109,6 +124,11 @@ class SimulatedDaq:
             if n == status.acquisition.request.n_images:
                 self.apply(ev.AllAcquired())
                 self.apply(ev.FileClosed(n))
+
+    async def publish_images(self, n_images: int) -> None:
+        """Let images come from the detector, whether or not they are written."""
+        counters = self.snapshot.counters
+        self.publish(counters=replace(counters, images_published=counters.images_published + n_images))
 
     def apply(self, event: ev.Event) -> DaqStatus:
         """Make an event happen, e.g. ``WriterLost("killed")``, and show what follows from it."""

@@ -1,0 +1,203 @@
+"""What a put to an areaDetector PV does: Acquire, Capture and the names of files, over the one door ``Daq``.
+
+Clients like ophyd and ophyd-async rely on orders that no single PV shows, so they
+are said here: FilePath_RBV changes once the folder was looked at; FileNumber and
+FullFileName_RBV change when a capture is accepted, Capture_RBV when its file waits
+for images; a put of Capture or Acquire completes when it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from daq_core.detectors import layout_of
+from daq_core.errors import Busy, DaqError, InvalidRequest, RunFailed, Unavailable
+from daq_core.status import AcquisitionState, Snapshot, WriteRequest, checked_run_id
+from ioc.area_file_name import checked_folder, checked_name, checked_template, full_file_name
+from ioc.area_view import Area
+from ioc.view import View
+
+if TYPE_CHECKING:
+    from daq_core.daq import Daq
+    from ioc.commands import Client, Commands
+
+TICK_S = 0.02  # how often an Acquire counts the images that came
+OFF = "Done"  # the state of a busy record that ends what goes on
+
+
+class AreaDetector:
+    """The setpoints and commands of ``cam1:`` and ``HDF1:``."""
+
+    def __init__(self, daq: Daq, commands: Commands) -> None:
+        self._daq = daq
+        self._commands = commands
+        self._looking = asyncio.Lock()  # at folders, one after the other: the last one put is shown
+        self._acquiring = asyncio.Lock()  # held while an Acquire is active
+        self._abort = asyncio.Event()  # set to end it
+        self.state = Area()
+
+    # -- setpoints ---------------------------------------------------------------------------
+
+    async def keep(self, pv: str, value: Any, client: Client) -> None:
+        """Keep a setpoint that has no effect here."""
+        with self._commands.setting(pv, client):
+            self._set(kept={**self.state.kept, pv: value})
+
+    async def put(self, pv: str, name: str, value: Any, client: Client) -> None:
+        """Keep a setpoint that has one."""
+        with self._commands.setting(pv, client):
+            self._set(**{name: value})
+
+    async def confirm(self, pv: str, true: Callable[[View], Any], value: Any, client: Client) -> None:
+        """Accept what cannot be changed only as it is."""
+        with self._commands.setting(pv, client):
+            now = self._daq.snapshot
+            if value != (is_now := true(View(now, layout_of(now.config)))):
+                raise InvalidRequest(f"{pv} is {is_now} and cannot be set to {value} here.")
+
+    async def put_file_path(self, path: str, client: Client) -> None:
+        """Look at a folder, as the user who will write there; returns when it is known to be there or not."""
+        with self._commands.setting("FilePath", client):
+            folder = checked_folder(path)
+            async with self._looking:
+                levels = max(0, -self.state.create_directory)
+                trouble = await self._daq.look_at(folder, may_make=levels)
+                self._set(file_path=path, folder=folder, folder_trouble=trouble)
+
+    async def put_file_name(self, name: str, client: Client) -> None:
+        with self._commands.setting("FileName", client):
+            self._set(file_name=checked_name(name))
+
+    async def put_file_template(self, template: str, client: Client) -> None:
+        with self._commands.setting("FileTemplate", client):
+            self._set(file_template=checked_template(template))
+
+    async def put_array_counter(self, pv: str, value: int, client: Client) -> None:
+        with self._commands.setting(pv, client):
+            counted_from = {pv: (value, self._daq.counters().images_published)}
+            self._set(counted_from={**self.state.counted_from, **counted_from})
+
+    # -- the file ----------------------------------------------------------------------------
+
+    async def capture(self, choice: str, client: Client) -> None:
+        """Start a run and return when it has ended; or stop whatever run is going on."""
+        async with self._commands.carry_out("Capture", client):
+            if choice == OFF:
+                await self._daq.stop()
+            else:
+                await self._write("Capture", self.state.num_capture)
+
+    async def write_file(self, choice: str, client: Client) -> None:
+        """Write a file of the next image."""
+        if choice != OFF:
+            async with self._commands.carry_out("WriteFile", client):
+                await self._write("WriteFile", 1)
+
+    async def flush(self, choice: str, client: Client) -> None:
+        """Return when all images that have come can be read from the file."""
+        if choice != OFF:
+            with self._commands.active("FlushNow"):
+                await self._daq.flushed()
+
+    async def _write(self, pv: str, n_images: int) -> None:
+        with self._refusals_shown():
+            area = self.state
+            if area.folder is None:
+                raise InvalidRequest("FilePath is not set. Put an absolute path of a folder there first.")
+            path = full_file_name(area.file_template, area.folder, area.file_name, area.file_number)
+            request = WriteRequest(path, n_images, checked_run_id(None))
+            end_listening = self._daq.subscribe(lambda now: self._on_accepted(request, area, now))
+            try:
+                status = await self._daq.start(request)
+            finally:
+                end_listening()
+        with self._commands.active(pv):
+            if status.acquisition.running:
+                status = await self._daq.wait()
+        if status.acquisition.state is AcquisitionState.FAILED:
+            raise RunFailed(status.acquisition.message)
+
+    def _on_accepted(self, request: WriteRequest, area: Area, snapshot: Snapshot) -> None:
+        """Count the file as soon as its run is accepted, before it is open."""
+        if snapshot.status.pending is request and self.state.file_number == area.file_number:
+            self._set(refused="", file_number=area.file_number + (area.auto_increment == "Yes"))
+            self._commands.changed()
+
+    @contextmanager
+    def _refusals_shown(self) -> Iterator[None]:
+        """Show on WriteStatus and WriteMessage why a file was not begun."""
+        try:
+            yield
+        except DaqError as refused:
+            self._set(refused=str(refused), refused_at=time.time())
+            raise
+
+    # -- the detector ------------------------------------------------------------------------
+
+    async def acquire(self, choice: str, client: Client) -> None:
+        """Wait for NumImages images, or until Acquire is put to 0, which ends the wait."""
+        if choice == OFF:
+            await self.end_acquire()
+            return
+        async with self._commands.carry_out("Acquire", client):
+            if self._acquiring.locked():
+                raise Busy("Acquire is active already. Put 0 there to end it.")
+            wanted = self._images_wanted()
+            async with self._acquiring:
+                self._abort.clear()
+                with self._commands.active("Acquire"):
+                    await self._see_images(wanted)
+
+    def _images_wanted(self) -> int | None:
+        """Return how many images an Acquire waits for; None: until it is put to 0."""
+        mode, n_images = self.state.image_mode, self.state.num_images
+        if mode == "Multiple" and n_images < 1:
+            raise InvalidRequest(
+                "NumImages is 0. Put the number of images there, or ImageMode to Continuous."
+            )
+        return {"Single": 1, "Multiple": n_images, "Continuous": None}[mode]
+
+    async def _see_images(self, wanted: int | None) -> None:
+        """Count the images that come, and show it; returns when all are in, or at an abort."""
+        outcome = "Error"
+        first = self._daq.counters().images_published
+        self._show(phase="Waiting", n_acquired=0)
+        try:
+            while not self._abort.is_set() and (wanted is None or self.state.n_acquired < wanted):
+                await asyncio.sleep(TICK_S)
+                self._note_images(first, wanted)
+            if not self._abort.is_set() and self.state.wait_for_plugins == "Yes":
+                self._show(phase="Saving")
+                await self._daq.flushed()
+            outcome = "Aborted" if self._abort.is_set() else "Idle"
+        finally:
+            self._set(phase=outcome, acquire_ended=time.time())  # shown together with Acquire_RBV
+
+    def _note_images(self, first: int, wanted: int | None) -> None:
+        if self._daq.snapshot.status.receiver_down:
+            raise Unavailable(f"The receiver is down: {self._daq.snapshot.status.reason}.")
+        n_images = self._daq.counters().images_published - first
+        if n_images > self.state.n_acquired:
+            self._show(phase="Acquire", n_acquired=n_images if wanted is None else min(n_images, wanted))
+
+    async def end_acquire(self) -> None:
+        """End the Acquire that is active, if any; returns when it has."""
+        if self._acquiring.locked():
+            self._show(phase="Aborting")
+            self._abort.set()
+            async with self._acquiring:
+                pass
+
+    # -- what is shown of it -----------------------------------------------------------------
+
+    def _set(self, **changes: Any) -> None:
+        self.state = replace(self.state, **changes)
+
+    def _show(self, **changes: Any) -> None:
+        self._set(**changes)
+        self._commands.changed()

@@ -1,0 +1,67 @@
+"""Stock ophyd and stock ophyd-async count under Bluesky: real packets, a real file, documents that hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from tests.bluesky_run import Document, count
+from tests.service import Service
+
+
+def of_kind(documents: list[Document], kind: str) -> list[dict[str, Any]]:
+    return [document for name, document in documents if name == kind]
+
+
+def sent(service: Service, ids: range) -> npt.NDArray[Any]:
+    simulator = service.simulator()
+    return np.stack([simulator.image(image_id) for image_id in ids])
+
+
+def test_ophyd_counts_and_its_documents_lead_to_the_images(service: Service) -> None:
+    documents = count("tests.ophyd_count", service, service.output, n_points=3, n_images=2)
+    assert of_kind(documents, "stop")[0]["exit_status"] == "success"
+    (resource,) = of_kind(documents, "resource")
+    assert resource["spec"] == "AD_HDF5"
+    path = Path(resource["root"]) / resource["resource_path"]
+    n_images = resource["resource_kwargs"]["frame_per_point"]
+    points = {
+        datum["datum_id"]: datum["datum_kwargs"]["point_number"] for datum in of_kind(documents, "datum")
+    }
+    events = of_kind(documents, "event")
+    assert len(events) == 3
+    with h5py.File(path) as file:
+        data = file["entry/data/data"]
+        assert len(data) == 6
+        for event in events:
+            point = points[event["data"]["detector_image"]]
+            images = data[point * n_images : (point + 1) * n_images]
+            first = 1 + (event["seq_num"] - 1) * 2
+            np.testing.assert_array_equal(images, sent(service, range(first, first + 2)))
+    key = of_kind(documents, "descriptor")[0]["data_keys"]["detector_image"]
+    assert key["shape"] == [2, *sent(service, range(1, 2)).shape[1:]]
+    assert key["dtype_numpy"] == "<u2"
+
+
+def test_ophyd_async_counts_and_its_documents_lead_to_the_images(service: Service) -> None:
+    documents = count("tests.ophyd_async_count", service, service.output, n_points=4)
+    assert of_kind(documents, "stop")[0]["exit_status"] == "success"
+    assert len(of_kind(documents, "event")) == 4
+    (resource,) = of_kind(documents, "stream_resource")
+    path = unquote(urlparse(resource["uri"]).path)
+    assert path == str(service.output / "counted.h5")
+    data_key = of_kind(documents, "descriptor")[0]["data_keys"]["detector"]
+    pieces = [datum["indices"] for datum in of_kind(documents, "stream_datum")]
+    assert [(piece["start"], piece["stop"]) for piece in pieces] == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    with h5py.File(path) as file:
+        data = file[resource["parameters"]["dataset"]]
+        assert list(data.shape[1:]) == data_key["shape"][1:]
+        assert data.dtype == np.dtype(data_key["dtype_numpy"])
+        assert list(data.chunks) == list(resource["parameters"]["chunk_shape"])
+        images = np.concatenate([data[piece["start"] : piece["stop"]] for piece in pieces])
+    np.testing.assert_array_equal(images, sent(service, range(1, 5)))
