@@ -21,7 +21,8 @@ from benchmarks.figure import LostError
 from benchmarks.receivers import N_COMPARED, known_pixels
 from benchmarks.traffic import Sent, Traffic
 from daq_core.config import DaqConfig
-from daq_core.daq import Daq, DaqOptions
+from daq_core.daq import Daq
+from daq_core.options import DaqOptions
 from daq_core.status import AcquisitionState, Snapshot, WriteRequest
 
 

@@ -16,13 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from daq_core.acquisition import (
     ConfigAccepted,
@@ -35,31 +32,27 @@ from daq_core.acquisition import (
     WriterLost,
     step,
 )
+from daq_core.board import Board, Listener
 from daq_core.config import DaqConfig, unknown_keys
-from daq_core.counts import Meter, read_counters, read_losses, read_warnings
-from daq_core.errors import Busy, DaqError, InvalidConfig, RunFailed, Unavailable
+from daq_core.counts import Meter, read_counters
+from daq_core.errors import Busy, DaqError, RunFailed, Unavailable
 from daq_core.folder import FolderTask, look
 from daq_core.forks import ForkServer
 from daq_core.journal import Journal
+from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline, close_maps, load_maps
-from daq_core.ring import Word
-from daq_core.run import Run
+from daq_core.run import Run, task_of
 from daq_core.status import (
     AcquisitionState,
     Counters,
     DaqState,
     DaqStatus,
     Deployment,
-    Health,
-    Losses,
     Snapshot,
     WriteRequest,
 )
-from daq_core.writer import WriterTask
 
 log = logging.getLogger(__name__)
-
-SOFTWARE = "std-daq-ioc " + importlib.metadata.version("std-daq-ioc")
 
 HEARTBEAT_S = 1.0
 READY_S = 4.5  # for Stop to find a receiver that is down up again
@@ -68,43 +61,28 @@ READY_S = 4.5  # for Stop to find a receiver that is down up again
 RECEIVER_DOES_NOT_CARE = {"writer_user_id", "submodule_info", "log_level", "stats_collection_period"}
 
 Result = TypeVar("Result")
-Listener = Callable[[Snapshot], None]
-
-
-@dataclass(frozen=True)
-class DaqOptions:
-    """What the service was started with, besides the detector config."""
-
-    udp_host: str = "0.0.0.0"
-    id_source: Literal["frame", "bunch", "bunch-int"] = "frame"
-    output_roots: tuple[str, ...] = ("/",)
-    state_dir: Path | None = None  # where the journal lives; None: nothing is kept
-    overwrite: bool = False
-    writer_group: int | None = None
-    min_user_id: int = 1
 
 
 class Daq:
-    """A running DAQ::
+    """A running DAQ.
 
-    async with Daq(DaqConfig.load("detector.json")) as daq:
-        await daq.start(WriteRequest.checked("/data/run1.h5", 100))
-        status = await daq.wait()
+    Usage::
+
+        async with Daq(DaqConfig.load("detector.json")) as daq:
+            await daq.start(WriteRequest.checked("/data/run1.h5", 100))
+            status = await daq.wait()
     """
 
     def __init__(
-        self, config: DaqConfig, options: DaqOptions = DaqOptions(), forks: ForkServer | None = None
+        self, config: DaqConfig, options: DaqOptions | None = None, forks: ForkServer | None = None
     ) -> None:
-        _check_id_source(config, options)
+        options = options or DaqOptions()
+        options.check(config)
         self.options = options
-        self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._run: Run | None = None
         self._followed: asyncio.Task[None] | None = None  # what becomes of the run
-        self._changed = asyncio.Event()
         self._configuring = asyncio.Lock()
-        self._warning = ""  # of the run
-        self._warned: list[str] = []
         self._deploying: asyncio.Task[None] | None = None
         self._meter = Meter()
         self._journal = Journal(options.state_dir)
@@ -118,13 +96,14 @@ class Daq:
             forks=self._forks,
         )
         now = time.time()
-        self.snapshot = Snapshot(
+        first = Snapshot(
             time=now,
             config=config,
             config_id=_config_id(now),
             log=self._journal.newest_first(),
             log_total=self._journal.total,
         )
+        self._board = Board(first, self._pipeline)
 
     async def __aenter__(self) -> Self:
         self._deployment("RUNNING", "Deploying on servers...")
@@ -149,8 +128,12 @@ class Daq:
 
         It is called in the loop, must not block and must not raise.
         """
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        return self._board.subscribe(listener)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Everything there is to show, at this moment."""
+        return self._board.snapshot
 
     # ---------------------------------------------------------------- commands
 
@@ -197,7 +180,7 @@ class Daq:
             config = self.snapshot.config.merge(changes)
             if unknown := unknown_keys(changes):
                 log.warning("config keys that nobody knows are ignored: %s", ", ".join(unknown))
-            _check_id_source(config, self.options)
+            self.options.check(config)
             self._refuse_change()
             changed = _differ(self.snapshot.config, config) | ({"gain_file", "pedestal_file"} & set(changes))
             if changed - RECEIVER_DOES_NOT_CARE or self.snapshot.status.receiver_down:
@@ -229,7 +212,7 @@ class Daq:
         now = time.time()
         config_id = _config_id(now, after=self.snapshot.config_id)
         deployment = Deployment(config_id, deployed, message, now, None if deployed == "RUNNING" else now)
-        self._show(config=config, config_id=config_id, deployment=deployment, **more)
+        self._board.show(config=config, config_id=config_id, deployment=deployment, **more)
 
     async def reconfigured(self) -> None:
         """Wait until the last accepted config is running; Unavailable says why it is not."""
@@ -249,7 +232,7 @@ class Daq:
         run = self._run
         n_images = 0 if run is None else run.n_kept
         while self._run is run and self.snapshot.status.acquisition.n_write_completed < n_images:
-            await self._changed.wait()
+            await self._board.change()
 
     async def look_at(self, folder: str, *, may_make: int = 0) -> str:
         """Return why a run could not write into a folder now, "" when it could.
@@ -275,7 +258,9 @@ class Daq:
     async def _start(self, request: WriteRequest) -> DaqStatus:
         step(self.snapshot.status, StartRequested(request), time.time())  # refuses what is refused anyway
         ring = self._pipeline.ring
-        run, warning = await Run.prepare(self._task_for(request), self._pipeline)
+        run, warning = await Run.prepare(
+            task_of(request, self.snapshot.config, self.options, self._pipeline), self._pipeline
+        )
         try:
             if self._pipeline.ring is not ring:
                 raise Busy("The config was changed meanwhile. Start again.")
@@ -283,7 +268,7 @@ class Daq:
         except Busy:  # another start won while the writer looked at the path
             run.discard()
             raise
-        self._warning = warning
+        self._board.run_warning = warning
         self._run = run
         self._followed = self._spawn(self._follow(run))
         await asyncio.wait({run.opened, run.ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -316,32 +301,10 @@ class Daq:
         while self._step(StopRequested()).state is not DaqState.READY:
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    await self._changed.wait()
+                    await self._board.change()
             except TimeoutError:
                 raise Unavailable(f"Stopped, but not READY: {self.snapshot.status.reason}.") from None
         return self.snapshot.status
-
-    def _task_for(self, request: WriteRequest) -> WriterTask:
-        config, layout, shape = self.snapshot.config, self._pipeline.layout, self._pipeline.shape
-        return WriterTask(
-            **asdict(request),
-            image_shape=layout.image_shape,
-            dtype=layout.dtype.str,
-            detector_name=config.detector_name,
-            detector_type=config.detector_type,
-            bit_depth=config.bit_depth,
-            config_json=config.as_json(),
-            software=SOFTWARE,
-            n_slots=shape.n_slots,
-            n_modules=shape.n_modules,
-            n_units=shape.n_units,
-            room_bytes=shape.room_bytes,
-            writer_user_id=config.writer_user_id,
-            writer_group=self.options.writer_group,
-            min_user_id=self.options.min_user_id,
-            output_roots=self.options.output_roots,
-            overwrite=self.options.overwrite,
-        )
 
     # ------------------------------------------------------------ the pipeline
 
@@ -368,7 +331,7 @@ class Daq:
     async def _recover(self) -> None:
         """Be ready again, once the file of a failed run is closed."""
         while self._run is not None:
-            await self._changed.wait()
+            await self._board.change()
         if self.snapshot.deployment.status == "ERROR":
             self._deployment("SUCCESS", "Deployment successful")
         self._step(PipelineReady())
@@ -381,7 +344,7 @@ class Daq:
         while True:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            self._show(stats=self._meter.rates(self._pipeline, time.monotonic()))
+            self._board.show(stats=self._meter.rates(self._pipeline, time.monotonic()))
 
     def _step(self, event: Event) -> DaqStatus:
         """Apply an event and show what changed; an acquisition that ended goes to the log."""
@@ -390,11 +353,9 @@ class Daq:
         if status == before:
             return status
         self._meter.n_written += _newly_written(before, status)
-        self._show(status=status)
-        if _ended(before, status) and not isinstance(
-            event, ReceiverLost
-        ):  # whose file still closes: see _follow
-            self._record()
+        self._board.show(status=status)
+        if _ended(before, status) and not isinstance(event, ReceiverLost):
+            self._record()  # after a lost receiver the file still closes, and _follow records
         if self._run is not None:
             if isinstance(event, FileOpened) and not self._run.opened.done():
                 self._run.opened.set_result(status)
@@ -405,7 +366,7 @@ class Daq:
     def _record(self) -> None:
         """Put the acquisition that has ended into the log."""
         self._journal.add(self.snapshot.status.acquisition)
-        self._show(log=self._journal.newest_first(), log_total=self._journal.total)
+        self._board.show(log=self._journal.newest_first(), log_total=self._journal.total)
         _log_end(self.snapshot.status)
 
     def _deployment(self, status: str, message: str) -> None:
@@ -414,42 +375,7 @@ class Daq:
         start = now if before.start_time is None else before.start_time
         stop = None if status == "RUNNING" else now
         config_id = self.snapshot.config_id
-        self._show(deployment=Deployment(config_id, status, message, start, stop))
-
-    def _show(self, **changes: Any) -> None:
-        """Replace the snapshot and tell everybody."""
-        words = self._pipeline.words
-        losses = read_losses(self._pipeline)
-        status: DaqStatus = changes.get("status", self.snapshot.status)
-        self.snapshot = replace(
-            self.snapshot,
-            time=time.time(),
-            losses=losses,
-            counters=read_counters(self._pipeline),
-            health=Health(
-                receiver_up=not status.receiver_down,
-                restarts=self._pipeline.n_restarts,
-                disk_free_bytes=int(words[Word.DISK_FREE]) or None,
-                warning=self._warn(losses),
-            ),
-            **changes,
-        )
-        self._changed.set()
-        self._changed = asyncio.Event()
-        for listener in list(self._listeners):
-            try:
-                listener(self.snapshot)
-            except Exception:
-                log.exception("a listener of snapshots failed")
-
-    def _warn(self, losses: Losses) -> str:
-        """Return all there is to warn of, and log what is new of it."""
-        warnings = [*filter(None, [self._warning]), *read_warnings(self._pipeline, losses)]
-        for warning in warnings:
-            if warning not in self._warned:
-                log.warning("%s", warning)
-        self._warned = warnings
-        return "; ".join(warnings)
+        self._board.show(deployment=Deployment(config_id, status, message, start, stop))
 
     def _spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Run something that must not end with the task that asked for it."""
@@ -477,14 +403,6 @@ def _log_end(status: DaqStatus) -> None:
     where = acquisition.request.output_file if acquisition.request is not None else "?"
     level = logging.ERROR if acquisition.state is AcquisitionState.FAILED else logging.INFO
     log.log(level, "%s: %s, %d images", where, acquisition.message, acquisition.n_write_completed)
-
-
-def _check_id_source(config: DaqConfig, options: DaqOptions) -> None:
-    if options.id_source != "frame" and not config.detector_type.startswith("jungfrau"):
-        raise InvalidConfig(
-            "Config errors: the service takes image ids from the bunch id "
-            f"(--id-source {options.id_source}), which no {config.detector_type} sends."
-        )
 
 
 def _differ(old: DaqConfig, new: DaqConfig) -> set[str]:

@@ -25,20 +25,12 @@ from typing import Any, TextIO
 import numpy as np
 from numba import types
 
-from daq_core.assembly import (
-    ERASE,
-    LAYOUT_TYPE,
-    PLACE,
-    RING_TYPE,
-    Local,
-    give_up_oldest,
-    publish_ready,
-    take_orders,
-)
+from daq_core.assembly import ERASE, LAYOUT_TYPE, PLACE, RING_TYPE, Local
 from daq_core.compiled import kernel_of, load_kernels, now_ns, poll, recvmmsg, sleep_ns
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, format_of, is_stream, layout_of
 from daq_core.errors import DaqError
+from daq_core.publication import give_up_oldest, publish_ready, take_orders
 from daq_core.ring import Ring, RingShape, Word
 from daq_core.sockets import (
     MSG_DONTWAIT,

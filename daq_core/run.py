@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import json
 import logging
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 from daq_core.acquisition import (
@@ -26,13 +27,17 @@ from daq_core.acquisition import (
     WriteFailed,
     WriterLost,
 )
+from daq_core.config import DaqConfig
 from daq_core.errors import DaqError, InvalidRequest, Unavailable
+from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
 from daq_core.ring import Word
-from daq_core.status import AcquisitionState, DaqState, DaqStatus
+from daq_core.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
 from daq_core.writer import WriterTask
 
 log = logging.getLogger(__name__)
+
+SOFTWARE = "std-daq-ioc " + importlib.metadata.version("std-daq-ioc")
 
 CHECK_TIMEOUT_S = 4.0  # for a file system to say whether it has the folder
 TICK_S = 0.02  # how often the counters are looked at
@@ -254,3 +259,27 @@ class Run:
             raise WriterLostError(f"process {self._pid} {self._killed or 'ended unexpectedly'}")
         message: dict[str, Any] = json.loads(line)
         return message
+
+
+def task_of(request: WriteRequest, config: DaqConfig, options: DaqOptions, pipeline: Pipeline) -> WriterTask:
+    """Put together all that a writer needs to know."""
+    layout, shape = pipeline.layout, pipeline.shape
+    return WriterTask(
+        **asdict(request),
+        image_shape=layout.image_shape,
+        dtype=layout.dtype.str,
+        detector_name=config.detector_name,
+        detector_type=config.detector_type,
+        bit_depth=config.bit_depth,
+        config_json=config.as_json(),
+        software=SOFTWARE,
+        n_slots=shape.n_slots,
+        n_modules=shape.n_modules,
+        n_units=shape.n_units,
+        room_bytes=shape.room_bytes,
+        writer_user_id=config.writer_user_id,
+        writer_group=options.writer_group,
+        min_user_id=options.min_user_id,
+        output_roots=options.output_roots,
+        overwrite=options.overwrite,
+    )

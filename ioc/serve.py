@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from daq_core.config import DaqConfig
-from daq_core.daq import Daq, DaqOptions
+from daq_core.daq import Daq
 from daq_core.detectors import FORMATS, layout_of
 from daq_core.errors import DaqError, InvalidConfig, Unavailable
 from daq_core.forks import ForkServer
+from daq_core.options import DaqOptions
 from daq_core.status import DaqState
 from ioc.log_output import LogLevel, log_to
 from ioc.saved_config import SavedConfig

@@ -11,19 +11,11 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from daq_core.assembly import (
-    ERASE,
-    LAYOUT_TYPE,
-    PLACE,
-    RING_TYPE,
-    Local,
-    give_up_oldest,
-    publish_ready,
-    take_orders,
-)
+from daq_core.assembly import ERASE, LAYOUT_TYPE, PLACE, RING_TYPE, Local
 from daq_core.compiled import kernel_of, load_kernels
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
+from daq_core.publication import give_up_oldest, publish_ready, take_orders
 from daq_core.receiver import new_local, ring_shape
 from daq_core.ring import SKIPPED, Ring, Word
 from daq_core.sockets import DatagramBatch

@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from daq_core.config import DaqConfig
 from daq_core.counts import read_counters
-from daq_core.daq import Daq, DaqOptions
+from daq_core.daq import Daq
+from daq_core.options import DaqOptions
 from daq_core.simulator import Simulator
 from daq_core.status import AcquisitionState, Counters, DaqState, DaqStatus, Snapshot, WriteRequest
 from ioc.ports import LOOPBACK, free_ports

@@ -266,7 +266,8 @@ async def test_when_the_service_is_killed_its_processes_end_and_the_file_is_clos
 RUN_ALONE = """
 import asyncio, json, sys
 from daq_core.config import DaqConfig
-from daq_core.daq import Daq, DaqOptions
+from daq_core.daq import Daq
+from daq_core.options import DaqOptions
 from daq_core.simulator import Simulator
 from daq_core.status import WriteRequest
 

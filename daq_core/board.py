@@ -1,0 +1,77 @@
+"""The snapshot that everybody sees, and whoever waits for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from daq_core.counts import read_counters, read_losses, read_warnings
+from daq_core.pipeline import Pipeline
+from daq_core.ring import Word
+from daq_core.status import DaqStatus, Health, Losses, Snapshot
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[Snapshot], None]
+
+
+class Board:
+    """Holds the newest snapshot, replaces it whole, and tells the listeners of each.
+
+    What the ring counts (counters, losses, warnings) is read anew for every snapshot.
+    """
+
+    def __init__(self, snapshot: Snapshot, pipeline: Pipeline) -> None:
+        self.snapshot = snapshot
+        self.run_warning = ""  # what the writer of the run found worth a warning
+        self._pipeline = pipeline
+        self._listeners: list[Listener] = []
+        self._changed = asyncio.Event()
+        self._warned: list[str] = []
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every snapshot from now on; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def change(self) -> None:
+        """Wait for the next snapshot."""
+        await self._changed.wait()
+
+    def show(self, **changes: Any) -> None:
+        """Replace the snapshot and tell everybody."""
+        losses = read_losses(self._pipeline)
+        status: DaqStatus = changes.get("status", self.snapshot.status)
+        self.snapshot = replace(
+            self.snapshot,
+            time=time.time(),
+            losses=losses,
+            counters=read_counters(self._pipeline),
+            health=Health(
+                receiver_up=not status.receiver_down,
+                restarts=self._pipeline.n_restarts,
+                disk_free_bytes=int(self._pipeline.words[Word.DISK_FREE]) or None,
+                warning=self._warn(losses),
+            ),
+            **changes,
+        )
+        self._changed.set()
+        self._changed = asyncio.Event()
+        for listener in list(self._listeners):
+            try:
+                listener(self.snapshot)
+            except Exception:
+                log.exception("a listener of snapshots failed")
+
+    def _warn(self, losses: Losses) -> str:
+        """Return all there is to warn of, and log what is new of it."""
+        warnings = [*filter(None, [self.run_warning]), *read_warnings(self._pipeline, losses)]
+        for warning in warnings:
+            if warning not in self._warned:
+                log.warning("%s", warning)
+        self._warned = warnings
+        return "; ".join(warnings)

@@ -1,0 +1,33 @@
+"""What a DAQ is started with besides its detector config; it stays so until the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from daq_core.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from daq_core.config import DaqConfig
+
+
+@dataclass(frozen=True)
+class DaqOptions:
+    """The options of one DAQ."""
+
+    udp_host: str = "0.0.0.0"
+    id_source: Literal["frame", "bunch", "bunch-int"] = "frame"
+    output_roots: tuple[str, ...] = ("/",)
+    state_dir: Path | None = None  # where the journal lives; None: nothing is kept
+    overwrite: bool = False
+    writer_group: int | None = None
+    min_user_id: int = 1
+
+    def check(self, config: DaqConfig) -> None:
+        """Refuse a config that these options do not go with: InvalidConfig says why."""
+        if self.id_source != "frame" and not config.detector_type.startswith("jungfrau"):
+            raise InvalidConfig(
+                "Config errors: the service takes image ids from the bunch id "
+                f"(--id-source {self.id_source}), which no {config.detector_type} sends."
+            )

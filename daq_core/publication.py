@@ -1,0 +1,161 @@
+"""Compiled publication: how open images become images of a run, or nobody's.
+
+Images leave the window in the order in which they were opened; which of them a
+run keeps follows from their sequence numbers alone (see ``daq_core.assembly``,
+whose loop calls this). What is missing in an image is zeroed here, and counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from daq_core.assembly import Local, floor, is_marked, is_taking
+from daq_core.compiled import kernel, load_acquire, store_release, wake
+from daq_core.ring import COMPLETE, GOOD, ID_MISMATCH, INCOMPLETE, MISSING_PACKETS, NO_END, SKIPPED, Word
+
+
+@kernel
+def take_orders(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+    """Begin or end a run when the control process has asked for it."""
+    epoch = load_acquire(ring.words, Word.EPOCH)
+    if epoch == ring.words[Word.ACKNOWLEDGED]:
+        return
+    if is_taking(ring):
+        _end_run(ring, local, layout, erase)
+    if epoch % 2 == 1:
+        _begin_run(ring, local)
+        ring.words[Word.RUN_EPOCH] = epoch
+    store_release(ring.words, Word.ACKNOWLEDGED, epoch)
+    wake(ring.words, Word.PUBLISHED)
+
+
+@kernel
+def _begin_run(ring: Any, local: Any) -> None:
+    words = ring.words
+    for word in (
+        Word.RUN_KEPT,
+        Word.RUN_DROPPED,
+        Word.RUN_INCOMPLETE,
+        Word.RUN_MISSING,
+        Word.RUN_MISMATCHED,
+        Word.RUN_HIGH_WATER,
+    ):
+        words[word] = 0
+    for module in range(ring.module_packets.shape[0]):
+        ring.module_packets[module] = 0
+    words[Word.RUN_FIRST] = words[Word.OPENED]
+    words[Word.RUN_END] = NO_END
+    local[Local.HISTORY] = words[Word.OPENED]
+    local[Local.N_DROPS] = 0
+
+
+@kernel
+def _end_run(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+    """Keep every complete image: what waits before one is given up, what still arrives is left out."""
+    words = ring.words
+    n_slots = ring.slots.shape[0]
+    last = words[Word.OPENED] - 1
+    while last >= words[Word.PUBLISHED] and not _is_complete(ring, local, last % n_slots):
+        last -= 1
+    while words[Word.PUBLISHED] <= last and is_taking(ring):
+        _publish(ring, local, layout, erase)
+    if is_taking(ring):
+        store_release(words, Word.RUN_END, words[Word.PUBLISHED])
+
+
+@kernel
+def _is_complete(ring: Any, local: Any, slot: int) -> bool:
+    return ring.slots[slot].n_received == local[Local.UNITS] or ring.slots[slot].state == SKIPPED
+
+
+@kernel
+def publish_ready(ring: Any, local: Any, layout: Any, erase: Any, now: int) -> None:
+    """Publish, in order, what is complete or has waited too long."""
+    n_slots = ring.slots.shape[0]
+    while ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+        slot = ring.words[Word.PUBLISHED] % n_slots
+        waited = now - ring.slots[slot].newest_ns
+        if not _is_complete(ring, local, slot) and waited < local[Local.TIMEOUT_NS]:
+            break
+        _publish(ring, local, layout, erase)
+
+
+@kernel
+def give_up_oldest(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+    """Publish the oldest open image as it is, because the window is full."""
+    if ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+        _publish(ring, local, layout, erase)
+
+
+@kernel
+def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+    """Finish the oldest open image and hand it on."""
+    words = ring.words
+    n_slots = ring.slots.shape[0]
+    sequence = words[Word.PUBLISHED]
+    slot = sequence % n_slots
+    image = ring.slots[slot]
+    kept = is_taking(ring) and sequence >= words[Word.RUN_FIRST]
+    if image.state != SKIPPED:
+        words[Word.IMAGES_PUBLISHED] += 1
+        words[Word.LAST_IMAGE_ID] = np.int64(image.image_id)
+        if image.n_received == local[Local.UNITS]:
+            image.state = COMPLETE
+        else:
+            image.state = INCOMPLETE
+            image.n_missing = _erase_missing(ring, slot, layout, erase)
+            if image.status == GOOD:
+                image.status = MISSING_PACKETS
+            words[Word.INCOMPLETE_IMAGES] += 1
+            words[Word.MISSING] += image.n_missing
+        if kept and not image.unwanted:
+            _count_in_run(ring, local, slot)
+    if image.unwanted:
+        image.state = SKIPPED
+    kept = kept and image.state != SKIPPED
+    if kept:
+        words[Word.RUN_KEPT] += 1
+    in_use = words[Word.OPENED] - floor(ring, local)
+    words[Word.RUN_HIGH_WATER] = max(words[Word.RUN_HIGH_WATER], in_use)
+    if kept and words[Word.RUN_KEPT] == words[Word.N_IMAGES]:
+        words[Word.RUN_END] = sequence + 1
+    store_release(words, Word.PUBLISHED, sequence + 1)
+    if kept:
+        wake(words, Word.PUBLISHED)
+
+
+@kernel
+def _count_in_run(ring: Any, local: Any, slot: int) -> None:
+    words = ring.words
+    image = ring.slots[slot]
+    if image.status == ID_MISMATCH:
+        words[Word.RUN_MISMATCHED] += 1
+    if image.state == INCOMPLETE:
+        words[Word.RUN_INCOMPLETE] += 1
+        if local[Local.DROP_INCOMPLETE]:
+            image.state = SKIPPED
+            words[Word.RUN_DROPPED] += 1
+            words[Word.DROPPED_IMAGES] += 1
+        else:
+            words[Word.RUN_MISSING] += image.n_missing
+
+
+@kernel
+def _erase_missing(ring: Any, slot: int, layout: Any, erase: Any) -> int:
+    """Zero the pixels that did not arrive, so that no old image shines through; return their packets."""
+    n_missing = 0
+    covered = 0
+    for port in range(layout.shape[0]):
+        first = layout[port].first_unit
+        if first < covered:
+            continue  # its images are another port's in turn
+        covered = first + layout[port].n_units
+        n_units = 0
+        for unit in range(layout[port].n_units):
+            if not is_marked(ring, slot, first + unit):
+                erase(layout, port, unit, ring.pixels[slot])
+                n_units += 1
+        n_missing += -(-n_units // layout[port].units_per_packet)
+    return n_missing
