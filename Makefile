@@ -25,7 +25,8 @@ demo: $(VENV)/.run  ## Take three runs of a simulated Jungfrau (REST, Channel Ac
 test: lint $(VENV)/.test  ## Check and test everything, against real servers, clients, sockets and files
 	$(BIN)/python -m pytest
 	@# The kernels once more as plain Python, where numba cannot hide an index out of bounds.
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/property/test_kernels.py tests/property/test_assembly.py
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/property/test_kernels.py tests/property/test_assembly.py \
+		tests/property/test_round_trip.py tests/unit/test_conversion.py::test_each_pixel_is_converted_by_its_own_stage
 
 .PHONY: lint
 lint: $(VENV)/.test  ## Style, types, and who may import whom

@@ -19,7 +19,7 @@ SUBJECTS: dict[str, ModuleType] = {
     "Receiving: CPU time per packet": receiving,
     "Highest lossless rates": limits,
     "Runs: CPU time and latency": end_to_end,
-    "Placing pixels: bytes per second of CPU time": copying,
+    "Filling images: bytes per second of CPU time": copying,
     "Writing: CPU time per image": writing,
     "Starting": starting,
 }

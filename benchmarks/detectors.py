@@ -23,21 +23,35 @@ def jungfrau(n_modules: int = 1, *, height: int = 512, offset: int = 0, flipped:
     return _config("jungfrau", n_modules * height, 1024 + 2 * offset, positions)
 
 
-def eiger(*, flip_x: bool) -> DaqConfig:
-    """One 16 bit half module of an Eiger with its chip gap, upside down, and mirrored too with `flip_x`."""
+def eiger(*, flip_x: bool, bit_depth: int = 16) -> DaqConfig:
+    """One half module of an Eiger with its chip gap, upside down, and mirrored too with `flip_x`."""
     columns = (513, 0) if flip_x else (0, 513)
-    return _config("eiger", 256, 514, {"0": [columns[0], 255, columns[1], 0]})
+    return _config("eiger", 256, 514, {"0": [columns[0], 255, columns[1], 0]}, bit_depth=bit_depth)
 
 
-def _config(kind: str, height: int, width: int, positions: dict[str, list[int]]) -> DaqConfig:
+def gigafrost(side: int) -> DaqConfig:
+    """The images of a GigaFRoST, side × side pixels."""
+    return _config("gigafrost", side, side, {}, n_modules=8)
+
+
+def _config(
+    kind: str,
+    height: int,
+    width: int,
+    positions: dict[str, list[int]],
+    *,
+    bit_depth: int = 16,
+    n_modules: int | None = None,
+) -> DaqConfig:
+    n_modules = n_modules or len(positions)
     values: dict[str, Any] = {
         "detector_name": "bench",
         "detector_type": kind,
-        "bit_depth": 16,
+        "bit_depth": bit_depth,
         "image_pixel_height": height,
         "image_pixel_width": width,
-        "n_modules": len(positions),
-        "start_udp_port": free_ports(len(positions)),
+        "n_modules": n_modules,
+        "start_udp_port": free_ports(n_modules),
         "writer_user_id": 0,
         "module_positions": positions,
     }

@@ -85,6 +85,15 @@ LAYOUT = np.dtype(
     align=True,
 )
 
+
+def layout_row(**fields: int) -> tuple[int, ...]:
+    """Return one LAYOUT row; every field must be given."""
+    names = LAYOUT.names or ()
+    if set(fields) != set(names):
+        raise TypeError(f"layout_row needs {names}, got {tuple(fields)}")
+    return tuple(fields[name] for name in names)
+
+
 _int64 = types.int64[::1]
 RING_TYPE = types.NamedTuple(
     (

@@ -1,9 +1,10 @@
 """How the kernels are compiled, and the few machine operations numba does not offer.
 
-``kernel`` and ``kernel_of`` are the decorators: no GIL, numpy's error model, cached on disk. The
-cache lives in a folder named after the sources' content, because numba looks
-only at the file of the outermost function: without it, an edit in a called file
-would go on running the old code. ``NUMBA_CACHE_DIR`` overrides the place.
+``kernel`` and ``kernel_of`` are the decorators: no GIL, numpy's error model,
+cached on disk. The cache lives in a folder named after the sources' content,
+because numba looks only at the file of the outermost function: without it, an
+edit in a called file would go on running the old code. ``NUMBA_CACHE_DIR``
+overrides the place.
 
 Every operation has a plain Python twin for ``NUMBA_DISABLE_JIT=1``, so that the
 kernels can be stepped through and compared with the compiled ones.
@@ -25,6 +26,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from daq_core.ring import SYS_FUTEX
 
 
 def _cache_folder() -> str:
@@ -165,7 +168,7 @@ if JIT:
     @kernel
     def wake(words: Any, index: int) -> None:
         """Wake whoever waits with :func:`wait_for_change` on the low half of a shared word."""
-        _syscall(_SYS_FUTEX, words.ctypes.data + index * 8, _FUTEX_WAKE, 2**31 - 1, 0, 0, 0)
+        _syscall(SYS_FUTEX, words.ctypes.data + index * 8, _FUTEX_WAKE, 2**31 - 1, 0, 0, 0)
 
 else:
 
@@ -198,9 +201,8 @@ else:
 
     def wake(words: Any, index: int) -> None:
         _libc.syscall(
-            _SYS_FUTEX, ctypes.c_void_p(words.ctypes.data + index * 8), _FUTEX_WAKE, 2**31 - 1, None, None, 0
+            SYS_FUTEX, ctypes.c_void_p(words.ctypes.data + index * 8), _FUTEX_WAKE, 2**31 - 1, None, None, 0
         )
 
 
-_SYS_FUTEX = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine, 202)
 _FUTEX_WAKE = 1

@@ -86,22 +86,27 @@ class DaqConfig(BaseModel):
     detector_name: Annotated[str, Field(min_length=1, max_length=128)]
     """Name of the detector: a group of that name in each file holds links to the data."""
     detector_type: str
-    """Which wire format the packets have: a name or an alias in ``daq_core.detectors.FORMATS``."""
+    """``eiger``, ``jungfrau`` (also ``jungfrau-raw``, ``jungfrau-converted``), ``gigafrost``, ``moench``,
+    ``bsread`` (also ``pco``)."""
     bit_depth: Annotated[Integer, Field(ge=1, le=64)]
-    """Bits of a pixel on the wire; which are legal depends on the detector."""
+    """Bits of a pixel on the wire: Eiger 4, 8, 12, 16, 32; bsread 8, 16, 32; the others 16, a GigaFRoST
+    although it packs 12."""
     image_pixel_height: Annotated[Integer, Field(ge=1, le=65535)]
     """Rows of the assembled image, gap pixels included."""
     image_pixel_width: Annotated[Integer, Field(ge=1, le=65535)]
     """Columns of the assembled image, gap pixels included."""
     n_modules: Annotated[Integer, Field(ge=1, le=256)]
-    """Modules (senders) of the detector; fewer ``module_positions`` leave the others out."""
+    """Modules (senders) of the detector; fewer ``module_positions`` leave the others out.
+    GigaFRoST 8, bsread 1."""
     start_udp_port: Annotated[Integer, Field(ge=0, le=65535)]
-    """Module m is received on UDP port start_udp_port + m."""
+    """Module m is received on UDP port start_udp_port + m, a GigaFRoST's link likewise; see n_udp_interfaces
+    and n_udp_ports. bsread has none: any number, as 0."""
     writer_user_id: Annotated[Integer, Field(ge=-1, le=2**32 - 2)]
     """Unix user id that creates and owns the files; below 1: the user of the service."""
     module_positions: Annotated[dict[Integer, Position], BeforeValidator(_positions)]
     """Module number → pixel of its first and last corner, inclusive: [x_start, y_start, x_end, y_end].
-    An end before its start means the module is mounted flipped along that axis."""
+    An end before its start means the module is mounted flipped along that axis. Empty
+    for GigaFRoST and bsread."""
 
     submodule_info: dict[str, Any] | list[Any] | None = None
     """Passed through untouched, for the original's web page."""
@@ -126,9 +131,9 @@ class DaqConfig(BaseModel):
     """Ours. Jungfrau: HDF5 file with /gains [3, n_modules, 512, 1024]; images then become float32."""
     pedestal_file: str = ""
     """Ours. Jungfrau: HDF5 file with /pedestals of the same shape, subtracted before the gain is applied."""
-    n_udp_ports: Literal[8, 16] = 8
+    n_udp_ports: Annotated[Literal[8, 16], BeforeValidator(_integer)] = 8
     """Ours. GigaFRoST: 8, or 16 with even images on the first eight ports and odd ones on the others."""
-    n_udp_interfaces: Literal[1, 2] = 1
+    n_udp_interfaces: Annotated[Literal[1, 2], BeforeValidator(_integer)] = 1
     """Ours. Jungfrau. With 2, module m's top half comes on start_udp_port + 2m, the other on the next."""
     stream_addresses: Annotated[list[StreamAddress], Field(max_length=64)] = []
     """Ours. bsread: the senders to connect to, each `tcp://host:port`; images may come from any of them."""

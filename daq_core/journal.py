@@ -1,8 +1,9 @@
 """The acquisition log: every run that ended, FAILED ones too, kept across restarts.
 
 An append-only file of one JSON object a line, each synced to the disk by a
-thread of its own, because a disk may take its time and the loop may not. A torn
-last line, left by a crash, is passed over.
+thread of its own, because a disk may take its time and the loop may not; what
+waits for a disk that hangs is a line a run. A torn last line, left by a crash, is
+passed over.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from daq_core.errors import Unavailable
 from daq_core.status import Acquisition, AcquisitionState, WriteRequest
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,13 @@ REMEMBERED = 1000  # acquisitions in memory; the file keeps all
 
 
 class Journal:
-    """The newest acquisitions in memory, all of them in ``journal.jsonl`` of a folder, if there is one."""
+    """The newest acquisitions in memory, all of them in ``journal.jsonl`` of a folder, if there is one.
+
+    Raises
+    ------
+    Unavailable
+        The file is there, but cannot be read.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._newest: deque[Acquisition] = deque(maxlen=REMEMBERED)
@@ -51,16 +59,21 @@ class Journal:
 
     def _load(self, path: Path) -> None:
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    self._take(path, line)
         except FileNotFoundError:
             return
-        for line in lines:
-            try:
-                self._newest.append(_acquisition(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                log.warning("%s: a line is not readable and passed over: %.60s", path, line)
-            else:
-                self.total += 1
+        except OSError as error:
+            raise Unavailable(f"The acquisition log {path} cannot be read: {error.strerror}.") from None
+
+    def _take(self, path: Path, line: str) -> None:
+        try:
+            self._newest.append(_acquisition(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            log.warning("%s: a line is not readable and passed over: %.60s", path, line.rstrip())
+        else:
+            self.total += 1
 
 
 def _append(path: Path, line: str) -> None:

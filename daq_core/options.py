@@ -28,6 +28,6 @@ class DaqOptions:
         """Refuse a config that these options do not go with: InvalidConfig says why."""
         if self.id_source != "frame" and not config.detector_type.startswith("jungfrau"):
             raise InvalidConfig(
-                "Config errors: the service takes image ids from the bunch id "
-                f"(--id-source {self.id_source}), which no {config.detector_type} sends."
+                f"Config errors: --id-source {self.id_source} is for a Jungfrau; "
+                f"a detector of type {config.detector_type} sends no bunch id."
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -53,7 +54,7 @@ class Pipeline:
         self._receiver: ReceiverProcess | None = None
         self._watch: asyncio.Task[None] | None = None
         self._forks = forks
-        self.n_restarts = 0
+        self.n_restarts = 0  # receivers started again, and writers lost
         self._maps: int | None = None  # descriptor of what conversion needs
         self._lay_out(config, carry=None)
 
@@ -117,10 +118,14 @@ class Pipeline:
         await self._stop_watching()
         await self._end_receiver()
         former, former_maps = self.ring_descriptor, self._maps
-        self._lay_out(config, carry=self.words)
-        os.close(former)
-        close_maps(former_maps)
+        try:
+            self._lay_out(config, carry=self.words)
+        except Unavailable:
+            close_maps(maps)
+            raise
         self._maps = maps
+        close_maps(former_maps)
+        await asyncio.to_thread(os.close, former)  # its memory is given back then: 0.1 s a GiB
         try:
             await self._start_receiver()
         finally:
@@ -180,12 +185,12 @@ class Pipeline:
                 log.error("receiver lost: %s", reason)
                 self._receiver_lost(reason)
                 await self._end_receiver()
-            for attempt in range(1_000_000):
+            for attempt in itertools.count():
                 await asyncio.sleep(RESTART_DELAYS_S[min(attempt, len(RESTART_DELAYS_S) - 1)])
                 try:
                     await self._start_receiver()
                     break
-                except Unavailable as error:
+                except OSError as error:  # Unavailable, or no descriptor left
                     log.error("receiver not restarted: %s", error)
                     self._receiver_lost(str(error))
             self.n_restarts += 1

@@ -23,7 +23,7 @@ class PortContents:
     sizes: dict[int, int]  # bytes of a datagram → how many
     first_frame: int | None
     last_frame: int | None
-    n_foreign: int
+    n_malformed: int
     """Datagrams that are no packets of the config's detector."""
     n_repeated: int
     """Packets that came again."""
@@ -108,7 +108,7 @@ def _read_port(reader: PacketReader, i: int, port: PortRecording) -> _Arrivals:
         sizes=dict(zip(sizes.tolist(), counts.tolist(), strict=True)),
         first_frame=int(frames[0]) if len(frames) else None,
         last_frame=int(frames[-1]) if len(frames) else None,
-        n_foreign=int((~good).sum()),
+        n_malformed=int((~good).sum()),
         n_repeated=len(packets) - len(np.unique(packets, axis=0)),
         headers=shown,
     )

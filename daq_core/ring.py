@@ -62,7 +62,7 @@ class _Words(NamedTuple):
     PLACED: int = 25
     DUPLICATE: int = 26
     LATE: int = 27
-    FOREIGN: int = 28
+    FOREIGN: int = 28  # of senders that are not allowed; 0 as long as all are
     MALFORMED: int = 29
     UNPLACED: int = 30  # well-formed, but their image found no free slot
     IMAGES_PUBLISHED: int = 31
@@ -198,7 +198,8 @@ def choose_n_slots(
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_SYS_FUTEX = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine, 202)
+SYS_FUTEX = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine, 202)
+"""Number of the system call futex(2), which ``compiled.wake`` needs too."""
 _FUTEX_WAIT = 0
 
 
@@ -211,7 +212,7 @@ def wait_for_change(words: npt.NDArray[np.int64], index: int, seen: int, timeout
     timeout = _Timespec(int(timeout_s), int(timeout_s % 1 * 1e9))
     address = words.ctypes.data + index * 8  # little-endian: the low half is first
     result = _libc.syscall(
-        _SYS_FUTEX,
+        SYS_FUTEX,
         ctypes.c_void_p(address),
         _FUTEX_WAIT,
         ctypes.c_uint32(seen & 0xFFFFFFFF),

@@ -122,6 +122,7 @@ class Run:
         except WriterLostError as error:
             self._fold_counters(apply)
             self._pipeline.release()
+            self._pipeline.n_restarts += 1
             apply(WriterLost(str(error)))
             await self._mend()
         finally:

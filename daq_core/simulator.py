@@ -1,9 +1,10 @@
 """A detector made of software: sends diffraction pictures as the packets of any detector there is.
 
-The packets, or a stream's messages, are what the format's own ``pack`` makes. A small cycle of pictures
-is rendered and packed once; before each is sent, its headers get the next frame
-number. The pixels of an image follow from config, seed and image id alone, so
-whoever receives them can compare every one with :meth:`Simulator.image`.
+The packets, or a stream's messages, are what the format's own ``pack`` makes. A
+small cycle of pictures is rendered and packed once; before each is sent, its
+headers get the next frame number. The pixels of an image follow from config,
+seed and image id alone, so whoever receives them can compare every one with
+:meth:`Simulator.image`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ CYCLES = (7, 5, 3, 2)
 of 8, 16 … is another picture than the one that comes next."""
 MAX_CYCLE_BYTES = 256 * 2**20
 ENDLESS = 2**62
-PLAIN_BSREAD = Wire()
 
 
 class Simulator:
@@ -44,12 +44,13 @@ class Simulator:
     seed : of the noise
     rows_per_packet : of a GigaFRoST, to imitate other senders than the camera
     unwanted : ids of images that a GigaFRoST marks as not to be stored
-    wire : of bsread: which of its formats, compression and byte order
+    wire : of bsread: which of its formats, compression and byte order; None: plain bsread
 
     Raises
     ------
     InvalidRequest
-        The detector has packets of one size only, or so many rows do not fit; or it has no such mark.
+        The detector has packets of one size only, or so many rows do not fit; it has no such
+        mark; or it sends no messages.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Simulator:
         seed: int = 0,
         rows_per_packet: int | None = None,
         unwanted: Container[int] = (),
-        wire: Wire = PLAIN_BSREAD,
+        wire: Wire | None = None,
     ) -> None:
         self._config = config
         self.layout = _layout(config, rows_per_packet)
@@ -69,7 +70,9 @@ class Simulator:
         self.addresses = [_moved(address, port_offset) for address in _stream_addresses(config)]
         self._host = host
         self._seed = seed
-        self._wire = wire
+        if wire is not None and not is_stream(config):
+            raise InvalidRequest(f"a detector of type {config.detector_type} sends packets, not messages.")
+        self._wire = wire or Wire()
         ports = self.layout.ports
         n_packets = -(-ports["n_units"] // ports["units_per_packet"])
         image_bytes = int((n_packets * ports["datagram_bytes"]).sum()) or self.layout.image_bytes

@@ -229,7 +229,7 @@ class Health:
     """State of the DAQ's parts, for PVs and log lines."""
 
     receiver_up: bool = False
-    restarts: int = 0  # of the receiver and of writers, since start
+    restarts: int = 0  # receivers started again, and writers lost, since start
     disk_free_bytes: int | None = None  # where the run is or would be written
     warning: str = ""  # e.g. a socket buffer smaller than asked for
 

@@ -6,7 +6,8 @@ published in the order they come. Over several sockets that need not be the orde
 of their ids. The bookkeeping is that of ``daq_core.assembly``: runs, late and
 repeated images and a full ring are what they are for packets, and a message
 counts as a packet. ZeroMQ connects, and connects again; what it may hold back
-is bounded by ``QUEUE_BYTES`` for all sockets together.
+is bounded by ``QUEUE_BYTES`` for all sockets together. When that is full a PUSH
+sender waits, and a PUB sender drops what it cannot send, which nobody here can count.
 """
 
 from __future__ import annotations

@@ -116,8 +116,8 @@ def _port_text(port: PortContents) -> str:
         text += f" ({sizes}), frames {port.first_frame} to {port.last_frame}"
     if port.n_repeated:
         text += f", {port.n_repeated} repeated"
-    if port.n_foreign:
-        text += f", {port.n_foreign} that are no packets of this detector"
+    if port.n_malformed:
+        text += f", {port.n_malformed} that are no packets of this detector"
     return text
 
 

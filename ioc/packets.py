@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Config = Annotated[Path, typer.Option(help="Detector config, as std_daq's JSON.", show_default=False)]
 Host = Annotated[str, typer.Option(help="Where the packets go: name or address.")]
-PortOffset = Annotated[int, typer.Option(help="Added to every UDP port of the config.")]
+PortOffset = Annotated[int, typer.Option(help="Added to every port of the config.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")]
 
 
@@ -45,18 +45,38 @@ def simulate(
         int | None,
         typer.Option(min=1, help="Of a GigaFRoST, to imitate other senders.", show_default=False),
     ] = None,
+    message_format: Annotated[
+        Literal["bsread", "array-1.0"] | None,
+        typer.Option("--format", help="Of a bsread camera's messages; default: bsread.", show_default=False),
+    ] = None,
+    compression: Annotated[
+        Literal["none", "bitshuffle_lz4", "lz4"] | None,
+        typer.Option(help="Of their pixels; default: none.", show_default=False),
+    ] = None,
+    encoding: Annotated[
+        Literal["little", "big"] | None,
+        typer.Option(help="Byte order of their pixels; default: little.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Send images as the config's detector would, over UDP."""
+    """Send images as the config's detector would: packets over UDP, or a bsread camera's messages.
+
+    Messages go out at the config's own stream_addresses, where the service connects to.
+    """
     from daq_core.config import DaqConfig
+    from daq_core.detectors.bsread import Wire
     from daq_core.simulator import Simulator
 
+    wire = None
+    if message_format or compression or encoding:
+        wire = Wire(message_format or "bsread", compression or "none", encoding or "little")
     simulator = Simulator(
         DaqConfig.load(config),
         host=host,
         port_offset=port_offset,
         seed=seed,
         rows_per_packet=rows_per_packet,
+        wire=wire,
     )
     with shown_progress("sending", images or None) as progress, _until_interrupted() as stop:
         report = simulator.send(images, rate, first_id=first_id, progress=progress, stop=stop)

@@ -11,6 +11,7 @@ Nothing in here waits, so what is posted in one step is seen as one.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -33,7 +34,7 @@ class Monitor(Protocol):
     def offer(self, update: Wire) -> None: ...
 
 
-class Record:
+class Record(ABC):
     """A value with its alarm and time; the kinds below say how it looks on the wire."""
 
     data_type: ClassVar[ChannelType]
@@ -133,17 +134,17 @@ class Record:
             "upper_alarm_limit": math.nan if row.limits.hihi is None else row.limits.hihi,
         }
 
+    @abstractmethod
     def fit(self, value: Any) -> Any:
         """Return one of our own values as this record can hold it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, native: ChannelType, values: Sequence[Any]) -> Any:
         """Return what a client put means here; ValueError says why it means nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def elements(self, native: ChannelType) -> bytes:
         """Pack the value's elements as one of the seven native types."""
-        raise NotImplementedError
 
 
 class Number(Record):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from daq_core.config import DaqConfig
-from daq_core.errors import InvalidConfig
+from daq_core.errors import InvalidConfig, Unavailable
 from daq_core.status import Snapshot
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class SavedConfig:
         """Return the config to start with; InvalidConfig when the config file is not legal."""
         given = DaqConfig.load(self.config_file)
         if fresh:
-            self.path.unlink(missing_ok=True)
+            self._forget()
         saved = self._load()
         if saved is None or saved == given:
             return given
@@ -53,6 +53,12 @@ class SavedConfig:
             self.config_file,
         )
         return saved
+
+    def _forget(self) -> None:
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise Unavailable(f"{self.path} cannot be removed for --fresh: {error.strerror}.") from None
 
     async def keep(self, daq: _Publishing) -> None:
         """Save every new config of a DAQ, until cancelled; the disk is never waited for in the loop."""

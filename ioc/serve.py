@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from daq_core.config import DaqConfig
 from daq_core.daq import Daq
-from daq_core.detectors import FORMATS, layout_of
-from daq_core.errors import DaqError, InvalidConfig, Unavailable
+from daq_core.detectors import layout_of
+from daq_core.errors import DaqError, Unavailable
 from daq_core.forks import ForkServer
 from daq_core.options import DaqOptions
 from daq_core.status import DaqState
@@ -187,14 +186,6 @@ def ready_line(daq: Daq, options: ServeOptions) -> str:
     )
 
 
-def check_id_source(id_source: str, config: DaqConfig) -> None:
-    """Refuse bunch ids from a detector that has none."""
-    if id_source != "frame" and FORMATS[config.detector_type].name != "jungfrau":
-        raise InvalidConfig(
-            f"--id-source {id_source} is for a Jungfrau; a {config.detector_type} has no bunch id."
-        )
-
-
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -227,7 +218,6 @@ def run(
     _make_folder(options.state_dir)
     saved = SavedConfig(options.config, options.state_dir)
     config = saved.choose(fresh=options.fresh)
-    check_id_source(options.id_source, config)
     daq = Daq(config, options.daq_options(), forks)
     try:
         return asyncio.run(until_signalled(serve(daq, options, saved, announce)))

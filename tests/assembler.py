@@ -18,10 +18,9 @@ from daq_core.detectors import format_of, layout_of
 from daq_core.publication import give_up_oldest, publish_ready, take_orders
 from daq_core.receiver import new_local, ring_shape
 from daq_core.ring import SKIPPED, Ring, Word
-from daq_core.sockets import DatagramBatch
+from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
 from tests.oracle.assembly import ReferenceAssembly
 
-MESSAGE_LENGTH = 14  # word of msg_len in struct mmsghdr
 BATCH = 64
 EMPTY = 0x5A
 

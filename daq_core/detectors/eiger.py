@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import LAYOUT
+from daq_core.assembly import LAYOUT, layout_row
 from daq_core.detectors import sls
 from daq_core.detectors.format import DetectorFormat, Layout
 from daq_core.detectors.packed import EDGE_BYTES
@@ -49,7 +49,7 @@ def layout(config: DaqConfig) -> Layout:
     packed = config.bit_depth in (4, 12)
     image_bytes = image_shape[0] * image_shape[1] * pixel_type.itemsize
     rows = [
-        sls.layout_row(
+        layout_row(
             udp_port=config.start_udp_port + p.module,
             module=p.module,
             module_index=index,

@@ -35,11 +35,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import ERASE, LAYOUT, NO_ROOM, PLACE, claim
+from daq_core.assembly import ERASE, LAYOUT, NO_ROOM, PLACE, claim, layout_row
 from daq_core.compiled import kernel, kernel_of
 from daq_core.detectors.format import DetectorFormat, Layout
 from daq_core.detectors.packed import pack_pixels
-from daq_core.detectors.sls import layout_row
 from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
 

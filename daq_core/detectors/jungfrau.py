@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import LAYOUT
+from daq_core.assembly import LAYOUT, layout_row
 from daq_core.detectors import sls
 from daq_core.detectors.format import DetectorFormat, Layout
 from daq_core.geometry import Placement, place_modules
@@ -83,7 +83,7 @@ def _port(config: DaqConfig, p: Placement, index: int, half: int, first_unit: in
     # Rows that follow each other in memory are copied at once.
     contiguous = p.column_step == 1 and p.row_step == COLUMNS
     rows = 1 if contiguous else ROWS_PER_PACKET
-    return sls.layout_row(
+    return layout_row(
         udp_port=config.start_udp_port + p.module * config.n_udp_interfaces + half,
         module=p.module,
         module_index=index,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import LAYOUT
+from daq_core.assembly import LAYOUT, layout_row
 from daq_core.detectors import sls
 from daq_core.detectors.format import DetectorFormat, Layout
 from daq_core.geometry import place_modules
@@ -39,7 +39,7 @@ def layout(config: DaqConfig) -> Layout:
         module_heights=range(ROWS, ROWS + 1),
     )
     rows = [
-        sls.layout_row(
+        layout_row(
             udp_port=config.start_udp_port + p.module,
             module=p.module,
             module_index=index,

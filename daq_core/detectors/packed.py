@@ -1,4 +1,4 @@
-"""Eiger's pixels of 4 and 12 bit, unpacked to their place in the image.
+"""Eiger's pixels of 4 and 12 bit, unpacked to their place in the image; and packing, for any detector.
 
 Two pixels of 4 bit share a byte, the first in the low nibble. Two of 12 bit
 share three bytes: p0 = b0 | (b1 & 15) << 8, p1 = b1 >> 4 | b2 << 4. A payload of

@@ -1,7 +1,8 @@
-"""The 48-byte header of the SLS detectors (Eiger, Jungfrau) and the kernel that places their packets.
+"""The 48-byte header of the SLS detectors (Eiger, Jungfrau, Moench) and the kernel that places their packets.
 
-Both send a module's frame row by row in packets of equal length; they differ
-only in the numbers of a layout row. All fields are little-endian.
+All send a module's frame row by row in packets of equal length; they differ only
+in the numbers of a layout row, and an Eiger packs 4 and 12 bits. All fields are
+little-endian.
 
 ====  =====  ===========================================================
 byte  type   field
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import ERASE, LAYOUT, NO_ROOM, PLACE, Local, claim
+from daq_core.assembly import ERASE, NO_ROOM, PLACE, Local, claim
 from daq_core.compiled import copy_bytes, kernel, kernel_of
 from daq_core.detectors.packed import erase_12_bit, pack_pixels, put_4_bit, put_12_bit
 from daq_core.ring import Word
@@ -251,11 +252,3 @@ def pixel_numbers(here: Any) -> npt.NDArray[np.int64]:
     segment = np.arange(int(here.segments))[None, :, None] * int(here.segment_step)
     column = np.arange(int(here.segment_pixels))[None, None, :] * int(here.column_step)
     return np.asarray(int(here.first_pixel) + row + segment + column).reshape(-1)
-
-
-def layout_row(**fields: int) -> tuple[int, ...]:
-    """Return one LAYOUT row; every field must be given."""
-    names = LAYOUT.names or ()
-    if set(fields) != set(names):
-        raise TypeError(f"layout_row needs {names}, got {tuple(fields)}")
-    return tuple(fields[name] for name in names)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from daq_core.config import MAX_FILE_BYTES, REQUIRED, DaqConfig, unknown_keys
-from daq_core.detectors import FORMATS
 from daq_core.errors import InvalidConfig
 
 CONFIGS = Path(__file__).parents[3] / "shared" / "configs"
@@ -44,8 +43,6 @@ def files(kind: str) -> list[Any]:
 @pytest.mark.parametrize("path", files("accepted"))
 def test_a_config_of_a_real_detector_is_accepted_and_kept(path: Path) -> None:
     values = json.loads(path.read_text())
-    if values["detector_type"] not in FORMATS:
-        pytest.skip(f"this version receives no {values['detector_type']}")
     assert DaqConfig.load(path).as_dict() == values
 
 
@@ -221,6 +218,8 @@ def test_integers_may_come_as_text_and_are_integers_afterwards() -> None:
     config = DaqConfig.parse(EIGER_500K | {"bit_depth": "8", "writer_user_id": " 1000 ", "n_modules": 4.0})
     assert (config.bit_depth, config.writer_user_id, config.n_modules) == (8, 1000, 4)
     assert all(type(config.as_dict()[key]) is int for key in ("bit_depth", "writer_user_id", "n_modules"))
+    ours = DaqConfig.parse(EIGER_500K | {"n_udp_ports": "16", "n_udp_interfaces": 2.0})
+    assert (ours.n_udp_ports, ours.n_udp_interfaces) == (16, 2)
 
 
 def test_the_keys_come_in_the_order_and_types_of_the_original() -> None:

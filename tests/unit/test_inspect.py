@@ -196,7 +196,7 @@ def test_losses_of_each_frame_and_module_are_counted_and_the_rest_is_told_apart(
     first, second = found.ports
     assert (first.udp_port, first.module, first.n_datagrams, first.sizes) == (50202, 1, 12, {8240: 12})
     assert (second.udp_port, second.module) == (50204, 3)
-    assert (second.n_foreign, second.n_repeated) == (2, 1)
+    assert (second.n_malformed, second.n_repeated) == (2, 1)
     assert second.sizes == {0: 1, 12: 1, 8240: 11}
     assert [header["packet_number"] for header in first.headers] == [62, 63, 64]  # 16 rows, the centre
     assert first.headers[0]["frame_number"] == 5
@@ -230,7 +230,7 @@ def test_a_gigafrosts_losses_are_counted_in_the_packets_of_its_sender(
     found = read_recording(write_recording(tmp_path / "r", config, [ports]))
     assert found.losses == {5: {2: 1}, 6: {3: 7 if rows_per_packet else 2}}
     assert (found.n_frames, found.n_complete) == (4, 2)
-    assert sum(port.n_foreign for port in found.ports) == 0
+    assert sum(port.n_malformed for port in found.ports) == 0
     assert found.ports[0].headers[0]["protocol_id"] == 0xCB
 
 

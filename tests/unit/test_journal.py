@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from daq_core.errors import Unavailable
 from daq_core.journal import REMEMBERED, Journal
 from daq_core.status import Acquisition, AcquisitionState, WriteRequest
 
@@ -112,3 +113,9 @@ async def test_a_disk_that_refuses_is_logged_and_hurts_nobody(
     await journal.close()
     assert journal.newest_first() == (DONE,)
     assert "journal.jsonl cannot be written: No such file" in caplog.text
+
+
+def test_a_log_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").mkdir()
+    with pytest.raises(Unavailable, match=r"acquisition log .*journal\.jsonl cannot be read: Is a directory"):
+        Journal(tmp_path)

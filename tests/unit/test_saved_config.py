@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daq_core.config import DaqConfig
-from daq_core.errors import InvalidConfig
+from daq_core.errors import InvalidConfig, Unavailable
 from ioc.saved_config import SavedConfig
 from tests.service import JUNGFRAU_2
 from tests.simulated_daq import SimulatedDaq
@@ -109,6 +109,12 @@ async def test_a_config_set_in_the_last_moment_is_kept(saved: SavedConfig) -> No
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
     assert saved.choose(fresh=False) == SET
+
+
+def test_a_kept_config_that_cannot_be_removed_is_one_clear_line(saved: SavedConfig) -> None:
+    saved.path.mkdir()
+    with pytest.raises(Unavailable, match=r"config\.json cannot be removed for --fresh"):
+        saved.choose(fresh=True)
 
 
 async def test_a_full_disk_does_not_end_the_service(
