@@ -230,6 +230,9 @@ LOSSES = (
     loss("MissingPackets_RBV", lambda v: v.losses.missing_packets, "This run: packets missing in images"),
     loss("IncompleteImages_RBV", lambda v: v.losses.incomplete_images, "This run: images lacking packets"),
     loss("DroppedImages_RBV", lambda v: v.losses.dropped_images, "This run: images lost"),
+    loss(
+        "MismatchedImages_RBV", lambda v: v.losses.mismatched_images, "This run: modules disagree on the id"
+    ),
     loss("InvalidPixels_RBV", lambda v: v.losses.invalid_pixels, "This run: pixels without a gain stage"),
     text("Warning_RBV", PATH, lambda v: v.snapshot.health.warning, "Something to look at", rule=warns),
     silence("SilentModules_RBV", lambda v: v.silent_modules, "This run: modules that sent nothing"),
@@ -239,6 +242,8 @@ LOSSES = (
     trouble("PacketsDuplicate_RBV", "packets_duplicate", "Packets that came twice"),
     trouble("PacketsLate_RBV", "packets_late", "Packets of an image already given up"),
     trouble("PacketsForeign_RBV", "packets_foreign", "Packets of senders not allowed"),
+    trouble("PacketsUnplaced_RBV", "packets_dropped", "Since start: the ring was full"),
+    counter("IdRestarts_RBV", "id_restarts", "Since start: frame numbers began anew"),
     trouble("PacketsMalformed_RBV", "packets_malformed", "Packets of wrong length or header"),
     counter("TotalMissingPackets_RBV", "missing_packets", "Packets missing in images since start"),
     counter("TotalIncompleteImages_RBV", "incomplete_images", "Images lacking packets since start"),

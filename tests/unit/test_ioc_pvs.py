@@ -12,7 +12,8 @@ from ioc.pvs import PVS
 from ioc.rows import MACROS, Row
 
 AGREED = Path(__file__).parents[2].parent / "shared" / "pvs.csv"
-OURS = {"DAQ:Warning_RBV", "DAQ:InvalidPixels_RBV"}  # beyond what was agreed
+OURS = {"DAQ:Warning_RBV", "DAQ:InvalidPixels_RBV", "DAQ:MismatchedImages_RBV"}
+OURS |= {"DAQ:PacketsUnplaced_RBV", "DAQ:IdRestarts_RBV"}  # beyond what was agreed
 
 
 @pytest.fixture(scope="module")
