@@ -138,6 +138,18 @@ def ring_shape(layout: Layout, n_slots: int) -> RingShape:
     return RingShape(n_slots, len(layout.modules), layout.n_units, layout.room_bytes)
 
 
+def batch_size(layout: Layout, window: int) -> int:
+    """Return how many datagrams one call takes from a port: BATCH, or fewer where frames are small.
+
+    Ports are read in turn. The first must not open so many images that the oldest leave the
+    window before the last port completes them, nor run so far ahead in frame numbers that the
+    others look re-armed: so one turn is worth half the window at most.
+    """
+    ports = layout.ports
+    n_packets = int((-(-ports["n_units"] // ports["units_per_packet"])).min())  # of a frame
+    return max(1, min(BATCH, window // (2 * layout.turns) * n_packets))
+
+
 def new_local(config: DaqConfig, layout: Layout, id_source: str, n_slots: int) -> Any:
     """Return the receive loop's own memory for a config."""
     local = np.zeros(Local.COUNT, np.int64)
@@ -181,7 +193,8 @@ class Receiver:
         waiting = np.zeros((len(descriptors), 2), np.int32)  # struct pollfd: fd, events | revents << 16
         waiting[:, 0] = descriptors
         waiting[:, 1] = 1  # POLLIN
-        batch = DatagramBatch(BATCH, self.layout.datagram_bytes)
+        n_datagrams = batch_size(self.layout, int(self.local[Local.WINDOW]))
+        batch = DatagramBatch(n_datagrams, self.layout.datagram_bytes)
         receive(
             form.place,
             form.erase,

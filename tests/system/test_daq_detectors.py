@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -141,3 +143,19 @@ async def test_images_that_a_gigafrost_marks_are_left_out_of_the_file_and_no_los
     assert (status.acquisition.message, status.acquisition.n_write_completed) == ("Completed.", 5)
     assert_holds_in_order(path, simulator, [i for i in ids if i not in unwanted])
     assert bench.daq.snapshot.losses.dropped_images == 0
+
+
+@pytest.mark.parametrize("n_udp_ports", [8, 16])
+async def test_a_backlog_of_frames_of_one_packet_loses_nothing(bench: Bench, n_udp_ports: int) -> None:
+    """Ports are read in turn: one that has much waiting must not push out what the next ones complete."""
+    small = GIGAFROST | {"image_pixel_height": 8, "image_pixel_width": 72, "n_udp_ports": n_udp_ports}
+    await change_to(bench, small)
+    path, ids = await bench.start(100), bench.next_ids(100)
+    os.kill(bench.receiver, signal.SIGSTOP)
+    try:
+        await bench.send(ids, 2000)
+    finally:
+        os.kill(bench.receiver, signal.SIGCONT)
+    assert (await bench.end()).acquisition.message == "Completed."
+    assert_holds_in_order(path, bench.simulator, ids)
+    assert bench.counters().id_restarts == 0
