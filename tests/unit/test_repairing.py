@@ -17,8 +17,10 @@ def test_a_file_that_cannot_be_repaired_is_named_with_the_reason_and_exit_code_1
     result = CliRunner().invoke(app, ["repair", str(text), str(missing)])
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
-        f"{text} was not repaired: it is not an HDF5 file, "
-        "or its writer ended before there was anything in it.",
+        (
+            f"{text} was not repaired: it is not an HDF5 file, "
+            "or its writer ended before there was anything in it."
+        ),
         f"{missing} was not repaired: No such file or directory.",
     ]
     assert text.read_text() == "not HDF5"
