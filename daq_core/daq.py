@@ -38,11 +38,13 @@ from daq_core.counts import Meter, read_counters
 from daq_core.errors import Busy, DaqError, RunFailed, Unavailable
 from daq_core.folder import FolderTask, look
 from daq_core.forks import ForkServer
-from daq_core.journal import Journal
+from daq_core.interrupted import end_of
+from daq_core.journal import Begun, Journal
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline, close_maps, load_maps
 from daq_core.run import Run, task_of
 from daq_core.status import (
+    Acquisition,
     AcquisitionState,
     Counters,
     DaqState,
@@ -55,6 +57,7 @@ from daq_core.status import (
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
+NOTE_S = 1.0  # for the disk of the journal to note that a run begins
 READY_S = 4.5  # for Stop to find a receiver that is down up again
 
 # A change of these keys alone needs no other receiver.
@@ -111,6 +114,8 @@ class Daq:
         self._deployment("SUCCESS", "Deployment successful")
         self._step(PipelineReady())
         self._spawn(self._beat())
+        for begun in self._journal.unended:
+            self._spawn(self._record_interrupted(begun))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -271,10 +276,25 @@ class Daq:
         self._board.run_warning = warning
         self._run = run
         self._followed = self._spawn(self._follow(run))
+        noted = self._spawn(self._journal.begin(self._begun(request)))  # while the writer opens the file
         await asyncio.wait({run.opened, run.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not (await asyncio.wait({noted}, timeout=NOTE_S))[0]:
+            log.warning(
+                "the disk of %s is slow: the start of the run is not noted yet", self.options.state_dir
+            )
         if run.opened.done():
             return run.opened.result()
         raise RunFailed(run.ended.result().acquisition.message)
+
+    def _begun(self, request: WriteRequest) -> Begun:
+        since = self.snapshot.status.pending_since or time.time()
+        return Begun(request, since, self.snapshot.config.writer_user_id, self.options.writer_group)
+
+    async def _record_interrupted(self, begun: Begun) -> None:
+        """Record the end of a run that was going on when the service was killed."""
+        request = begun.request
+        task = task_of(request, self.snapshot.config, self.options, self._pipeline)
+        self._record(await end_of(begun, task, self._pipeline.open_channel))
 
     async def _follow(self, run: Run) -> None:
         """See a run through; whatever happens in here, the DAQ is ready for the next one after it."""
@@ -363,11 +383,12 @@ class Daq:
                 self._run.ended.set_result(status)
         return status
 
-    def _record(self) -> None:
-        """Put the acquisition that has ended into the log."""
-        self._journal.add(self.snapshot.status.acquisition)
+    def _record(self, ended: Acquisition | None = None) -> None:
+        """Put an acquisition that has ended, the last one, into the log."""
+        ended = ended or self.snapshot.status.acquisition
+        self._journal.add(ended)
         self._board.show(log=self._journal.newest_first(), log_total=self._journal.total)
-        _log_end(self.snapshot.status)
+        _log_end(ended)
 
     def _deployment(self, status: str, message: str) -> None:
         now = time.time()
@@ -398,8 +419,7 @@ def _newly_written(before: DaqStatus, after: DaqStatus) -> int:
     return after.acquisition.n_write_completed - before.acquisition.n_write_completed
 
 
-def _log_end(status: DaqStatus) -> None:
-    acquisition = status.acquisition
+def _log_end(acquisition: Acquisition) -> None:
     where = acquisition.request.output_file if acquisition.request is not None else "?"
     level = logging.ERROR if acquisition.state is AcquisitionState.FAILED else logging.INFO
     log.log(level, "%s: %s, %d images", where, acquisition.message, acquisition.n_write_completed)

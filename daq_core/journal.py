@@ -1,5 +1,8 @@
 """The acquisition log: every run that ended, FAILED ones too, kept across restarts.
 
+A run is noted when it begins, too, so that the next start finds one whose end was
+never recorded because the service was killed; see ``daq_core.interrupted``.
+
 An append-only file of one JSON object a line, each synced to the disk by a
 thread of its own, because a disk may take its time and the loop may not; what
 waits for a disk that hangs is a line a run. A torn last line, left by a crash, is
@@ -13,8 +16,8 @@ import json
 import logging
 import os
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,16 @@ from daq_core.status import Acquisition, AcquisitionState, WriteRequest
 log = logging.getLogger(__name__)
 
 REMEMBERED = 1000  # acquisitions in memory; the file keeps all
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that was accepted, and who its file belongs to."""
+
+    request: WriteRequest
+    start_time: float  # Unix seconds; an acquisition that ended is known by it
+    writer_user_id: int
+    writer_group: int | None
 
 
 class Journal:
@@ -40,16 +53,32 @@ class Journal:
         self._path = folder / "journal.jsonl" if folder is not None else None
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self.total = 0
+        self._begun: dict[float, Begun] = {}  # runs whose end is not recorded
         if self._path is not None:
             self._load(self._path)
 
     def newest_first(self) -> tuple[Acquisition, ...]:
         return tuple(reversed(self._newest))
 
+    @property
+    def unended(self) -> tuple[Begun, ...]:
+        """Runs that began and whose end was not recorded; at a start, those that were interrupted."""
+        return tuple(self._begun.values())
+
+    async def begin(self, begun: Begun) -> None:
+        """Note that a run begins; returns when that is on the disk, or could not be put there."""
+        self._begun[begun.start_time] = begun
+        if self._path is not None:
+            written: Future[None] = self._disk.submit(
+                _append, self._path, json.dumps({"begun": asdict(begun)})
+            )
+            await asyncio.wrap_future(written)
+
     def add(self, acquisition: Acquisition) -> None:
         """Remember an acquisition that ended; it reaches the disk soon after."""
         self._newest.append(acquisition)
         self.total += 1
+        self._forget(acquisition)
         if self._path is not None:
             self._disk.submit(_append, self._path, json.dumps(asdict(acquisition)))
 
@@ -69,11 +98,22 @@ class Journal:
 
     def _take(self, path: Path, line: str) -> None:
         try:
-            self._newest.append(_acquisition(json.loads(line)))
+            values = json.loads(line)
+            if "begun" in values:
+                begun = _begun(values["begun"])
+                self._begun[begun.start_time] = begun
+                return
+            self._newest.append(_acquisition(values))
         except (ValueError, KeyError, TypeError, AttributeError):
             log.warning("%s: a line is not readable and passed over: %.60s", path, line.rstrip())
         else:
             self.total += 1
+            self._forget(self._newest[-1])
+
+    def _forget(self, ended: Acquisition) -> None:
+        """Take a run that ended from those that did not."""
+        if ended.start_time is not None:
+            self._begun.pop(ended.start_time, None)
 
 
 def _append(path: Path, line: str) -> None:
@@ -94,3 +134,8 @@ def _acquisition(values: dict[str, Any]) -> Acquisition:
     request = values.pop("request")
     state = AcquisitionState(values.pop("state"))
     return Acquisition(state=state, request=WriteRequest(**request) if request else None, **values)
+
+
+def _begun(values: dict[str, Any]) -> Begun:
+    request = WriteRequest(**values.pop("request"))
+    return Begun(request=request, start_time=float(values.pop("start_time")), **values)

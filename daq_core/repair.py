@@ -6,7 +6,7 @@ images counted so far are in it. :func:`repair` takes the mark out of the
 superblock, sets the end of the file, and records in the file what happened. That
 is what ``h5clear -s -i 0`` does, here without the HDF5 tools, for our files
 alone, and not for one that is still being written. The DAQ does it by itself
-when it loses a writer; by hand it is ``python -m daq_core.repair FILE…``.
+when it loses a writer; by hand it is ``std-daq-ioc repair FILE…``.
 
 Source: HDF5 File Format Specification 3.0, II.A "Superblock" (versions 2 and 3)
 and VI "Appendix A" (its checksum: Jenkins' lookup3, public domain).
@@ -17,11 +17,10 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 from h5py import h5d
@@ -192,6 +191,24 @@ def _record(path: str, n_images: int) -> None:
             record_state(file, "FAILED", f"ERROR: writer lost; {n_images} images recovered.")
 
 
+def recorded_end(report: RepairReport) -> dict[str, Any] | None:
+    """Return how a file says its run ended: run_id (text), state, message, n_images; None where it cannot.
+
+    Raises
+    ------
+    OSError  the file cannot be read
+    """
+    if report.outcome == "refused":
+        return None
+    with h5py.File(report.path, "r") as file:
+        return {
+            "run_id": file["entry/entry_identifier"].asstr()[()],
+            "state": file["entry/run/state"].asstr()[()],
+            "message": file["entry/run/message"].asstr()[()],
+            "n_images": report.n_images,
+        }
+
+
 def lookup3(data: bytes) -> int:
     """Return Bob Jenkins' ``hashlittle(data, length, 0)``, 32 bits: the checksum of HDF5 metadata."""
     mask = 0xFFFFFFFF
@@ -224,15 +241,3 @@ def lookup3(data: bytes) -> int:
         a = ((a ^ c) - rotated(c, bits_a)) & mask
         b = ((b ^ a) - rotated(a, bits_b)) & mask
     return ((c ^ b) - rotated(b, 24)) & mask
-
-
-def main() -> int:
-    """Repair the files named on the command line; 1 when one of them could not be."""
-    reports = [repair(path) for path in sys.argv[1:]]
-    for report in reports:
-        print(report.message)
-    return int(any(report.outcome == "refused" for report in reports))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -43,7 +43,7 @@ from daq_core.errors import DaqError
 from daq_core.file_layout import COUNTERS, RunMetadata
 from daq_core.hdf5 import ImageFile
 from daq_core.output import check_output, check_space
-from daq_core.repair import repair
+from daq_core.repair import recorded_end, repair
 from daq_core.ring import SKIPPED, Ring, RingShape, Word, map_pages, wait_for_change
 from daq_core.user import become, find_owner
 
@@ -306,7 +306,8 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     if task.repair:
         become(find_owner(task.writer_user_id, writer_group=task.writer_group))
         try:
-            control.tell(repaired=repair(task.output_file).message)
+            report = repair(task.output_file)
+            control.tell(repaired=report.message, outcome=report.outcome, end=recorded_end(report))
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})
         return

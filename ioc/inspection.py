@@ -63,7 +63,7 @@ def _file_lines(file: FileContents) -> Lines:
     if file.condition == "being written":
         yield "", "is being written; what follows is what a reader can see now"
     elif file.condition == "left open":
-        yield "", f"was not closed by its writer; `python -m daq_core.repair {file.path}` makes it readable"
+        yield "", f"was not closed by its writer; `std-daq-ioc repair {file.path}` makes it readable"
     yield "detector", f"{run['detector_name']}, {run['detector_type']}, {run['bit_depth']} bit"
     yield "images", f"{n_images} of {height} x {width} pixels (rows x columns), {file.dtype}"
     if file.ids is not None:

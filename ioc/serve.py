@@ -25,6 +25,7 @@ from daq_core.forks import ForkServer
 from daq_core.options import DaqOptions
 from daq_core.status import DaqState
 from ioc.log_output import LogLevel, log_to
+from ioc.notify import ServiceManager
 from ioc.saved_config import SavedConfig
 from ioc.server import Ioc
 from ioc.view import FaceHealth, StdDaqJson
@@ -107,9 +108,13 @@ async def serve(daq: Daq, options: ServeOptions, saved: SavedConfig, announce: C
                 await ca_started.wait()
                 await rest.started.wait()
                 announce(ready_line(daq, options))
+                manager = ServiceManager()
+                manager.tell(READY=1)
+                faces.create_task(manager.keep_informed(lambda: _status_line(daq)))
                 try:
                     await asyncio.Event().wait()
                 finally:
+                    manager.tell(STOPPING=1)
                     await _close_run(daq)
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
@@ -129,6 +134,16 @@ def _health(publisher: RedisPublisher | None) -> FaceHealth:
     if publisher is None:
         return FaceHealth()
     return FaceHealth(publisher.connected, publisher.latency_s, publisher.trouble, publisher.dropped)
+
+
+def _status_line(daq: Daq) -> str:
+    """Say in one line how the DAQ stands, for ``systemctl status``."""
+    status = daq.snapshot.status
+    run = status.acquisition
+    text = f"{status.state.value}: {status.reason}" if status.reason else status.state.value
+    if run.request is None:
+        return text
+    return f"{text}; {run.request.output_file}: {run.message or run.state.value}"
 
 
 async def _for_ever(name: str, serving: Awaitable[None]) -> None:

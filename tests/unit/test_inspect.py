@@ -137,7 +137,7 @@ def test_a_file_that_a_killed_writer_left_open_says_how_it_is_repaired(tmp_path:
     assert (found.condition, found.shape[0]) == ("left open", 5)
     printed = inspect(path)
     assert printed.returncode == 0
-    assert f"was not closed by its writer; `python -m daq_core.repair {path}`" in printed.stdout
+    assert f"was not closed by its writer; `std-daq-ioc repair {path}`" in printed.stdout
     assert path.read_bytes() == before
     assert repair(str(path)).outcome == "repaired"
     found = read_file(path)

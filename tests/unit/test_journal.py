@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daq_core.errors import Unavailable
-from daq_core.journal import REMEMBERED, Journal
+from daq_core.journal import REMEMBERED, Begun, Journal
 from daq_core.status import Acquisition, AcquisitionState, WriteRequest
 
 DONE = Acquisition(
@@ -119,3 +119,39 @@ def test_a_log_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").mkdir()
     with pytest.raises(Unavailable, match=r"acquisition log .*journal\.jsonl cannot be read: Is a directory"):
         Journal(tmp_path)
+
+
+BEGUN = Begun(WriteRequest("/data/c.h5", 5, "c"), 1_700_000_020.125, 1000, None)
+
+
+async def test_a_run_that_began_and_has_no_end_is_known_after_a_restart(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    await journal.begin(BEGUN)  # on the disk when this returns: nothing is closed here
+    found = Journal(tmp_path)
+    assert found.unended == (BEGUN,)
+    assert (found.newest_first(), found.total) == ((), 0)
+    await journal.close()
+
+
+async def test_a_run_whose_end_is_recorded_is_not_taken_for_interrupted(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    later = replace(BEGUN, start_time=BEGUN.start_time + 1)
+    await journal.begin(BEGUN)
+    await journal.begin(later)
+    ended = replace(FAILED, request=BEGUN.request, start_time=BEGUN.start_time)
+    journal.add(ended)
+    await journal.close()
+    assert Journal(tmp_path).unended == (later,)
+    assert Journal(tmp_path).newest_first() == (ended,)
+
+
+async def test_a_torn_note_of_a_beginning_hides_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.add(DONE)
+    await journal.begin(BEGUN)
+    await journal.close()
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-15])
+    await write(tmp_path, NAMED)
+    assert Journal(tmp_path).newest_first() == (NAMED, DONE)
+    assert Journal(tmp_path).unended == ()

@@ -1,0 +1,39 @@
+"""The command that makes the file of a killed writer readable again: repair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(rich_help_panel="Detector packets")(repair)
+
+
+def repair(
+    files: Annotated[list[Path], typer.Argument(help="HDF5 files of this DAQ.", show_default=False)],
+) -> None:
+    """Make files that their writer could not close readable again, with the images counted so far.
+
+    The service does it by itself; this is for a file it could not reach. A file that is well is not touched.
+    Neither is one that is still being written, cut off, or of another program.
+
+    Exit codes: 0 all of them are readable, 1 one is not, and the line says why.
+    """
+    from daq_core.repair import repair as repair_file
+
+    done = True
+    for path in files:
+        try:
+            report = repair_file(str(path))
+        except OSError as error:
+            done = False
+            print(f"{path} was not repaired: {error.strerror or error}.")
+        else:
+            done = done and report.outcome != "refused"
+            print(report.message)
+    if not done:
+        raise typer.Exit(1)
