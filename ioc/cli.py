@@ -19,7 +19,7 @@ import typer
 
 from daq_core.errors import DaqError, InvalidConfig
 from daq_core.forks import ForkServer
-from ioc import control, environment, inspection, packets
+from ioc import control, database, environment, inspection, packets
 from ioc.log_output import LogLevel
 from ioc.service_client import Unreachable
 
@@ -198,6 +198,7 @@ def demo(
 packets.register(app)
 inspection.register(app)
 control.register(app)
+database.register(app)
 
 
 def main() -> None:
