@@ -134,8 +134,8 @@ PANELS = (
             line("", label("Images"), label("Data")),
             line("Detector", value("DAQ:DetImagesPerSec_RBV"), value("DAQ:DetMBytesPerSec_RBV")),
             line("Writer", value("DAQ:WrtImagesPerSec_RBV"), value("DAQ:WrtMBytesPerSec_RBV")),
-            line("Ring in use", value("DAQ:RingUsed_RBV"), value("DAQ:RingHighWater_RBV")),
-            line("Disk", value("DAQ:DiskFree_RBV"), value("DAQ:WriteLatency_RBV")),
+            line("Ring: now, peak", value("DAQ:RingUsed_RBV"), value("DAQ:RingHighWater_RBV")),
+            line("Disk: free, latency", value("DAQ:DiskFree_RBV"), value("DAQ:WriteLatency_RBV")),
         ),
     ),
     Panel(

@@ -27,9 +27,15 @@ MODULES = {
     "PyDMByteIndicator": ("QWidget", "pydm.widgets.byte"),
 }
 STYLE = """\
-#daq { background: #f4f5f7; } #daq QLabel { font-size: 12px; color: #30353c; }
+#daq { background: #f4f5f7; } #daq QWidget { font-size: 12px; color: #30353c; }
 #daq QFrame[frame="true"] { background: #ffffff; border: 1px solid #c9ced6; border-radius: 4px; }
-#daq QLabel[heading="true"] { font-size: 15px; font-weight: bold; }"""
+#daq QLabel[heading="true"] { font-size: 15px; font-weight: bold; }
+PyDMLabel { background: #eef3f8; border-radius: 3px; padding-left: 4px; }
+PyDMLabel[alarmSensitiveContent="true"][alarmSeverity="1"] { background: #fff2b8; color: #7a5200; }
+PyDMLabel[alarmSensitiveContent="true"][alarmSeverity="2"] { background: #ffd5d1; color: #a40e0e; }
+PyDMLabel[alarmSensitiveContent="true"][alarmSeverity="3"] { background: #f3d6f5; color: #8a138f; }
+PyDMLabel[alarmSensitiveContent="true"][alarmSeverity="4"] { background: #e3e5e8; color: #6b7280; }"""
+"""Alarms as EPICS screens colour them: 1 MINOR yellow, 2 MAJOR red, 3 INVALID purple; 4, no PV, grey."""
 
 
 def screen(prefix: str) -> str:
@@ -84,7 +90,11 @@ def _widget(n: int, item: Placed, start: str) -> ET.Element:
                 "limitsFromChannel": "true",
             }.items():
                 _property(widget, name, "bool", truth, designable=False)
+            _colour(widget, "indicatorColor", 46, 125, 90)
+            _colour(widget, "backgroundColor", 226, 230, 235)
         case "light":
+            _colour(widget, "onColor", 245, 166, 35)
+            _colour(widget, "offColor", 200, 205, 212)
             _property(widget, "showLabels", "bool", "false", designable=False)
             _property(widget, "circles", "bool", "true", designable=False)
     return widget
@@ -94,6 +104,12 @@ def _rectangle(widget: ET.Element, x: int, y: int, width: int, height: int) -> N
     rectangle = ET.SubElement(ET.SubElement(widget, "property", name="geometry"), "rect")
     for tag, size in (("x", x), ("y", y), ("width", width), ("height", height)):
         ET.SubElement(rectangle, tag).text = str(size)
+
+
+def _colour(widget: ET.Element, name: str, red: int, green: int, blue: int) -> None:
+    colour = ET.SubElement(ET.SubElement(widget, "property", name=name, stdset="0"), "color")
+    for tag, part in (("red", red), ("green", green), ("blue", blue)):
+        ET.SubElement(colour, tag).text = str(part)
 
 
 def _property(widget: ET.Element, name: str, kind: str, text: str, *, designable: bool = True) -> None:
