@@ -103,17 +103,14 @@ NOT_SAVED = ("OutputFile", "RunId", "ArrayCounter", "DroppedArrays")
 PVLIST_HEAD = f"""\
 # {MADE}
 #
-# For the CA gateway (cagateway -pvlist pvlist -access daq.acf): everyone may read all of it,
-# and put what the access file of the gateway allows.
+# For the CA gateway: cagateway -pvlist pvlist -access FILE. All of it may be seen;
+# what may be put is the business of group DEFAULT in the gateway's access file.
 EVALUATION ORDER ALLOW, DENY
 """
 
 
 def pvlist(prefix: str) -> str:
-    """Return the gateway's ``pvlist``: a pattern a name part, and no others.
-
-    Everything may be read; what can be put is in group DAQ of the gateway's access file.
-    """
+    """Return the gateway's ``pvlist``: a pattern for each name part; no other PV passes."""
     start = re.escape(prefix) if prefix != "$(P)" else prefix
-    lines = [f"{start}{re.escape(part)}.*    ALLOW DAQ\n" for part in MACROS.values()]
+    lines = [f"{start}{re.escape(part)}.*    ALLOW\n" for part in MACROS.values()]
     return PVLIST_HEAD + "".join(lines)

@@ -41,6 +41,11 @@ class Item:
 class Line:
     label: str
     items: tuple[Item, ...]
+    n_rows: int = 1  # of text, where it is wrapped
+
+    @property
+    def height(self) -> int:
+        return self.n_rows * (LINE + GAP) - GAP
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ def label(text: str, share: float = 1) -> Item:
     return Item("label", text=text, share=share)
 
 
-def line(text: str, *items: Item) -> Line:
-    return Line(text, items)
+def line(text: str, *items: Item, n_rows: int = 1) -> Line:
+    return Line(text, items, n_rows)
 
 
 def config(text: str, pv: str) -> Line:
@@ -112,7 +117,7 @@ PANELS = (
             line("Duration", value("DAQ:AcqElapsed_RBV"), label("", 0.2), value("DAQ:AcqStartTimeStr_RBV")),
             line("File", value("DAQ:AcqOutputFile_RBV")),
             line("Run id", value("DAQ:AcqRunId_RBV")),
-            line("Message", value("DAQ:AcqMessage_RBV")),
+            line("Message", value("DAQ:AcqMessage_RBV"), n_rows=2),
         ),
     ),
     Panel(
@@ -124,7 +129,7 @@ PANELS = (
             line("Run id", entry("DAQ:RunId")),
             line("", button("DAQ:WriteAsync", "Start"), button("DAQ:Stop", "Stop")),
             line("Last command", value("DAQ:CmdName_RBV"), value("DAQ:CmdStatus_RBV")),
-            line("", value("DAQ:CmdMessage_RBV")),
+            line("", value("DAQ:CmdMessage_RBV"), n_rows=2),
         ),
     ),
     Panel(
@@ -190,9 +195,14 @@ PANELS = (
         "IOC",
         "right",
         (
-            line("Version", value("IOC:VERSION"), label("up since"), value("IOC:STARTTOD", 1.5)),
-            line("Heartbeat", value("IOC:HEARTBEAT"), label("clients"), value("IOC:CA_CLNT_CNT", 1.5)),
-            line("Redis", value("IOC:RedisConnected_RBV"), label("loop lag"), value("IOC:LoopLag_RBV", 1.5)),
+            line("Version", value("IOC:VERSION"), label("up since", 0.8), value("IOC:STARTTOD", 1.7)),
+            line("Heartbeat", value("IOC:HEARTBEAT"), label("clients", 0.8), value("IOC:CA_CLNT_CNT", 1.7)),
+            line(
+                "Redis",
+                value("IOC:RedisConnected_RBV"),
+                label("loop lag", 0.8),
+                value("IOC:LoopLag_RBV", 1.7),
+            ),
             line("Errors", value("IOC:Errors_RBV", 0.4), value("IOC:LastError_RBV", 1.6)),
         ),
     ),
@@ -216,11 +226,13 @@ def placed() -> list[Placed]:
         x = MARGIN if columns[0] == "left" else COLUMN_WIDTH + 2 * MARGIN
         y = max(bottom[column] for column in columns)
         width = COLUMN_WIDTH if len(columns) == 1 else WIDTH - 2 * MARGIN
-        height = TITLE + len(panel.lines) * (LINE + GAP) + GAP
+        height = TITLE + sum(each.height + GAP for each in panel.lines) + GAP
         items += [Placed("frame", "", "", x, y, width, height)]
         items += [Placed("heading", "", panel.title, x + GAP, y + 2, width - 2 * GAP, TITLE - 4)]
-        for n, each in enumerate(panel.lines):
-            items += _on_line(panel, each, x + MARGIN, y + TITLE + n * (LINE + GAP), width - 2 * MARGIN)
+        top = y + TITLE
+        for each in panel.lines:
+            items += _on_line(panel, each, x + MARGIN, top, width - 2 * MARGIN)
+            top += each.height + GAP
         bottom |= dict.fromkeys(columns, y + height + MARGIN)
     return items
 
@@ -237,5 +249,5 @@ def _on_line(panel: Panel, each: Line, x: int, y: int, width: int) -> Iterator[P
     unit = (width - GAP * (len(each.items) - 1)) / sum(item.share for item in each.items)
     left = float(x)
     for item in each.items:
-        yield Placed(item.kind, item.pv, item.text, round(left), y, round(unit * item.share), LINE)
+        yield Placed(item.kind, item.pv, item.text, round(left), y, round(unit * item.share), each.height)
         left += unit * item.share + GAP

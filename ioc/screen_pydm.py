@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from ioc.screen_layout import TEXTS, WIDTH, Kind, Placed, height, placed
+from ioc.screen_layout import LINE, TEXTS, WIDTH, Kind, Placed, height, placed
 from ioc.xml_text import to_text
 
 WIDGETS: dict[Kind, str] = {
@@ -78,6 +78,7 @@ def _widget(n: int, item: Placed, start: str) -> ET.Element:
             _property(widget, "showUnits", "bool", "true", designable=False)
             _property(widget, "precisionFromPV", "bool", "true", designable=False)
             if item.kind == "value":
+                _property(widget, "wordWrap", "bool", str(item.height > LINE).lower())
                 _property(widget, "alarmSensitiveContent", "bool", "true", designable=False)
             if item.pv in TEXTS:
                 kind = WIDGETS[item.kind]

@@ -63,8 +63,23 @@ def test_the_template_has_a_record_for_every_pv() -> None:
     assert sorted(names_in("daq.template")) == sorted(NAMES)
 
 
+def test_the_substitutions_expand_the_template_to_all_pvs() -> None:
+    pattern, values = re.findall(r"\{ ([^{}]+) \}", text("daq.substitutions"))
+    macros = dict(zip(pattern.split(", "), re.findall('"([^"]*)"', values), strict=True))
+    assert macros == {"P": "X:", **MACROS}
+    expanded = re.sub(r"\$\((\w+)(?:=[^)]*)?\)", lambda found: macros[found[1]], text("daq.template"))
+    assert re.findall(r'^record\(\w+, "([^"]+)"\)', expanded, re.MULTILINE) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", ["alarm.xml", "daq.bob", "daq.ui"])
+def test_a_screen_and_the_alarms_are_xml_in_which_no_name_comes_twice(name: str) -> None:
+    widgets = [e for e in ET.parse(ROOT / "db" / name).iter() if e.tag in ("widget", "pv")]
+    names = [widget.get("name") or widget.findtext("name") for widget in widgets]
+    assert len(names) == len(set(names)) > 10
+
+
 def test_the_gateway_lets_every_pv_pass_and_no_other() -> None:
-    patterns = [line.split()[0] for line in text("pvlist").splitlines() if " ALLOW " in line]
+    patterns = [line.split()[0] for line in text("pvlist").splitlines() if line.endswith(" ALLOW")]
     for name in NAMES:
         assert any(re.fullmatch(pattern, name) for pattern in patterns), name
     assert not any(re.fullmatch(pattern, "X:MOTOR:VAL") for pattern in patterns)
