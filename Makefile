@@ -47,7 +47,7 @@ bench-quick: $(VENV)/.test  ## The same measurements, short: to see that they ru
 
 .PHONY: db
 db: $(VENV)/.run  ## Write db/ and the PV reference anew from the PV definitions
-	$(BIN)/python -m ioc.database
+	$(BIN)/std-daq-ioc db --output db --reference docs/reference/pvs.md
 
 .PHONY: reference
 reference: db  ## Write the generated pages of the reference anew (states, config keys, PVs)

@@ -71,7 +71,7 @@ class Server:
         record = self._records.get(base)
         if record is None or len(field) > 4:
             return None
-        key = f"{base}.{field}"
+        key = f"{record.name}.{field}"  # an alias has the fields of its record
         if key not in self._fields:
             found = field_of(record, field)
             if found is None:

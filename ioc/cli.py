@@ -19,7 +19,8 @@ import typer
 
 from daq_core.errors import DaqError, InvalidConfig
 from daq_core.forks import ForkServer
-from ioc import control, environment, inspection, packets, repairing
+from ioc import control, database, environment, inspection, packets, repairing
+from ioc.aliases import pv_names, read_aliases
 from ioc.log_output import LogLevel
 from ioc.service_client import Unreachable
 
@@ -134,6 +135,17 @@ def serve(
         bool,
         typer.Option("--fresh", envvar="STD_DAQ_FRESH", help="Take --config, forget what was set since."),
     ] = False,
+    alias_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="STD_DAQ_ALIAS_FILE",
+            help="Second names of PVs, as CSV: alias, name.",
+            show_default=False,
+        ),
+    ] = None,
+    list_pvs: Annotated[
+        bool, typer.Option("--list-pvs", help="Print the names of all PVs, aliases too, and end.")
+    ] = False,
     log_level: Annotated[
         LogLevel, typer.Option(envvar="STD_DAQ_LOG_LEVEL", help="Least severity of log lines (on stderr).")
     ] = "info",
@@ -152,6 +164,10 @@ def serve(
     for root in output_root or []:
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
+    aliases = read_aliases(alias_file, prefix) if alias_file is not None else {}
+    if list_pvs:
+        print(*pv_names(prefix), *aliases, sep="\n")
+        return
     forks = ForkServer()
     forks.launch()  # it loads numba and the kernels, which takes seconds, while we load the faces
     from ioc.serve import ServeOptions, run
@@ -173,6 +189,7 @@ def serve(
         sync_limit_s=sync_limit,
         state_dir=state_dir or config.with_suffix(".state"),
         fresh=fresh,
+        aliases=aliases,
     )
     try:
         raise typer.Exit(run(options, log_level, forks))
@@ -199,6 +216,7 @@ packets.register(app)
 inspection.register(app)
 repairing.register(app)
 control.register(app)
+database.register(app)
 
 
 def main() -> None:

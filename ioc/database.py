@@ -1,136 +1,76 @@
-"""Renders ``db/daq.template`` and the PV reference from the PV table.
+"""The files that are made from the PV table, by name, and the command that writes them.
 
-``python -m ioc.database`` writes both anew; a test compares them with what is committed.
+``std-daq-ioc db`` writes them all; a test compares what is committed with what the
+table gives. A file more is a function of the prefix, and one more line of ``FILES``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated
 
-from ioc.fields import STATE_WORDS
-from ioc.pvs import PVS
-from ioc.rows import MACROS, Row
+import typer
 
-ROOT = Path(__file__).parent.parent
-TEMPLATE = ROOT / "db" / "daq.template"
-REFERENCE = ROOT / "docs" / "reference" / "pvs.md"
+from daq_core.errors import Unavailable
 
-HEAD = """\
-# Made from ioc/pvs.py by `python -m ioc.database`: change the table, not this file.
-#
-# The PVs that std-daq-ioc serves itself, as records of EPICS Base alone (`bo` where
-# it serves a `busy`), e.g. for `softIoc -m P=X02DA: -d daq.template`.
-#
-"""
+NO_PREFIX = "$(P)"
+"""Stands for the prefix in what is committed."""
 
-REFERENCE_HEAD = """\
-# Process variables
-
-<!-- Made from ioc/pvs.py by `python -m ioc.database`: change the table, not this page. -->
-
-Names follow the prefix given to `std-daq-ioc serve --prefix`. `X_RBV` shows what is
-true, `X` what was asked for. A text of `n` bytes is a CHAR waveform in UTF-8
-(`caget -S`, `caput -S`). States in alarm have their severity behind a colon. A `put`
-makes the PV writable; commands act on a put of 1 or of their second state.
-
-| PV | record | value | access | meaning |
-|---|---|---|---|---|
-"""
+REFERENCE = Path("docs/reference/pvs.md")
 
 
-def template() -> str:
-    """Return the whole text of ``db/daq.template``."""
-    macros = [
-        f"# % macro, {name}, second part of the names, {default} by default\n"
-        for name, default in MACROS.items()
-    ]
-    first = "# % macro, P, first part of all names, e.g. X02DA:\n"
-    return HEAD + first + "".join(macros) + "".join(map(_record, PVS))
+def files() -> Mapping[str, Callable[[str], str]]:
+    """Return what makes each file of ``db/``: a function of the prefix."""
+    from ioc import db_operations, db_template, screen_phoebus, screen_pydm
+
+    return {
+        "daq.template": db_template.template,
+        "daq.substitutions": db_template.substitutions,
+        "daq_settings.req": db_operations.settings,
+        "archive.txt": db_operations.archive,
+        "alarm.xml": db_operations.alarms,
+        "pvlist": db_operations.pvlist,
+        "daq.bob": screen_phoebus.screen,
+        "daq.ui": screen_pydm.screen,
+    }
 
 
-def reference() -> str:
-    """Return the whole text of the page with all PVs."""
-    return REFERENCE_HEAD + "".join(map(_line, PVS))
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(rich_help_panel="Service")(db)
 
 
-def _line(row: Row) -> str:
-    states = " ".join(
-        f"`{choice}:{severity}`" if severity else f"`{choice}`"
-        for choice, severity in zip(row.choices, row.severities, strict=True)
-    )
-    value = states or row.egu
-    if row.record == "waveform":
-        value = f"text of {row.nelm} bytes" if row.ftvl == "CHAR" else f"up to {row.nelm} integers {row.egu}"
-    access = "put" if row.put is not None else "read"
-    return f"| `{row.pv('')}` | {row.record} | {value.strip()} | {access} | {row.description} |\n"
+def db(
+    output: Annotated[Path, typer.Option(help="Folder to write in; it is made.")] = Path("db"),
+    prefix: Annotated[
+        str, typer.Option(help="Start of the PVs' names: X02DA:; default: the macro $(P) stays.")
+    ] = NO_PREFIX,
+    reference: Annotated[
+        Path | None, typer.Option(help="Write the page with all PVs, too.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the database, screens, and lists for archiver, alarm server, autosave and gateway.
+
+    All are made from the PVs that `serve` has. Archiver, alarm server and gateway know no macros:
+    give the prefix for them.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, make in files().items():
+            _write(output / name, make(prefix))
+        if reference is not None:
+            from ioc.db_reference import reference as page
+
+            _write(reference, page(prefix))
+    except OSError as error:
+        raise Unavailable(f"{error.filename} cannot be written: {error.strerror}.") from None
 
 
-def _record(row: Row) -> str:
-    kind = "bo" if row.record == "busy" else row.record
-    name = f"$(P)$({row.macro}={MACROS[row.macro]}){row.name}"
-    fields = "".join(f'    field({field}, "{_escaped(value)}")\n' for field, value in _fields(row))
-    return f'\nrecord({kind}, "{name}") {{\n{fields}}}\n'
-
-
-def _fields(row: Row) -> Iterator[tuple[str, object]]:
-    """List a record's fields as a C IOC knows them; those that are as by default are left out."""
-    yield "DESC", row.description
-    if row.egu:
-        yield "EGU", row.egu
-    if row.record in ("ai", "ao"):
-        yield "PREC", row.precision
-    if row.record == "waveform":
-        yield "FTVL", row.ftvl
-        yield "NELM", row.nelm
-    if row.display != (0, 0):
-        yield from zip(("LOPR", "HOPR"), map(_number, row.display), strict=True)
-    if row.control != (0, 0):
-        yield from zip(("DRVL", "DRVH"), map(_number, row.control), strict=True)
-    yield from _limits(row)
-    yield from _states(row)
-
-
-def _limits(row: Row) -> Iterator[tuple[str, object]]:
-    limits = row.limits
-    for field, limit, severity in (
-        ("LOLO", limits.lolo, "MAJOR"),
-        ("LOW", limits.low, "MINOR"),
-        ("HIGH", limits.high, "MINOR"),
-        ("HIHI", limits.hihi, "MAJOR"),
-    ):
-        if limit is not None:
-            yield field, _number(limit)
-            yield {"LOLO": "LLSV", "LOW": "LSV", "HIGH": "HSV", "HIHI": "HHSV"}[field], severity
-
-
-def _states(row: Row) -> Iterator[tuple[str, object]]:
-    names: tuple[str, ...]
-    severities: tuple[str, ...]
-    if row.record in ("bi", "bo", "busy"):
-        names, severities = ("ZNAM", "ONAM"), ("ZSV", "OSV")
-    else:
-        names = tuple(f"{word}ST" for word in STATE_WORDS)
-        severities = tuple(f"{word}SV" for word in STATE_WORDS)
-        for n, word in enumerate(STATE_WORDS[: len(row.choices)]):
-            yield f"{word}VL", n
-    for name, choice in zip(names, row.choices, strict=False):
-        yield name, choice
-    for name, severity in zip(severities, row.severities, strict=False):
-        if severity:
-            yield name, severity
-
-
-def _number(value: float) -> str:
-    return f"{value:g}" if value != int(value) else str(int(value))
-
-
-def _escaped(value: object) -> str:
-    return str(value).replace("\\", "\\\\").replace('"', '\\"')
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    print(path)
 
 
 if __name__ == "__main__":
-    for path, text in ((TEMPLATE, template()), (REFERENCE, reference())):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(path)
+    db(reference=REFERENCE)

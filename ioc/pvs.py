@@ -2,7 +2,7 @@
 
 ``v`` is a :class:`ioc.view.View`. The records, ``db/daq.template`` and the PV
 reference are made from ``PVS``. To add a PV, add a line and run
-``python -m ioc.database``; a new prefix is one more entry of ``ioc.rows.MACROS``.
+``std-daq-ioc db --reference docs/reference/pvs.md``; a new prefix is one more entry of ``ioc.rows.MACROS``.
 """
 
 from __future__ import annotations

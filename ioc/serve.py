@@ -12,9 +12,9 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +65,7 @@ class ServeOptions:
     id_source: Literal["frame", "bunch", "bunch-int"] = "frame"
     sync_limit_s: float = 60.0
     fresh: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)  # second names of PVs
 
     def daq_options(self) -> DaqOptions:
         return DaqOptions(
@@ -96,6 +97,7 @@ async def serve(daq: Daq, options: ServeOptions, saved: SavedConfig, announce: C
             ca_port=options.ca_port,
             health=lambda: _health(publisher),
             std_daq=STD_DAQ_JSON,
+            aliases=options.aliases,
         )
         ca_started = asyncio.Event()
         try:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -49,6 +49,8 @@ class Ioc:
         What the other faces have to say of themselves, asked once a second.
     std_daq : StdDaqJson, optional
         Forms of the JSON texts; without it these PVs stay undefined.
+    aliases : mapping, optional
+        Second names of PVs, each with the PV's own.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Ioc:
         ca_port: int = 5064,
         health: Callable[[], FaceHealth] = FaceHealth,
         std_daq: StdDaqJson | None = None,
+        aliases: Mapping[str, str] | None = None,
     ) -> None:
         self._daq = daq
         self._health = health
         self._records = {row.pv(prefix): record_of(row, prefix) for row in PVS}
         self._commands = Commands(daq, self._refresh)
-        self._server = Server(self._records, self._commands, bind=bind, port=ca_port, report=self._report)
+        found = self._records | {alias: self._records[pv] for alias, pv in (aliases or {}).items()}
+        self._server = Server(found, self._commands, bind=bind, port=ca_port, report=self._report)
         self._counters: deque[tuple[float, Counters]] = deque()  # one a second, as far back as RISING_S
         self._stale = False  # something changed that is not shown yet
         self._errors = 0

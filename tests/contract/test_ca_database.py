@@ -7,16 +7,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from ioc.database import REFERENCE, TEMPLATE, reference, template
 from ioc.ports import channel_access_environment, free_ports
 from ioc.pvs import PVS
 from tests.epics_peer import ROOT, EpicsPeer
 from tests.ioc_thread import IocThread
 
+TEMPLATE = ROOT / "db/daq.template"
 COMPARED = ("type", "count", "units", "precision", "enum_strs", "lower_ctrl_limit", "upper_ctrl_limit")
 
 
@@ -37,11 +36,6 @@ def c_ioc(module_ioc: IocThread) -> Iterator[EpicsPeer]:
             yield peer
     finally:
         process.communicate(timeout=20)
-
-
-@pytest.mark.parametrize(("path", "text"), [(TEMPLATE, template()), (REFERENCE, reference())])
-def test_what_is_committed_is_what_the_table_gives(path: Path, text: str) -> None:
-    assert path.read_text(encoding="utf-8") == text, "run `python -m ioc.database`"
 
 
 def test_a_c_ioc_serves_the_same_pvs(ioc: IocThread, peer: EpicsPeer, c_ioc: EpicsPeer) -> None:
