@@ -28,6 +28,7 @@ class Board:
     def __init__(self, snapshot: Snapshot, pipeline: Pipeline) -> None:
         self.snapshot = snapshot
         self.run_warning = ""  # what the writer of the run found worth a warning
+        self.low_space = ""  # and what it said of the free space
         self._pipeline = pipeline
         self._listeners: list[Listener] = []
         self._changed = asyncio.Event()
@@ -56,6 +57,7 @@ class Board:
                 restarts=self._pipeline.n_restarts,
                 disk_free_bytes=int(self._pipeline.words[Word.DISK_FREE]) or None,
                 warning=self._warn(losses),
+                low_space=self.low_space,
             ),
             **changes,
         )
@@ -69,7 +71,7 @@ class Board:
 
     def _warn(self, losses: Losses) -> str:
         """Return all there is to warn of, and log what is new of it."""
-        warnings = [*filter(None, [self.run_warning]), *read_warnings(self._pipeline, losses)]
+        warnings = [*filter(None, (self.run_warning, self.low_space)), *read_warnings(self._pipeline, losses)]
         for warning in warnings:
             if warning not in self._warned:
                 log.warning("%s", warning)

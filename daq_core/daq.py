@@ -93,6 +93,7 @@ class Daq:
         self._pipeline = Pipeline(
             config,
             udp_host=options.udp_host,
+            udp_sources=options.udp_sources,
             id_source=options.id_source,
             receiver_lost=self._on_receiver_lost,
             receiver_up=self._on_receiver_up,
@@ -263,8 +264,10 @@ class Daq:
     async def _start(self, request: WriteRequest) -> DaqStatus:
         step(self.snapshot.status, StartRequested(request), time.time())  # refuses what is refused anyway
         ring = self._pipeline.ring
-        run, warning = await Run.prepare(
-            task_of(request, self.snapshot.config, self.options, self._pipeline), self._pipeline
+        run = await Run.prepare(
+            task_of(request, self.snapshot.config, self.options, self._pipeline),
+            self._pipeline,
+            self.options.image_timeouts(),
         )
         try:
             if self._pipeline.ring is not ring:
@@ -273,7 +276,7 @@ class Daq:
         except Busy:  # another start won while the writer looked at the path
             run.discard()
             raise
-        self._board.run_warning = warning
+        self._board.run_warning, self._board.low_space = run.warning, run.low_space
         self._run = run
         self._followed = self._spawn(self._follow(run))
         noted = self._spawn(self._journal.begin(self._begun(request)))  # while the writer opens the file

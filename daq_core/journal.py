@@ -19,10 +19,12 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 from daq_core.errors import Unavailable
-from daq_core.status import Acquisition, AcquisitionState, WriteRequest
+from daq_core.status import Acquisition, WriteRequest
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,11 @@ class Begun:
     start_time: float  # Unix seconds; an acquisition that ended is known by it
     writer_user_id: int
     writer_group: int | None
+
+
+ACQUISITION = TypeAdapter(Acquisition)
+NOTE = TypeAdapter(dict[Literal["begun"], Begun])
+BEGUN_PREFIX = '{"begun": '
 
 
 class Journal:
@@ -98,17 +105,19 @@ class Journal:
 
     def _take(self, path: Path, line: str) -> None:
         try:
-            values = json.loads(line)
-            if "begun" in values:
-                begun = _begun(values["begun"])
+            if line.startswith(BEGUN_PREFIX):
+                begun = NOTE.validate_json(line)["begun"]
                 self._begun[begun.start_time] = begun
                 return
-            self._newest.append(_acquisition(values))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            acquisition = ACQUISITION.validate_json(line)
+            if acquisition.running or acquisition.request is None:
+                raise ValueError("no acquisition that ended")
+        except ValueError:
             log.warning("%s: a line is not readable and passed over: %.60s", path, line.rstrip())
         else:
+            self._newest.append(acquisition)
             self.total += 1
-            self._forget(self._newest[-1])
+            self._forget(acquisition)
 
     def _forget(self, ended: Acquisition) -> None:
         """Take a run that ended from those that did not."""
@@ -128,14 +137,3 @@ def _append(path: Path, line: str) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         log.error("the acquisition log %s cannot be written: %s", path, error.strerror)
-
-
-def _acquisition(values: dict[str, Any]) -> Acquisition:
-    request = values.pop("request")
-    state = AcquisitionState(values.pop("state"))
-    return Acquisition(state=state, request=WriteRequest(**request) if request else None, **values)
-
-
-def _begun(values: dict[str, Any]) -> Begun:
-    request = WriteRequest(**values.pop("request"))
-    return Begun(request=request, start_time=float(values.pop("start_time")), **values)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from daq_core.errors import InvalidConfig
+from daq_core.image_timeouts import ImageTimeouts
+from daq_core.network import Network
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
@@ -17,6 +19,9 @@ class DaqOptions:
     """The options of one DAQ."""
 
     udp_host: str = "0.0.0.0"
+    udp_sources: tuple[Network, ...] = ()  # whose packets are taken; none: everybody's
+    first_image_timeout_s: float | None = None  # a run without images fails after that; None: it waits
+    stall_timeout_s: float | None = None  # so does one whose images stop
     id_source: Literal["frame", "bunch", "bunch-int"] = "frame"
     output_roots: tuple[str, ...] = ("/",)
     state_dir: Path | None = None  # where the journal lives; None: nothing is kept
@@ -24,8 +29,14 @@ class DaqOptions:
     writer_group: int | None = None
     min_user_id: int = 1
 
+    def image_timeouts(self) -> ImageTimeouts:
+        """Return the limits for one run."""
+        return ImageTimeouts(self.first_image_timeout_s, self.stall_timeout_s)
+
     def check(self, config: DaqConfig) -> None:
         """Refuse a config that these options do not go with: InvalidConfig says why."""
+        if any(network.version != 4 for network in self.udp_sources):
+            raise InvalidConfig("--udp-sources must be IPv4 addresses or networks: packets come by IPv4.")
         if self.id_source != "frame" and not config.detector_type.startswith("jungfrau"):
             raise InvalidConfig(
                 f"Config errors: --id-source {self.id_source} is for a Jungfrau; "

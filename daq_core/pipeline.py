@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 from daq_core.config import DaqConfig
@@ -23,6 +23,7 @@ from daq_core.conversion import create_maps
 from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.forks import RECEIVER, WRITER, ForkServer
+from daq_core.network import Network
 from daq_core.receiver import ReceiverTask, ring_shape
 from daq_core.ring import RingShape, Word, choose_n_slots
 
@@ -42,12 +43,14 @@ class Pipeline:
         config: DaqConfig,
         *,
         udp_host: str,
+        udp_sources: Sequence[Network],
         id_source: Literal["frame", "bunch", "bunch-int"],
         receiver_lost: Callable[[str], None],
         receiver_up: Callable[[], None],
         forks: ForkServer,
     ) -> None:
         self._udp_host = udp_host
+        self._udp_sources = tuple(map(str, udp_sources))
         self._id_source = id_source
         self._receiver_lost = receiver_lost
         self._receiver_up = receiver_up
@@ -165,7 +168,9 @@ class Pipeline:
     async def _start_receiver(self) -> None:
         self.words[Word.LEAVE] = 0
         self.words[Word.HEARTBEAT] = 0
-        task = ReceiverTask(self.config.as_dict(), self._udp_host, self._id_source, self.shape.n_slots)
+        task = ReceiverTask(
+            self.config.as_dict(), self._udp_host, self._id_source, self.shape.n_slots, self._udp_sources
+        )
         channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
         self._receiver = await ReceiverProcess.start(channel, task)
         log.info(

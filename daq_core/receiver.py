@@ -20,6 +20,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict, dataclass
+from ipaddress import ip_network
 from typing import Any, TextIO
 
 import numpy as np
@@ -40,6 +41,7 @@ from daq_core.sockets import (
     kernel_drops,
     open_receiver,
 )
+from daq_core.sources import allowed_senders, drop_foreign, name_senders
 from daq_core.stream_receiver import StreamReceiver
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ ID_SOURCES = ("frame", "bunch", "bunch-int")
         RING_TYPE,
         types.int64[::1],
         types.int64[::1],
+        types.uint32[:, ::1],
+        types.uint32[:, ::1],
     )
 )
 def receive(
@@ -79,6 +83,8 @@ def receive(
     ring: Any,
     local: Any,
     timespec: Any,
+    names: Any,
+    allowed: Any,
 ) -> None:
     """Receive until told to leave.
 
@@ -92,6 +98,7 @@ def receive(
     ring         : Ring
     local        : (Local.COUNT,) int64
     timespec     : (2,) int64, scratch
+    names, allowed : who sent each datagram and who may, of ``sources``; no rows: everybody may
     """
     batch = messages.shape[0]
     last_packet = now_ns(1, timespec)
@@ -107,6 +114,8 @@ def receive(
                 continue
             last_packet = now
             busy |= n == batch
+            if names.shape[0] > 0:
+                n = drop_foreign(names, allowed, datagrams, stride, messages, n, ring)
             placed = 0
             while placed < n:
                 placed = place(datagrams, stride, messages, placed, n, layout, port, now, real, ring, local)
@@ -129,6 +138,7 @@ class ReceiverTask:
     udp_host: str
     id_source: str
     n_slots: int
+    udp_sources: tuple[str, ...] = ()  # networks of the senders that are taken; none: all
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -169,6 +179,7 @@ class Receiver:
         self.layout = layout_of(self.config)
         self.ring: Ring = ring_shape(self.layout, task.n_slots).attach(ring_descriptor, populate=True)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
+        self.allowed = allowed_senders(tuple(map(ip_network, task.udp_sources)))
         self.sockets: list[socket.socket] = []
         self.stream = StreamReceiver(self.config, self.layout) if is_stream(self.config) else None
         try:
@@ -207,6 +218,8 @@ class Receiver:
             self.ring,
             self.local,
             np.zeros(2, np.int64),
+            name_senders(batch.messages, wanted=len(self.allowed) > 0),
+            self.allowed,
         )
 
     def count_kernel_drops(self) -> None:

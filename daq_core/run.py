@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Self
@@ -29,6 +30,7 @@ from daq_core.acquisition import (
 )
 from daq_core.config import DaqConfig
 from daq_core.errors import DaqError, InvalidRequest, Unavailable
+from daq_core.image_timeouts import ImageTimeouts
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
 from daq_core.ring import Word
@@ -60,13 +62,16 @@ class Run:
     sets them, because it is the one who knows.
     """
 
-    def __init__(self, task: WriterTask, pipeline: Pipeline) -> None:
+    def __init__(self, task: WriterTask, pipeline: Pipeline, timeouts: ImageTimeouts | None = None) -> None:
         self.task = task
         self._pipeline = pipeline
+        self._timeouts = timeouts or ImageTimeouts()
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter | None = None
         self._pid: int | None = None
         self._epoch = 0  # 0: not armed yet
+        self.warning = ""  # of the user whose files these will be
+        self.low_space = ""  # of the file system
         self.aborted = False  # the receiver is gone; the run has failed already
         self._killed = ""  # why, when we did it
         loop = asyncio.get_running_loop()
@@ -74,15 +79,17 @@ class Run:
         self.ended: asyncio.Future[DaqStatus] = loop.create_future()
 
     @classmethod
-    async def prepare(cls, task: WriterTask, pipeline: Pipeline) -> tuple[Self, str]:
-        """Fork a writer and let it look at the path; returns the run and a warning, "" for none.
+    async def prepare(
+        cls, task: WriterTask, pipeline: Pipeline, timeouts: ImageTimeouts | None = None
+    ) -> Self:
+        """Fork a writer and let it look at the path; what it has to warn of is in the run.
 
         Raises
         ------
         InvalidRequest  the file cannot be written there
         Unavailable     the file system did not answer, or no writer could be started
         """
-        run = cls(task, pipeline)
+        run = cls(task, pipeline, timeouts)
         await run._connect()
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
@@ -98,7 +105,8 @@ class Run:
         if "refused" in answer:
             run.discard()
             raise InvalidRequest(answer["refused"])
-        return run, answer["checked"]["warning"]
+        run.warning, run.low_space = answer["checked"]["warning"], answer["checked"]["low_space"]
+        return run
 
     async def follow(self, start_time: float, apply: Apply) -> None:
         """Open the file, and turn what happens until its end into events."""
@@ -109,6 +117,7 @@ class Run:
                 await asyncio.wait({heard}, timeout=TICK_S)
                 if not heard.done():
                     self._fold_counters(apply)
+                    self._end_when_overdue(apply)
                 elif "opened" in (message := heard.result()):
                     if not self.aborted:
                         self._arm(apply)
@@ -174,6 +183,22 @@ class Run:
         if n_images and n_kept >= n_images:
             apply(AllAcquired())
         apply(ImagesWritten(n_kept, n_completed))
+
+    def _end_when_overdue(self, apply: Apply) -> None:
+        """Have a run that has waited too long for images closed as FAILED, with those it has."""
+        if not self._epoch or self.aborted:
+            return
+        words = self._pipeline.words
+        status = apply(ImagesWritten(0, 0))
+        state = status.acquisition.state
+        if status.state is not DaqState.WRITING or state is AcquisitionState.FLUSHING_IMAGES:
+            return
+        taken_up = words[Word.RUN_EPOCH] == self._epoch
+        n_images = int(words[Word.RUN_KEPT] + words[Word.RUN_DROPPED]) if taken_up else 0
+        if reason := self._timeouts.overdue(n_images, time.monotonic()):
+            apply(AllAcquired())
+            self._pipeline.disarm()
+            self._tell(abort=reason)
 
     async def wind_up(self, followed: asyncio.Task[None]) -> None:
         """Let a stopped run end: it drains; if that takes long it is hurried, and at last killed.

@@ -232,6 +232,7 @@ class Health:
     restarts: int = 0  # receivers started again, and writers lost, since start
     disk_free_bytes: int | None = None  # where the run is or would be written
     warning: str = ""  # e.g. a socket buffer smaller than asked for
+    low_space: str = ""  # part of it: the present or last run leaves little free space
 
 
 @dataclass(frozen=True)

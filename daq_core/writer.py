@@ -9,7 +9,8 @@ A writer talks over its own socket, one JSON object a line::
     control                         writer
     {"task": …}                ->
                                <-   {"pid": n}
-                               <-   {"checked": {"free_bytes": …, "warning": …}} or {"refused": "why"}
+                               <-   {"checked": {"free_bytes": …, "warning": …,
+                                                  "low_space": …}} or {"refused": "why"}
     {"open": {"start_time": …,
               "epoch": n}}     ->
                                <-   {"opened": {}} or {"failed": {"reason": …, "n_completed": 0}}
@@ -158,7 +159,7 @@ class Writer:
         image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
         low = check_space(free, task.n_images, image_bytes)
         self.words[Word.DISK_FREE] = free
-        return {"free_bytes": free, "warning": "; ".join(filter(None, (owner.warning, low)))}
+        return {"free_bytes": free, "warning": owner.warning, "low_space": low}
 
     def _create(self, start_time: float) -> ImageFile:
         task = self.task

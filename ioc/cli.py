@@ -19,6 +19,7 @@ import typer
 
 from daq_core.errors import DaqError, InvalidConfig
 from daq_core.forks import ForkServer
+from daq_core.network import Network, is_loopback, parse_networks
 from ioc import control, database, environment, inspection, packets, repairing
 from ioc.aliases import pv_names, read_aliases
 from ioc.log_output import LogLevel
@@ -70,6 +71,33 @@ def serve(
     bind: Annotated[
         str, typer.Option(envvar="STD_DAQ_BIND", help="Address REST, Redis and Channel Access listen on.")
     ] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="STD_DAQ_TOKEN_FILE",
+            help="File, mode 0600, with the secret that REST clients must send to change anything. "
+            "A --bind beyond loopback needs this or --trusted-networks.",
+            show_default=False,
+        ),
+    ] = None,
+    trusted_networks: Annotated[
+        str,
+        typer.Option(
+            envvar="STD_DAQ_TRUSTED_NETWORKS",
+            metavar="CIDR,...",
+            help="Who may change things by REST without the secret, as std_daq_client must: 10.1.2.0/24",
+            show_default=False,
+        ),
+    ] = "",
+    allowed_hosts: Annotated[
+        str,
+        typer.Option(
+            envvar="STD_DAQ_ALLOWED_HOSTS",
+            metavar="NAME,...",
+            help="Names that REST is called by besides localhost and this machine's own: an alias, a proxy.",
+            show_default=False,
+        ),
+    ] = "",
     rest_port: Annotated[
         int, typer.Option(envvar="STD_DAQ_REST_PORT", min=1, max=65535, help="TCP port of REST.")
     ] = 5000,
@@ -87,6 +115,33 @@ def serve(
     udp_host: Annotated[
         str, typer.Option(envvar="STD_DAQ_UDP_HOST", help="Address the detector's packets arrive at.")
     ] = "0.0.0.0",
+    udp_sources: Annotated[
+        str,
+        typer.Option(
+            envvar="STD_DAQ_UDP_SOURCES",
+            metavar="CIDR,...",
+            help="Take packets of these senders only, others are counted as foreign; default: of all.",
+            show_default=False,
+        ),
+    ] = "",
+    first_image_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            envvar="STD_DAQ_FIRST_IMAGE_TIMEOUT_S",
+            min=0.1,
+            help="End a run as FAILED when no image comes within so many seconds; default: never.",
+            show_default=False,
+        ),
+    ] = None,
+    stall_timeout_s: Annotated[
+        float | None,
+        typer.Option(
+            envvar="STD_DAQ_STALL_TIMEOUT_S",
+            min=0.1,
+            help="End a run as FAILED when its images stop for so many seconds; default: never.",
+            show_default=False,
+        ),
+    ] = None,
     output_root: Annotated[
         list[Path] | None,
         typer.Option(
@@ -159,8 +214,14 @@ def serve(
     """
     if redis_url is not None and no_redis:
         raise typer.BadParameter("--redis-url and --no-redis exclude each other.")
-    if output_root is None and not environment.is_loopback(bind):
+    if output_root is None and not is_loopback(bind):
         raise typer.BadParameter(f"--bind {bind} needs --output-root: name the folders to write in.")
+    if not (token_file or trusted_networks or is_loopback(bind)):
+        raise typer.BadParameter(
+            f"--bind {bind} needs --token-file or --trusted-networks: say who may change things by REST."
+        )
+    trusted = _networks("--trusted-networks", trusted_networks)
+    sources = _networks("--udp-sources", udp_sources)
     for root in output_root or []:
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
@@ -180,7 +241,13 @@ def serve(
         redis_port=None if no_redis else redis_port,
         redis_url=redis_url,
         ca_port=ca_port,
+        token_file=token_file,
+        trusted_networks=trusted,
+        allowed_hosts=frozenset(name.strip() for name in allowed_hosts.split(",") if name.strip()),
         udp_host=udp_host,
+        udp_sources=sources,
+        first_image_timeout_s=first_image_timeout_s,
+        stall_timeout_s=stall_timeout_s,
         output_roots=tuple(str(root) for root in output_root or [Path("/")]),
         overwrite=overwrite,
         writer_group=writer_group,
@@ -217,6 +284,13 @@ inspection.register(app)
 repairing.register(app)
 control.register(app)
 database.register(app)
+
+
+def _networks(option: str, text: str) -> tuple[Network, ...]:
+    try:
+        return parse_networks(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text}: {error}.") from None
 
 
 def main() -> None:

@@ -26,6 +26,15 @@ Url = Annotated[
     str,
     typer.Option("--api-url", "-b", envvar="STD_DAQ_API_URL", help="REST address of the service."),
 ]
+Token = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        envvar="STD_DAQ_TOKEN_FILE",
+        help="File with the service's secret, if it has one.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the service's JSON, for scripts.")]
 
 DEFAULT_URL = "http://127.0.0.1:5000"
@@ -53,10 +62,11 @@ def start(
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the file is closed.")] = True,
     api_url: Url = DEFAULT_URL,
+    token_file: Token = None,
     as_json: Json = False,
 ) -> None:
     """Start a run, and wait for its end. Ctrl-C while waiting leaves it running."""
-    service = ServiceClient(api_url)
+    service = ServiceClient(api_url, token_file)
     body: dict[str, Any] = {"output_file": output_file, "n_images": n_images}
     if run_id is not None:
         body["run_id"] = int(run_id) if run_id.lstrip("-").isdecimal() else run_id
@@ -74,9 +84,9 @@ def start(
         raise typer.Exit(1)
 
 
-def stop(api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+def stop(api_url: Url = DEFAULT_URL, token_file: Token = None, as_json: Json = False) -> None:
     """Stop the run: what has arrived is written, the file is closed. Does nothing when none is running."""
-    _show(ServiceClient(api_url).post("/writer/stop", "writer", {}), as_json, _status_lines)
+    _show(ServiceClient(api_url, token_file).post("/writer/stop", "writer", {}), as_json, _status_lines)
 
 
 def config(
@@ -87,10 +97,11 @@ def config(
         ),
     ] = None,
     api_url: Url = DEFAULT_URL,
+    token_file: Token = None,
     as_json: Json = False,
 ) -> None:
     """Show the detector config, or change it: by a JSON file or by key (bit_depth=32). Waits for READY."""
-    service = ServiceClient(api_url)
+    service = ServiceClient(api_url, token_file)
     if changes:
         service.post("/daq/config", "config", _read_changes(changes))
         _wait_until_ready(service)
@@ -179,12 +190,12 @@ def _follow(service: ServiceClient, started: dict[str, Any]) -> dict[str, Any]:
 
 def _read_changes(arguments: list[str]) -> dict[str, Any]:
     """Make config changes of a JSON file's name, or of KEY=VALUE pairs (a VALUE is JSON, else text)."""
-    if len(arguments) == 1 and ("=" not in arguments[0] or Path(arguments[0]).is_file()):
+    if len(arguments) == 1 and ("=" not in arguments[0] or _is_file(arguments[0])):
         try:
             values = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
         except OSError as error:
             raise typer.BadParameter(f"{arguments[0]}: {error.strerror}.") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise typer.BadParameter(f"{arguments[0]}: not JSON: {error}.") from None
         if not isinstance(values, dict):
             raise typer.BadParameter(f"{arguments[0]}: a config is a JSON object.")
@@ -196,9 +207,16 @@ def _read_changes(arguments: list[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"{argument}: must be KEY=VALUE, or one JSON file alone.")
         try:
             changes[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             changes[key] = text
     return changes
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
 
 
 def _wait_until_ready(service: ServiceClient) -> None:

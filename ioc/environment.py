@@ -6,8 +6,9 @@ caproto would read these names from the environment itself, some of them wrongly
 
 from __future__ import annotations
 
-import ipaddress
 import os
+
+from daq_core.network import is_loopback
 
 CA_PORT, BEACON_PORT = 5064, 5065
 
@@ -30,14 +31,6 @@ def beacon_addresses(bind: str) -> list[tuple[str, int]]:
     if os.environ.get("EPICS_CAS_AUTO_BEACON_ADDR_LIST", "YES").upper() != "NO":
         listed.append("255.255.255.255")
     return [_address(text, default_port) for text in dict.fromkeys(listed)]
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether nobody outside this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:

@@ -105,6 +105,6 @@ class SavedConfig:
             return DaqConfig.parse(kept["config"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, InvalidConfig) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, InvalidConfig) as error:
             log.warning("config: %s; the one kept in %s is unusable: %s", self.config_file, self.path, error)
             return None

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,14 +23,17 @@ from daq_core.daq import Daq
 from daq_core.detectors import layout_of
 from daq_core.errors import DaqError, Unavailable
 from daq_core.forks import ForkServer
+from daq_core.network import Network, is_loopback
 from daq_core.options import DaqOptions
 from daq_core.status import DaqState
+from daq_core.token_file import read_token
 from ioc.log_output import LogLevel, log_to
 from ioc.notify import ServiceManager
 from ioc.saved_config import SavedConfig
 from ioc.server import Ioc
 from ioc.view import FaceHealth, StdDaqJson
 from rest_bridge import models
+from rest_bridge.access import Access
 from rest_bridge.app import make_app
 from rest_bridge.redis_server import EmbeddedRedis
 from rest_bridge.redis_streams import RedisPublisher
@@ -57,7 +61,13 @@ class ServeOptions:
     redis_port: int | None = 6379  # None: no Redis at all
     redis_url: str | None = None  # a server of somebody else's
     ca_port: int = 5064
+    token_file: Path | None = None
+    trusted_networks: tuple[Network, ...] = ()
+    allowed_hosts: frozenset[str] = frozenset()
     udp_host: str = "0.0.0.0"
+    udp_sources: tuple[Network, ...] = ()
+    first_image_timeout_s: float | None = None
+    stall_timeout_s: float | None = None
     output_roots: tuple[str, ...] = ("/",)
     overwrite: bool = False
     writer_group: int | None = None
@@ -70,12 +80,25 @@ class ServeOptions:
     def daq_options(self) -> DaqOptions:
         return DaqOptions(
             udp_host=self.udp_host,
+            udp_sources=self.udp_sources,
+            first_image_timeout_s=self.first_image_timeout_s,
+            stall_timeout_s=self.stall_timeout_s,
             id_source=self.id_source,
             output_roots=self.output_roots,
             state_dir=self.state_dir,
             overwrite=self.overwrite,
             writer_group=self.writer_group,
             min_user_id=self.min_user_id,
+        )
+
+    def access(self) -> Access:
+        """Return who may do what by REST; reads the token, and may ask the name service for our name."""
+        names = {socket.gethostname()} if is_loopback(self.bind) else {socket.gethostname(), socket.getfqdn()}
+        return Access(
+            bind=self.bind,
+            token=None if self.token_file is None else read_token(self.token_file),
+            trusted_networks=self.trusted_networks,
+            host_names=frozenset(name.lower() for name in names | self.allowed_hosts),
         )
 
 
@@ -87,7 +110,8 @@ async def serve(daq: Daq, options: ServeOptions, saved: SavedConfig, announce: C
     DaqError
         A face or the DAQ could not start; or a face died, after the running file was closed.
     """
-    rest = RestServer(make_app(daq, sync_limit_s=options.sync_limit_s), options.bind, options.rest_port)
+    app = make_app(daq, sync_limit_s=options.sync_limit_s, access=options.access())
+    rest = RestServer(app, options.bind, options.rest_port)
     async with _redis(options) as redis_url, daq:
         publisher = RedisPublisher(daq, redis_url) if redis_url is not None else None
         ioc = Ioc(

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import requests
 
 from daq_core.errors import DaqError, Unavailable
+from daq_core.token_file import read_token
 
 ANSWER_WITHIN_S = 10.0  # start and stop included: the service bounds them to 5 s
 
@@ -29,11 +31,21 @@ class Unreachable(Unavailable):
 
 
 class ServiceClient:
-    """Usage: ``ServiceClient("http://127.0.0.1:5000").get("/writer/status", "writer")``."""
+    """Usage: ``ServiceClient("http://127.0.0.1:5000").get("/writer/status", "writer")``.
 
-    def __init__(self, url: str) -> None:
+    A service beyond loopback may want a token with what changes something; `token_file` holds it.
+    """
+
+    def __init__(self, url: str, token_file: Path | None = None) -> None:
         self.url = url.rstrip("/")
         self._session = requests.Session()
+        self._token = None if token_file is None else read_token(token_file)
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the token into what changes something; as `auth`, so that no .netrc takes its place."""
+        if self._token is not None and request.method == "POST":
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
 
     def get(self, path: str, key: str) -> Any:
         """Return what an answer holds under a key."""
@@ -50,6 +62,8 @@ class ServiceClient:
                 self.url + path,
                 data=data,
                 headers={"Content-Type": "application/json"} if data else None,
+                auth=self._authorize,
+                allow_redirects=False,  # the token is for this address
                 timeout=ANSWER_WITHIN_S,
             )
             answer = response.json()

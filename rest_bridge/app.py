@@ -18,6 +18,7 @@ from fastapi.responses import RedirectResponse
 from daq_core.errors import Busy, InvalidRequest, RunFailed, Unavailable
 from daq_core.status import AcquisitionState, DaqStatus, WriteRequest
 from rest_bridge import models
+from rest_bridge.access import Access, AccessCheck
 from rest_bridge.envelope import Envelope, EnvelopedRoute, envelop_other_errors
 from rest_bridge.models import ErrorReply, WriterStatus
 from rest_bridge.request_body import JsonObject
@@ -33,18 +34,20 @@ Every answer has HTTP status 200 and says in `status` whether it worked (`ok` or
 """
 
 
-def make_app(daq: Daq, *, sync_limit_s: float = 60.0) -> FastAPI:
+def make_app(daq: Daq, *, sync_limit_s: float = 60.0, access: Access | None = None) -> FastAPI:
     """Make the REST application of a DAQ.
 
     Parameters
     ----------
     daq : the door; must be entered before the first request is served
     sync_limit_s : seconds after which `write_sync` answers although the run goes on
+    access : who may do what; by default the rules of a service on loopback
 
     ``app.state.closing`` is an ``asyncio.Event``: setting it ends the calls that wait for a run.
     """
     app = FastAPI(title="std_daq", description=DESCRIPTION, redirect_slashes=False, redoc_url=None)
     app.state.closing = asyncio.Event()
+    app.add_middleware(AccessCheck, access=access or Access())
     app.include_router(_writer_routes(daq, sync_limit_s, app.state.closing))
     app.include_router(_daq_routes(daq))
     envelop_other_errors(app)
@@ -68,7 +71,8 @@ def _writer_routes(daq: Daq, sync_limit_s: float, closing: asyncio.Event) -> API
     @router.post("/write_async", response_model=models.WriterReply | ErrorReply, openapi_extra=_WRITE_BODY)
     async def write_async(body: JsonObject) -> Response:
         """Start a run; answers once the file exists and the writer waits for images."""
-        return _writer("Writing started.", await _start(daq, models.write_request(body)))
+        status = await _start(daq, models.write_request(body))
+        return _writer("Writing started." + _space_warning(daq), status)
 
     @router.post("/write_sync", response_model=models.WriterReply | ErrorReply, openapi_extra=_WRITE_BODY)
     async def write_sync(body: JsonObject) -> Response:
@@ -166,6 +170,11 @@ async def _end_of_run(daq: Daq, limit_s: float, closing: asyncio.Event) -> DaqSt
         "Your acquisition is still running, just the REST call has ended. Sync acquisition limit of "
         f"{limit_s:g} seconds exceeded. Use async write call for long acquisitions."
     )
+
+
+def _space_warning(daq: Daq) -> str:
+    low = daq.snapshot.health.low_space
+    return f" Warning: {low}." if low else ""
 
 
 def _writer(message: str, status: DaqStatus) -> Envelope:

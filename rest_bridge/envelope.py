@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from daq_core.errors import DaqError
 from rest_bridge.models import ErrorReply, Reply
@@ -77,13 +78,22 @@ def envelop_other_errors(app: FastAPI) -> None:
                 return refusal(f"{error.status_code} {error.detail}: {asked}.")
 
 
+def log_refusal(scope: Scope, message: str) -> None:
+    """Log a request that was refused before its route saw it."""
+    path = ascii(scope["path"])[1:-1][:MAX_LOGGED_BODY]
+    log.warning("%s %s %s -> refused: %s", _client(scope), scope["method"], path, message)
+
+
+def _client(scope: Scope) -> str:
+    return "{}:{}".format(*scope["client"]) if scope["client"] else "unknown client"
+
+
 def _log_command(request: Request, reply: Reply) -> None:
-    client = f"{request.client.host}:{request.client.port}" if request.client else "unknown client"
     body: bytes = getattr(request.state, "body", b"")
     log.log(
         logging.INFO if reply.status == "ok" else logging.WARNING,
         "%s POST %s %s -> %s: %s",
-        client,
+        _client(request.scope),
         request.url.path,
         repr(body[:MAX_LOGGED_BODY])[2:-1],  # bytes' repr: no control character gets into the log
         reply.status,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import secrets
@@ -28,6 +27,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from daq_core.errors import Unavailable
+from daq_core.network import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class EmbeddedRedis:
     def __init__(self, bind: str = "127.0.0.1", port: int = 6379) -> None:
         self.port = port
         self._bind = bind
-        self._loopback = _is_loopback(bind)
+        self._loopback = is_loopback(bind)
         self._password = secrets.token_urlsafe(24)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
         host = f"[{host}]" if ":" in host else host
@@ -233,10 +233,3 @@ def server_binary() -> str:
         f"There is no Redis server to start: no redis-server or valkey-server on the PATH, and {reason}. "
         "Install one, use --redis-url for a server of your own, or --no-redis."
     )
-
-
-def _is_loopback(bind: str) -> bool:
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return bind == "localhost"

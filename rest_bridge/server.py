@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from daq_core.errors import Unavailable
+from rest_bridge.connection import LimitedConnection
 
 SHUTDOWN_S = 2.0  # what a client may still take for the answer it is waiting for
 
@@ -35,11 +36,18 @@ class RestServer:
         self._socket = _listen(bind, port)
         self.port: int = self._socket.getsockname()[1]
         self.started = asyncio.Event()
+        self._server: _Server | None = None
+
+    @property
+    def n_connections(self) -> int:
+        """How many clients are connected now."""
+        return len(self._server.server_state.connections) if self._server is not None else 0
 
     async def run(self) -> None:
         """Serve until cancelled."""
         config = uvicorn.Config(
             self._app,
+            http=LimitedConnection,
             lifespan="off",
             ws="none",
             log_config=None,  # the program's own logging
@@ -49,7 +57,7 @@ class RestServer:
             server_header=False,
             timeout_graceful_shutdown=SHUTDOWN_S,  # type: ignore[arg-type]  # annotated int, used as float
         )
-        server = _Server(config, self.started)
+        self._server = server = _Server(config, self.started)
         serving = asyncio.create_task(server.serve(sockets=[self._socket]))
         try:
             await asyncio.shield(serving)

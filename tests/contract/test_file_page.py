@@ -63,15 +63,12 @@ def test_the_example_for_a_growing_file_runs(tmp_path: Path) -> None:
 
 
 def test_the_command_for_repair_says_that_a_good_file_needs_none(path: Path) -> None:
-    command = re.search(r"^python -m (daq_core\.repair) run7\.h5$", PAGE, re.MULTILINE)
-    assert command is not None
-    process = subprocess.run(
-        [sys.executable, "-m", command[1], str(path)], cwd=ROOT, capture_output=True, text=True, timeout=30
-    )
+    assert re.search(r"^std-daq-ioc repair run7\.h5$", PAGE, re.MULTILINE)
+    repair = [sys.executable, "-m", "ioc", "repair", str(path)]
+    process = subprocess.run(repair, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (process.returncode, process.stdout) == (0, f"{path} needs no repair.\n")
     path.write_text("not HDF5")
-    process = subprocess.run([sys.executable, "-m", command[1], str(path)], cwd=ROOT, timeout=30)
-    assert process.returncode == 1
+    assert subprocess.run(repair, cwd=ROOT, capture_output=True, timeout=60).returncode == 1
 
 
 def run(code: str, folder: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from redis.client import Redis
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from daq_core.errors import Unavailable
 from ioc.ports import LOOPBACK, free_ports
@@ -119,3 +119,32 @@ async def test_nothing_is_kept_on_disk_and_nobody_can_make_it_so(
                 redis.save()
             with pytest.raises(ResponseError, match="protected config"):
                 redis.config_set("dir", "/tmp")
+
+
+async def test_beyond_loopback_no_trick_writes_or_becomes_the_services_user() -> None:
+    async with EmbeddedRedis("0.0.0.0", free_ports()) as server:
+        with Redis.from_url(server.url) as service, Redis(LOOPBACK, server.port) as other:
+            service.set("daq:status", "true")
+            for command in (
+                ("AUTH", "std-daq", ""),
+                ("AUTH", "std-daq", "std-daq"),
+                ("HELLO", "3", "AUTH", "std-daq", "guess"),
+                ("EVAL", "return redis.call('SET', KEYS[1], 'x')", "1", "daq:status"),
+                ("FUNCTION", "LOAD", "#!lua name=l\nredis.register_function('f', function() end)"),
+                ("ACL", "SETUSER", "default", "+@all"),
+                ("CONFIG", "GET", "*"),
+                ("REPLICAOF", "192.0.2.1", "6379"),
+                ("MONITOR",),
+                ("SWAPDB", "0", "1"),
+                ("GETDEL", "daq:status"),
+                ("EXPIRE", "daq:status", "1"),
+                ("RESTORE", "new", "0", "x"),
+                ("PUBLISH", "channel", "x"),
+                ("DEBUG", "SLEEP", "1"),
+            ):
+                with pytest.raises(
+                    RedisError, match=r"(?i)noperm|no permissions|wrongpass|invalid username|not allowed"
+                ):
+                    other.execute_command(*command)
+            assert other.get("daq:status") == b"true"
+            assert service.config_get("maxmemory") is not None

@@ -227,7 +227,7 @@ def test_stop_takes_any_body_or_none(service: Service) -> None:
         b"\x00\xff\x17garbage\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"POST /writer/write_async HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-        b"POST /writer/write_async HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+        b"POST /writer/write_async HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
         b"GET /writer/status HTTP/1.1\r\nX: " + 200_000 * b"x" + b"\r\n\r\n",
     ],
     ids=["bytes", "version", "negative length", "half a body", "200 kB header"],

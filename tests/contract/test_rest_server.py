@@ -117,7 +117,7 @@ async def test_the_end_answers_a_hanging_sync_start_and_takes_little_time(
 
 async def test_the_end_does_not_wait_for_silent_clients(rest: Rest) -> None:
     silent = socket.create_connection((LOOPBACK, rest.server.port))
-    silent.sendall(b"POST /writer/write_async HTTP/1.1\r\nHost: x\r\nContent-Le")
+    silent.sendall(b"POST /writer/write_async HTTP/1.1\r\nHost: localhost\r\nContent-Le")
     await asyncio.sleep(0.1)
     began = time.monotonic()
     await rest.end()
@@ -130,7 +130,7 @@ async def test_a_client_that_goes_away_during_a_sync_start_does_not_end_the_run(
 ) -> None:
     body = f'{{"output_file": "{tmp_path}/a.h5", "n_images": 2}}'.encode()
     _, writer = await asyncio.open_connection(LOOPBACK, rest.server.port)
-    head = f"POST /writer/write_sync HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /writer/write_sync HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await running(rest)
     writer.close()

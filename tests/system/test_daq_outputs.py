@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
 import shutil
+import signal
+import stat
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -253,3 +256,65 @@ async def test_a_file_that_cannot_be_created_fails_the_run_and_nothing_else(
     assert (bench.status.state, acquisition.state) == (DaqState.READY, AcquisitionState.FAILED)
     assert acquisition.request == request
     assert not (small_disk / "a.h5").exists()
+
+
+@pytest.fixture
+def experimenter(public_folder: Path) -> Iterator[tuple[pwd.struct_passwd, int]]:
+    """A user made for this test, whose second group alone may write into a folder; and that group."""
+    if os.geteuid() != 0 or shutil.which("useradd") is None:
+        pytest.skip("needs root and useradd, to make a real user with two groups")
+    name, group = f"stddaq{os.getpid()}", f"stddaqg{os.getpid()}"
+    made = subprocess.run(["groupadd", group], capture_output=True, text=True)
+    if made.returncode != 0:
+        pytest.skip(f"no group can be made here: {made.stderr.strip()}")
+    try:
+        subprocess.run(["useradd", "--no-create-home", "--user-group", "--groups", group, name], check=True)
+        yield pwd.getpwnam(name), grp.getgrnam(group).gr_gid
+    finally:
+        subprocess.run(["userdel", name], capture_output=True, check=False)
+        subprocess.run(["groupdel", group], capture_output=True, check=False)
+
+
+def process_status(pid: int) -> dict[str, str]:
+    """Return what the kernel says of a process (proc(5), status)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines)
+
+
+async def test_a_real_user_writes_by_a_supplementary_group_and_root_leaves_no_trace(
+    bench: Bench, experimenter: tuple[pwd.struct_passwd, int]
+) -> None:
+    """Groups, gid and uid of the living writer, the file it makes, and the one that is repaired after it."""
+    user, group = experimenter
+    folder = bench.folder / "beamtime"
+    folder.mkdir()
+    os.chown(folder, 0, group)
+    folder.chmod(0o2770)  # as beamlines have it: the group's, and so is what is made in it
+    await bench.daq.configure({"writer_user_id": user.pw_uid})
+    try:
+        finished, ids = await bench.start(2, folder / "a.h5"), bench.next_ids(2)
+        says = process_status(bench.writer)
+        assert says["Uid"].split() == [str(user.pw_uid)] * 4
+        assert says["Gid"].split() == [str(user.pw_gid)] * 4
+        assert sorted(map(int, says["Groups"].split())) == sorted({user.pw_gid, group})
+        assert int(says["CapEff"], 16) == int(says["CapPrm"], 16) == 0
+        await bench.send(ids)
+        await bench.end()
+        lost = await bench.start(0, folder / "b.h5")
+        await bench.send(bench.next_ids(3))
+        await bench.until_written(3)
+        os.kill(bench.writer, signal.SIGKILL)
+        await bench.until(AcquisitionState.FAILED)
+        await bench.stop()
+    finally:
+        await bench.daq.configure({"writer_user_id": 0})
+    assert_holds(finished, bench.simulator, ids)
+    with h5py.File(lost) as file:
+        assert file["entry/run/state"].asstr()[()] == "FAILED"
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.iterdir():
+        about = path.stat()
+        assert (about.st_uid, about.st_gid) == (user.pw_uid, group)
+        assert stat.S_IMODE(about.st_mode) == 0o666 & ~umask
+    assert sorted(path.name for path in folder.iterdir()) == ["a.h5", "b.h5"]

@@ -1,0 +1,109 @@
+"""A file system that hangs for real (frozen, so that every write to it waits): control is never blocked.
+
+A frozen file system keeps its writers in the kernel, where no signal reaches
+them: what is tested here cannot be played with SIGSTOP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from daq_core.errors import Unavailable
+from daq_core.status import AcquisitionState, DaqState
+from tests.loopback import Bench, jungfrau, loopback_daq
+
+DISK_MIB = 64
+
+
+def run(*command: object) -> str:
+    """Run a command of the system; return what went wrong, "" for nothing."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=60)
+    return done.stderr.strip() or str(done.returncode) if done.returncode else ""
+
+
+class Disk:
+    """An ext4 file system in a file, that can be frozen."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def freeze(self) -> None:
+        assert run("fsfreeze", "--freeze", self.folder) == ""
+
+    def thaw(self) -> None:
+        run("fsfreeze", "--unfreeze", self.folder)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    image, folder = tmp_path / "disk", tmp_path / "mounted"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(DISK_MIB * 2**20)
+    for command in (("mkfs.ext4", "-q", image), ("mount", "-o", "loop", image, folder)):
+        try:
+            why = run(*command)
+        except FileNotFoundError as error:
+            why = str(error)
+        if why:
+            pytest.skip(f"no file system that could be frozen can be made here: {why}")
+    disk = Disk(folder)
+    if why := run("fsfreeze", "--freeze", folder):
+        run("umount", "--lazy", folder)
+        pytest.skip(f"a file system cannot be frozen here: {why}")
+    disk.thaw()
+    yield disk
+    disk.thaw()
+    run("umount", "--lazy", folder)
+
+
+async def heartbeat(bench: Bench, until: Callable[[], bool]) -> float:
+    """Return the longest time between two turns of the event loop until something is true."""
+    longest, before = 0.0, time.monotonic()
+    while not until():
+        await asyncio.sleep(0.01)
+        now = time.monotonic()
+        longest, before = max(longest, now - before), now
+    return longest
+
+
+async def test_a_disk_that_hangs_during_a_run_is_ended_by_stop_and_others_go_on(
+    disk: Disk, tmp_path: Path
+) -> None:
+    async with loopback_daq(jungfrau(rows=64), tmp_path) as bench:
+        await bench.start(0, disk.folder / "a.h5")
+        await bench.send(bench.next_ids(5))
+        await bench.until_written(5)
+        disk.freeze()
+        try:
+            await bench.send(bench.next_ids(20))
+            stopping = asyncio.create_task(bench.stop())
+            assert await heartbeat(bench, stopping.done) < 2
+            await stopping
+            assert bench.status.acquisition.state is AcquisitionState.FAILED
+            await bench.perfect_run()  # elsewhere, while that disk still hangs
+        finally:
+            disk.thaw()
+
+
+async def test_a_disk_that_hangs_before_the_file_is_open_is_ended_by_stop(disk: Disk, tmp_path: Path) -> None:
+    async with loopback_daq(jungfrau(rows=64), tmp_path) as bench:
+        disk.freeze()
+        try:
+            starting = asyncio.create_task(bench.start(5, disk.folder / "a.h5"))
+            pending = asyncio.create_task(bench.when(lambda s: s.status.pending is not None))
+            await asyncio.wait({starting, pending}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+            await bench.stop()
+            with pytest.raises((RuntimeError, Unavailable)):
+                await asyncio.wait_for(starting, 10)
+            pending.cancel()
+            assert bench.status.state is DaqState.READY
+            await bench.perfect_run()
+        finally:
+            disk.thaw()

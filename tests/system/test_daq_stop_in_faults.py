@@ -1,0 +1,119 @@
+"""Stop → READY within five seconds, whichever processes stand still in whichever state of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from daq_core.errors import RunFailed, Unavailable
+from daq_core.status import AcquisitionState, DaqState
+from tests.loopback import Bench, eventually, jungfrau, loopback_daq
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PROCESSES = ("receiver", "writer", "fork_server")
+FAULTS = [group for n in (1, 2, 3) for group in combinations(PROCESSES, n)]
+STATES = ("IDLE", "OPENING", "WAITING_IMAGES", "WRITING", "FLUSHING_IMAGES")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    async with loopback_daq(jungfrau(rows=16), tmp_path_factory.mktemp("faults")) as bench:
+        yield bench
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bench(module_bench: Bench) -> AsyncIterator[Bench]:
+    """The module's Daq; when a fault is over, the next run of 100 images must be perfect."""
+    yield module_bench
+    await module_bench.until(DaqState.READY, timeout_s=30)
+    await module_bench.perfect_run(100)
+    await eventually(lambda: not module_bench.writers)
+
+
+@contextlib.contextmanager
+def standing_still(bench: Bench, names: tuple[str, ...]) -> Iterator[None]:
+    """Stop the processes of these names that there are."""
+    pids = [getattr(bench, name) for name in names if name != "writer" or bench.writers]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def run_in(bench: Bench, state: str) -> AsyncIterator[None]:
+    """Bring a run into a state."""
+    tasks: list[asyncio.Task[Path]] = []
+    frozen: list[int] = []
+    if state == "OPENING":
+
+        def freeze(_: object) -> None:
+            if bench.status.pending is not None and not frozen:
+                frozen.append(bench.writer)
+                os.kill(bench.writer, signal.SIGSTOP)
+
+        unsubscribe = bench.daq.subscribe(freeze)
+        tasks.append(asyncio.create_task(bench.start(5)))
+        await bench.when(lambda s: s.status.pending is not None)
+        unsubscribe()
+    elif state != "IDLE":
+        n_images = 3 if state == "FLUSHING_IMAGES" else 0
+        await bench.start(n_images)
+        if n_images:
+            os.kill(writer := bench.writer, signal.SIGSTOP)  # so that it stays in this state
+            frozen.append(writer)
+        if state != "WAITING_IMAGES":
+            await bench.send(bench.next_ids(3))
+            await bench.until(AcquisitionState(state))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            with contextlib.suppress(RunFailed):
+                await task
+        for pid in frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("fault", FAULTS, ids="+".join)
+async def test_stop_is_ready_in_time(bench: Bench, fault: tuple[str, ...], state: str) -> None:
+    async with run_in(bench, state):
+        with standing_still(bench, fault):
+            await bench.stop()
+        assert not bench.status.acquisition.running
+
+
+async def test_a_start_whose_fork_server_stands_still_is_refused_in_time_and_changes_nothing(
+    bench: Bench,
+) -> None:
+    before = bench.status
+    with standing_still(bench, ("fork_server",)):
+        with pytest.raises(Unavailable, match="No writer process"):
+            await asyncio.wait_for(bench.start(3), 20)
+        assert bench.status == before
+        await bench.stop()
+
+
+async def test_a_killed_writer_and_a_fork_server_that_stands_still_are_over_with_a_stop(bench: Bench) -> None:
+    await bench.start(0)
+    await bench.send(bench.next_ids(3))
+    await bench.until(AcquisitionState.WRITING)
+    with standing_still(bench, ("fork_server",)):
+        os.kill(bench.writer, signal.SIGKILL)
+        await bench.until(AcquisitionState.FAILED)
+        await bench.stop()
