@@ -1,5 +1,6 @@
 """Every PV, one line each: its name, what it shows, what it says of itself, and what a put does.
 
+The rows of ``IOC:`` are in ``ioc.health_pvs``, those of areaDetector in ``ioc.area_detector_pvs``.
 ``v`` is a :class:`ioc.view.View`. The records, ``db/daq.template`` and the PV
 reference are made from ``PVS``. To add a PV, add a line and run
 ``std-daq-ioc db --reference docs/reference/pvs.md``; a new prefix is one more entry of ``ioc.rows.MACROS``.
@@ -13,9 +14,10 @@ from typing import Any
 
 from daq_core.receiver import BUFFER_BYTES
 from daq_core.status import MAX_N_IMAGES
-from ioc.alarms import NO_LIMITS, Limits, above_zero, is_error, not_empty, rising, warns
+from ioc.alarms import Limits, above_zero, is_error, not_empty, rising, warns
 from ioc.area_detector_pvs import AREA_DETECTOR
 from ioc.commands import MAX_LOG_N, Commands, stage
+from ioc.health_pvs import HEALTH
 from ioc.rows import (
     Put,
     Row,
@@ -32,7 +34,7 @@ from ioc.rows import (
     text,
 )
 from ioc.staging import MAX_MODULES
-from ioc.view import duration, iso, shown
+from ioc.view import iso, shown
 
 STATES = "READY|WRITING|UNKNOWN:INVALID"
 ENDED = "NONE|FINISHED|FAILED|WRITING|WAITING_IMAGES|ACQUIRING_IMAGES|FLUSHING_IMAGES"
@@ -44,22 +46,17 @@ PATH, RUN_ID, NAME, LIST, JSON = 1024, 256, 256, 8192, 65536  # bytes of a text,
 CORNERS = 4 * MAX_MODULES
 
 MB = 1e6
-LINK = "Disconnected:MAJOR|Connected"
 NAMED, TYPE = "detector_name", "detector_type"
 put_name = stage("CfgDetectorName", NAMED)
 N_IMAGES, UDP_PORTS, LOG_N = (1, MAX_N_IMAGES), (1024, 65535), (1, MAX_LOG_N)  # DRVL, DRVH
 
 ANY_LOSS = Limits(hihi=1)
-ANY_CLIENT = Limits(high=1)
 AGE_S = Limits(high=3, hihi=10)
 RING_PERCENT = Limits(high=70, hihi=90)
 PEAK_PERCENT = Limits(high=90)
 FULL_BUFFER = Limits(low=BUFFER_BYTES - 1)
 DISK_GB = Limits(low=10, lolo=1)
 WRITE_MS = Limits(high=1000, hihi=5000)
-REDIS_MS = Limits(high=100, hihi=1000)
-LOOP_MS = Limits(high=50, hihi=500)
-CLIENTS = Limits(high=150, hihi=200)
 
 
 def detector(detector_type: object) -> str:
@@ -98,12 +95,6 @@ def counter(pv: str, name: str, description: str) -> Row:
 def trouble(pv: str, name: str, description: str) -> Row:
     """Make a counter of the receiver that should stand still: in alarm while it rises."""
     return replace(counter(pv, name, description), rule=rising(name))
-
-
-def health(
-    pv: str, egu: str, precision: int, value: Source, description: str, limits: Limits = NO_LIMITS
-) -> Row:
-    return number(pv, egu, precision, value, description, limits=limits, macro="IOC")
 
 
 def silence(pv: str, value: Source, description: str) -> Row:
@@ -255,25 +246,6 @@ LOSSES = (
     number("DiskFree_RBV", "GB", 1, lambda v: v.disk_free_gb, "Free space for the run", limits=DISK_GB),
     gauge("WriteLatency_RBV", "ms", 1, lambda v: v.write_latency_ms, "Newest image to disk", WRITE_MS),
     string("LastImageId_RBV", lambda v: v.last_image_id, "Newest image, 64 bit", needs_receiver=True),
-)
-
-HEALTH = (
-    health("HEARTBEAT", "", 0, lambda v: v.ioc.heartbeat, "Counts the seconds of the IOC"),
-    string("UPTIME", lambda v: duration(v.now - v.ioc.started), "Time since start", macro="IOC"),
-    string("STARTTOD", lambda v: iso(v.ioc.started), "Start of the IOC, UTC", macro="IOC"),
-    string("VERSION", lambda v: v.ioc.version, "Version of the IOC", macro="IOC"),
-    health("RECORD_CNT", "", 0, lambda v: v.ioc.n_records, "PVs served"),
-    health("CA_CLNT_CNT", "", 0, lambda v: v.ioc.n_clients, "CA clients", CLIENTS),
-    health("CA_CONN_CNT", "", 0, lambda v: v.ioc.n_channels, "CA channels"),
-    flag("RedisConnected_RBV", LINK, lambda v: v.face.redis_connected, "Redis is there", macro="IOC"),
-    health("RedisLatency_RBV", "ms", 1, lambda v: v.redis_latency_ms, "Time of the last publish", REDIS_MS),
-    health("LoopLag_RBV", "ms", 1, lambda v: 1e3 * v.ioc.loop_lag_s, "Lag of the event loop", LOOP_MS),
-    health("Reconnects_RBV", "", 0, lambda v: v.snapshot.health.restarts, "Restarts of receiver and writers"),
-    health("Errors_RBV", "", 0, lambda v: v.ioc.errors + v.face.errors, "Errors since start"),
-    health("UpdatesPerSec_RBV", "Hz", 1, lambda v: v.ioc.updates_per_second, "PV updates posted"),
-    health("CaDropped_RBV", "", 0, lambda v: v.ioc.n_dropped, "Updates dropped for slow clients", ANY_CLIENT),
-    health("CaStalled_RBV", "", 0, lambda v: v.ioc.n_stalled, "CA clients that stopped reading", ANY_CLIENT),
-    text("LastError_RBV", PATH, lambda v: v.ioc.last_error or v.face.last_error, "Last error", macro="IOC"),
 )
 
 DAQ = (*STATUS, *REQUEST, *COMMANDS, *CONFIG, *RATES, *LOGS, *LOSSES)
