@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.forks import LOOK, ForkServer
-from daq_core.output import check_folder, check_roots
+from daq_core.output import check_folder
+from daq_core.roots import entered, opened_folder
 from daq_core.user import become, find_owner
 
 TIMEOUT_S = 4.0  # for a file system to say whether it has the folder
@@ -96,6 +97,11 @@ def make_folders(folder: str, may_make: int, roots: Sequence[str]) -> None:
         folder = os.path.dirname(folder.rstrip("/"))
     if not missing or len(missing) > may_make:
         return
-    check_roots(folder, roots)
-    for path in reversed(missing):
-        os.mkdir(path)
+    with opened_folder(folder, roots) as existing:
+        inner = os.dup(existing)
+        try:
+            for name in (os.path.basename(path.rstrip("/")) for path in reversed(missing)):
+                os.mkdir(name, dir_fd=inner)
+                inner = entered(inner, name)
+        finally:
+            os.close(inner)

@@ -23,6 +23,8 @@ import numpy.typing as npt
 from h5py import h5d, h5f, h5p
 
 from daq_core.file_layout import COLUMNS, ROWS_PER_CHUNK, RunMetadata, create_layout, record_end
+from daq_core.output import why_not_replaced
+from daq_core.roots import opened_folder
 
 BLOCK_BYTES = 4096
 """Chunks begin at multiples of a page: on ext4 an unaligned chunk costs 1.3 times as much CPU."""
@@ -66,6 +68,7 @@ class ImageFile:
         detector_name: str,
         run: RunMetadata,
         overwrite: bool = False,
+        roots: Sequence[str] = ("/",),
     ) -> ImageFile:
         """Create the file with its whole layout and no image, visible to SWMR readers.
 
@@ -73,14 +76,15 @@ class ImageFile:
         ----------
         shape     : (height, width) of an image in pixels
         dtype     : of a pixel: uint8, uint16, uint32 or float32
-        overwrite : replace an existing regular file, unless somebody has it open
+        overwrite : replace an existing regular file of this user, unless somebody has it open
+        roots     : folders that the file may be in, links resolved
 
         Raises
         ------
         FileExistsError  there is something at `path` that is not to be replaced
         OSError          any other reason why there is no such file now
         """
-        with _explained(f"Cannot create output file {path}"), _descriptor(path, overwrite) as fd:
+        with _explained(f"Cannot create output file {path}"), _descriptor(path, overwrite, roots) as fd:
             # By its descriptor, for the path could name another file by now.
             file = _create_hdf5(f"/proc/self/fd/{fd}")
             try:
@@ -223,32 +227,37 @@ def _create_hdf5(path: str) -> h5py.File:
 
 
 @contextmanager
-def _descriptor(path: str, overwrite: bool) -> Iterator[int]:
+def _descriptor(path: str, overwrite: bool, roots: Sequence[str]) -> Iterator[int]:
     """Open a new file, or with `overwrite` an existing regular one that nobody else has open.
 
     A new file is removed again when the body fails.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        fd = os.open(path, flags if overwrite else flags | os.O_EXCL, 0o666)
-    except FileExistsError:
-        raise FileExistsError(f"Output file {path} exists already. Choose another name.") from None
-    try:
-        if overwrite:
-            _check_replaceable(path, fd)
-        yield fd
-    except BaseException:
-        if not overwrite:
-            with suppress(OSError):
-                os.unlink(path)
-        raise
-    finally:
-        os.close(fd)
+    with opened_folder(os.path.dirname(path), roots) as folder:
+        name = os.path.basename(path)
+        try:
+            fd = os.open(name, flags if overwrite else flags | os.O_EXCL, 0o666, dir_fd=folder)
+        except FileExistsError:
+            raise FileExistsError(f"Output file {path} exists already. Choose another name.") from None
+        try:
+            if overwrite:
+                _check_replaceable(path, fd)
+            yield fd
+        except BaseException:
+            if not overwrite:
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+            raise
+        finally:
+            os.close(fd)
 
 
 def _check_replaceable(path: str, fd: int) -> None:
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode):
         raise FileExistsError(f"Cannot replace {path}: it is not a regular file.")
+    if why := why_not_replaced(about):
+        raise FileExistsError(f"Cannot replace {path}: {why}.")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(fd, fcntl.LOCK_UN)  # HDF5 locks it itself
@@ -268,7 +277,7 @@ def _explained(what: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         found = re.search(r"errno = (\d+)", str(error))
         errno = int(found[1]) if found else getattr(error, "errno", None)
-        reason = os.strerror(errno) if errno else str(error)
+        reason = os.strerror(errno) if errno else str(error).rstrip(".")
         explained = OSError(f"{what}: {reason}.")  # its text is this alone, without "[Errno n]"
         explained.errno = errno
         raise explained from error

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 
 from daq_core.errors import InvalidRequest
+from daq_core.roots import check_roots
 from daq_core.user import user_name
 
 
@@ -45,25 +46,14 @@ def check_folder(folder: str, roots: Sequence[str]) -> None:
         raise InvalidRequest(f"Output file folder {folder} is not writable for user {_me()}.")
 
 
-def check_roots(folder: str, roots: Sequence[str]) -> None:
-    """Raise InvalidRequest unless a folder lies in one of the allowed roots, links resolved."""
-    real = os.path.realpath(folder)
-    for root in roots:
-        real_root = os.path.realpath(root)
-        if os.path.commonpath([real, real_root]) == real_root:
-            return
-    raise InvalidRequest(
-        f"Output file folder {folder} is outside of what this service may write to: {', '.join(roots)}."
-    )
-
-
 def _check_existing(path: str, overwrite: bool) -> None:
     try:
-        mode = os.lstat(path).st_mode
+        about = os.lstat(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise InvalidRequest(f"Invalid output_file={path}. {error.strerror}.") from None
+    mode = about.st_mode
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "not a regular file"
         raise InvalidRequest(f"Invalid output_file={path}. There is {kind} of that name.")
@@ -72,6 +62,17 @@ def _check_existing(path: str, overwrite: bool) -> None:
             f"Output file {path} exists already. Choose another name; existing files are only replaced "
             "by a service started with --overwrite."
         )
+    if why := why_not_replaced(about):
+        raise InvalidRequest(f"Output file {path} exists already, and is not replaced: {why}.")
+
+
+def why_not_replaced(about: os.stat_result) -> str:
+    """Return why a regular file must not be overwritten by this user, "" when it may be."""
+    if about.st_nlink > 1:
+        return "it has other names too (hard links)"
+    if about.st_uid != os.geteuid():
+        return f"it belongs to user {user_name(about.st_uid)}, not to {_me()}"
+    return ""
 
 
 def _me() -> str:

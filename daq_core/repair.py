@@ -17,15 +17,16 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import h5py
 from h5py import h5d
 
 from daq_core.file_layout import COLUMNS, UNFINISHED, record_state
+from daq_core.roots import opened_folder
 
 SUPERBLOCK = struct.Struct("<8s B B B B Q Q Q Q L")
 """Signature, version, bytes of an offset and of a length, consistency flags; then the
@@ -33,6 +34,15 @@ addresses: base, extension, end of file, root group; and the checksum of all bef
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 OPEN_FOR_WRITE, OPEN_FOR_SWMR = 0x01, 0x04  # consistency flags
+
+
+@dataclass(frozen=True)
+class RecordedEnd:
+    """How a file says that its run ended."""
+
+    run_id: str
+    state: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -47,39 +57,50 @@ class RepairReport:
     outcome: Literal["repaired", "intact", "refused"]
     n_images: int | None  # in the file; None where that is not known
     message: str
+    end: RecordedEnd | None = None  # None where the file does not say
 
 
 class _Refused(Exception):
     """Why a file was left alone."""
 
 
-def repair(path: str) -> RepairReport:
+def repair(path: str, *, roots: Sequence[str] = ("/",)) -> RepairReport:
     """Make a file that its writer could not close open again with the images counted so far.
 
     Its state becomes FAILED, unless the writer had recorded another one, and all
     datasets get the same number of rows. A file that is still being written is refused.
+    It is opened once, and all is done by its descriptor: the path may name another file by then.
+
+    Parameters
+    ----------
+    roots : folders that it may be in, links resolved
 
     Raises
     ------
-    OSError  the file cannot be read or written at all: missing, no permission, disk error
+    OSError         the file cannot be read or written at all: missing, no permission, disk error
+    InvalidRequest  it is outside of the roots
     """
     try:
-        with _locked(path) as fd:
+        with _locked(path, roots) as fd:
             superblock = _read_superblock(fd)
             if superblock.flags not in (0, OPEN_FOR_WRITE | OPEN_FOR_SWMR):
                 raise _Refused("its writer ended before the file was complete enough to be read")
             size = os.fstat(fd).st_size
             end = max(size, superblock.end_of_file)
             with _extended(fd, size, end):
-                n_images, finished = _inspect(path, size, swmr=superblock.flags != 0)
+                n_images, finished = _inspect(_by(fd), size, swmr=superblock.flags != 0)
             if superblock.flags == 0 and size == end and finished:
-                return RepairReport(path, "intact", n_images, f"{path} needs no repair.")
+                return RepairReport(path, "intact", n_images, f"{path} needs no repair.", _end(_by(fd)))
             os.pwrite(fd, superblock.closed(end).packed(), 0)
             os.fsync(fd)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(fd, fcntl.LOCK_UN)  # HDF5 locks it itself
+            _record(_by(fd), n_images)
+            recorded = _end(_by(fd))
     except _Refused as reason:
         return RepairReport(path, "refused", None, f"{path} was not repaired: {reason}.")
-    _record(path, n_images)
-    return RepairReport(path, "repaired", n_images, f"{path} is readable again, with {n_images} images.")
+    said = f"{path} is readable again, with {n_images} images."
+    return RepairReport(path, "repaired", n_images, said, recorded)
 
 
 @dataclass(frozen=True)
@@ -116,13 +137,15 @@ def _read_superblock(fd: int) -> _Superblock:
 
 
 @contextmanager
-def _locked(path: str) -> Iterator[int]:
+def _locked(path: str, roots: Sequence[str]) -> Iterator[int]:
     """Open the file for change, while nobody else has it open.
 
     The lock is shared, since HDF5 must get a shared one to read the file
     meanwhile; that nobody holds another is known from having the exclusive one first.
     """
-    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with opened_folder(os.path.dirname(path), roots) as folder:
+        fd = os.open(os.path.basename(path), flags, dir_fd=folder)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,22 +214,22 @@ def _record(path: str, n_images: int) -> None:
             record_state(file, "FAILED", f"ERROR: writer lost; {n_images} images recovered.")
 
 
-def recorded_end(report: RepairReport) -> dict[str, Any] | None:
-    """Return how a file says its run ended: run_id (text), state, message, n_images; None where it cannot.
+def _end(path: str) -> RecordedEnd | None:
+    """Return how a file says that its run ended; None when it does not."""
+    with h5py.File(path, "r") as file:
+        try:
+            return RecordedEnd(
+                run_id=file["entry/entry_identifier"].asstr()[()],
+                state=file["entry/run/state"].asstr()[()],
+                message=file["entry/run/message"].asstr()[()],
+            )
+        except KeyError:
+            return None
 
-    Raises
-    ------
-    OSError  the file cannot be read
-    """
-    if report.outcome == "refused":
-        return None
-    with h5py.File(report.path, "r") as file:
-        return {
-            "run_id": file["entry/entry_identifier"].asstr()[()],
-            "state": file["entry/run/state"].asstr()[()],
-            "message": file["entry/run/message"].asstr()[()],
-            "n_images": report.n_images,
-        }
+
+def _by(fd: int) -> str:
+    """Return a path by which HDF5 opens the file of a descriptor, whatever its name leads to now."""
+    return f"/proc/self/fd/{fd}"
 
 
 def lookup3(data: bytes) -> int:

@@ -61,6 +61,9 @@ def become(owner: FileOwner) -> None:
     os.setgroups(owner.groups)
     os.setresgid(owner.gid, owner.gid, owner.gid)
     os.setresuid(owner.uid, owner.uid, owner.uid)
+    if (os.getresuid(), os.getresgid()) != ((owner.uid,) * 3, (owner.gid,) * 3):
+        # 4294967295 means "as it is" to the kernel; nothing may be opened as root by mistake.
+        raise InvalidRequest(f"Cannot write as user {owner.uid} with group {owner.gid}: the kernel refused.")
 
 
 def user_name(uid: int) -> str:

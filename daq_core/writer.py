@@ -44,7 +44,7 @@ from daq_core.errors import DaqError
 from daq_core.file_layout import COUNTERS, RunMetadata
 from daq_core.hdf5 import ImageFile
 from daq_core.output import check_output, check_space
-from daq_core.repair import recorded_end, repair
+from daq_core.repair import RepairReport, repair
 from daq_core.ring import SKIPPED, Ring, RingShape, Word, map_pages, wait_for_change
 from daq_core.user import become, find_owner
 
@@ -178,6 +178,7 @@ class Writer:
                 bit_depth=task.bit_depth,
             ),
             overwrite=task.overwrite,
+            roots=task.output_roots,
         )
 
     def _fill(self, file: ImageFile, epoch: int) -> None:
@@ -305,10 +306,10 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
         return
     task = WriterTask(**order["task"] | {"image_shape": tuple(order["task"]["image_shape"])})
     if task.repair:
-        become(find_owner(task.writer_user_id, writer_group=task.writer_group))
         try:
-            report = repair(task.output_file)
-            control.tell(repaired=report.message, outcome=report.outcome, end=recorded_end(report))
+            become(find_owner(task.writer_user_id, writer_group=task.writer_group))
+            report = repair(task.output_file, roots=task.output_roots)
+            control.tell(repaired=report.message, outcome=report.outcome, end=_end_of(report))
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})
         return
@@ -317,3 +318,8 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     if maps_descriptor is not None:
         converter = Converter(DaqConfig.parse(json.loads(task.config_json)), maps_descriptor, HAND_OVER)
     Writer(task, control, ring.attach(ring_descriptor), converter).run()
+
+
+def _end_of(report: RepairReport) -> dict[str, Any] | None:
+    """Return how a file says its run ended, and its images, for ``daq_core.interrupted``."""
+    return None if report.end is None else asdict(report.end) | {"n_images": report.n_images}

@@ -159,7 +159,8 @@ def serve(
         int | None,
         typer.Option(
             envvar="STD_DAQ_WRITER_GROUP",
-            min=0,
+            min=1,
+            max=2**32 - 2,
             help="Group of the files of a writer_user_id without an account.",
         ),
     ] = None,

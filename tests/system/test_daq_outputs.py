@@ -18,8 +18,8 @@ import h5py
 import pytest
 import pytest_asyncio
 
-from daq_core.errors import InvalidRequest
-from daq_core.status import AcquisitionState, DaqState, WriteRequest
+from daq_core.errors import InvalidRequest, RunFailed
+from daq_core.status import AcquisitionState, DaqState, Snapshot, WriteRequest
 from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -121,6 +121,29 @@ async def test_a_path_that_cannot_be_is_refused_and_nothing_changes(
     assert sorted(folder.rglob("*")) == contents
     if make is existing:
         assert path.read_text() == "somebody's data"
+
+
+async def test_a_folder_that_becomes_a_link_after_the_check_fails_the_run_and_nothing_is_outside(
+    bench: Bench,
+) -> None:
+    """Swapped while the writer, which found it good, stands still before it makes the file."""
+    folder, outside = bench.folder / "swapped", bench.folder.parent / "elsewhere"
+    folder.mkdir()
+    outside.mkdir(exist_ok=True)
+
+    def swap(snapshot: Snapshot) -> None:
+        if snapshot.status.pending is not None and not folder.is_symlink():
+            os.kill(bench.writer, signal.SIGSTOP)
+            folder.rename(bench.folder / "was")
+            folder.symlink_to(outside)
+            os.kill(bench.writer, signal.SIGCONT)
+
+    unsubscribe = bench.daq.subscribe(swap)
+    with pytest.raises(RunFailed, match="is outside of what this service may write to"):
+        await bench.start(2, folder / "a.h5")
+    unsubscribe()
+    assert bench.status.acquisition.state is AcquisitionState.FAILED
+    assert os.listdir(outside) == os.listdir(bench.folder / "was") == []
 
 
 async def test_an_existing_file_is_replaced_by_a_service_that_may_overwrite(tmp_path: Path) -> None:

@@ -114,6 +114,23 @@ def test_the_user_of_the_service_stays_itself(tmp_path: Path) -> None:
 
 
 @AS_ROOT
+@pytest.mark.parametrize("ids", ["2**32 - 1, 77", "77, 2**32 - 1", "2**32 - 1, 2**32 - 1"])
+def test_the_number_that_means_no_change_to_the_kernel_leaves_no_root_behind(ids: str) -> None:
+    """setresuid(−1) succeeds and changes nothing."""
+    program = f"""
+from daq_core.errors import InvalidRequest
+from daq_core.user import FileOwner, become
+uid, gid = {ids}
+try:
+    become(FileOwner(uid, gid, (77,)))
+except InvalidRequest as refused:
+    print(refused)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "the kernel refused" in said.stdout, said
+
+
+@AS_ROOT
 def test_a_service_that_is_not_root_cannot_write_as_another_user() -> None:
     program = f"""
 import os
