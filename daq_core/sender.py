@@ -128,13 +128,25 @@ class Burst:
     addresses : for each port, (n,) uint64   where each datagram lies in memory
     lengths   : for each port, (n,) uint64   its bytes
     memory    : kept alive as long as the burst
+    turns     : (turns, 3) int64, as ``transmit`` takes them; None: ports take turns of TURN datagrams
+    at_once   : whether they all go out without a pause
+    announce  : called at the moment when they go out
     """
 
     def __init__(
-        self, addresses: list[npt.NDArray[np.uint64]], lengths: list[npt.NDArray[np.uint64]], memory: object
+        self,
+        addresses: list[npt.NDArray[np.uint64]],
+        lengths: list[npt.NDArray[np.uint64]],
+        memory: object,
+        *,
+        turns: npt.NDArray[np.int64] | None = None,
+        at_once: bool = False,
+        announce: Callable[[], None] | None = None,
     ) -> None:
         self.messages, self._vectors = build_messages(np.concatenate(addresses), np.concatenate(lengths))
-        self.turns = _take_turns([len(port) for port in addresses])
+        self.turns = _take_turns([len(port) for port in addresses]) if turns is None else turns
+        self.at_once = at_once
+        self.announce = announce
         self._memory = memory
 
     @classmethod
@@ -151,6 +163,32 @@ class Burst:
             [length.astype(np.uint64) for length in lengths],
             packets,
         )
+
+    @classmethod
+    def in_order(
+        cls,
+        datagrams: list[npt.NDArray[np.uint8]],
+        sockets: list[int],
+        *,
+        at_once: bool,
+        announce: Callable[[], None],
+    ) -> Burst:
+        """Make a burst of datagrams, (bytes,) uint8 each, in this order, each for a socket by its number."""
+        addresses = np.array([datagram.ctypes.data for datagram in datagrams], np.uint64)
+        lengths = np.array([len(datagram) for datagram in datagrams], np.uint64)
+        turns = np.ones((len(datagrams), 3), np.int64)
+        turns[:, 0], turns[:, 1] = sockets, np.arange(len(datagrams))
+        return cls([addresses], [lengths], datagrams, turns=turns, at_once=at_once, announce=announce)
+
+
+def port_order(n_datagrams: list[int]) -> list[tuple[int, int]]:
+    """Return port and place of each datagram of an image, in the order in which a burst sends them."""
+    before = np.cumsum([0, *n_datagrams])
+    return [
+        (port, first - int(before[port]) + i)
+        for port, first, n in _take_turns(n_datagrams).tolist()
+        for i in range(n)
+    ]
 
 
 def _take_turns(n_datagrams: list[int]) -> npt.NDArray[np.int64]:
@@ -242,6 +280,8 @@ class Sender(PacedSender[Burst]):
 
     Usage: ``with Sender("127.0.0.1", [50101, 50102]) as sender: sender.send(bursts, rate_hz=100)``.
 
+    With a `foreign_address` there are as many sockets again, for the same ports, that send from there.
+
     Raises
     ------
     InvalidRequest
@@ -250,7 +290,7 @@ class Sender(PacedSender[Burst]):
         The host is not known, or not to be reached.
     """
 
-    def __init__(self, host: str, ports: list[int]) -> None:
+    def __init__(self, host: str, ports: list[int], *, foreign_address: str | None = None) -> None:
         super().__init__()
         if min(ports) < 1 or max(ports) > 65535:
             raise InvalidRequest(
@@ -258,12 +298,18 @@ class Sender(PacedSender[Burst]):
             )
         self.sockets: list[socket.socket] = []
         try:
-            for port in ports:
-                self.sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC))
-                self.sockets[-1].connect((host, port))
+            for source in (None, foreign_address) if foreign_address else (None,):
+                for port in ports:
+                    self.sockets.append(
+                        socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+                    )
+                    if source is not None:
+                        self.sockets[-1].bind((source, 0))
+                    self.sockets[-1].connect((host, port))
         except (OSError, UnicodeError) as error:  # Unicode: what cannot be a host name
             close_all(self.sockets)
-            raise Unavailable(f"cannot send to {host}: {getattr(error, 'strerror', error)}.") from None
+            where = f"{host}, from {foreign_address} too" if foreign_address else host
+            raise Unavailable(f"cannot send to {where}: {getattr(error, 'strerror', error)}.") from None
         self._host = host
         self._descriptors = np.array([s.fileno() for s in self.sockets], np.int32)
         self._timespec = np.zeros(2, np.int64)
@@ -272,11 +318,13 @@ class Sender(PacedSender[Burst]):
         close_all(self.sockets)
 
     def _transmit(self, image: Burst, spread_s: float) -> None:
+        if image.announce is not None:
+            image.announce()
         error = transmit(
             self._descriptors,
             image.messages,
             image.turns,
-            int(spread_s * 1e9),
+            0 if image.at_once else int(spread_s * 1e9),
             self._counts,
             self._timespec,
         )

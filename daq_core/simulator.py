@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daq_core.chaos import Chaos
+from daq_core.chaos_stage import ChaosStage, Image, SentPacket
 from daq_core.config import DaqConfig
 from daq_core.detectors import DetectorFormat, Layout, bsread, format_of, is_stream, layout_of
 from daq_core.detectors.bsread import Wire
@@ -45,12 +47,14 @@ class Simulator:
     rows_per_packet : of a GigaFRoST, to imitate other senders than the camera
     unwanted : ids of images that a GigaFRoST marks as not to be stored
     wire : of bsread: which of its formats, compression and byte order; None: plain bsread
+    chaos : what goes wrong on the way, of a detector that sends packets
+    tell : with chaos, called with every packet when it goes out, or is lost
 
     Raises
     ------
     InvalidRequest
         The detector has packets of one size only, or so many rows do not fit; it has no such
-        mark; or it sends no messages.
+        mark; it sends no messages; or it cannot have such a fault.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class Simulator:
         rows_per_packet: int | None = None,
         unwanted: Container[int] = (),
         wire: Wire | None = None,
+        chaos: Chaos | None = None,
+        tell: Callable[[SentPacket], None] | None = None,
     ) -> None:
         self._config = config
         self.layout = _layout(config, rows_per_packet)
@@ -80,6 +86,10 @@ class Simulator:
         self._unwanted = unwanted
         if unwanted and self._form.mark_unwanted is None:
             raise InvalidRequest(f"a detector of type {self._form.name} marks no image as not to be stored.")
+        if chaos is not None and self.addresses:
+            raise InvalidRequest("chaos is for detectors that send packets; a bsread camera sends messages.")
+        self.chaos = ChaosStage(chaos, self._form, self.layout, tell) if chaos is not None else None
+        self._foreign_address = chaos.foreign_address if chaos is not None and chaos.foreign else None
         self._mean = mean_counts(self.layout)
         self._is_sent = self._pixels_with_a_packet()
         self._cycle: dict[int, tuple[list[npt.NDArray[np.uint8]], Burst]] = {}
@@ -137,9 +147,10 @@ class Simulator:
         ids = range(first_id, first_id + (n_images or ENDLESS))
         if self.addresses:
             return self._send_messages(ids, rate_hz, progress, stop)
-        with Sender(self._host, self.ports) as sender:
+        with Sender(self._host, self.ports, foreign_address=self._foreign_address) as sender:
             self._pack_cycle(ids)
-            return sender.send(self._bursts(ids), rate_hz, progress=progress, stop=stop)
+            bursts = self._bursts(ids) if self.chaos is None else self.chaos.bursts(self._images(ids))
+            return sender.send(bursts, rate_hz, progress=progress, stop=stop)
 
     def message(self, image_id: int) -> list[bytes]:
         """Return the parts of the message of a bsread image."""
@@ -180,6 +191,17 @@ class Simulator:
                 self._form.stamp(datagrams, image_id)
             self._mark(packets, image_id)
             yield burst
+
+    def _images(self, ids: range) -> Iterator[Image]:
+        """Yield images for the chaos stage; the memory of one is that of another a few images later."""
+        assert self.chaos is not None
+        for image_id in ids:
+            packets, _ = self._cycle[image_id % self._cycle_length]
+            frame = self.chaos.frame_of(image_id, is_first=image_id == ids[0])
+            for datagrams in packets:
+                self._form.stamp(datagrams, frame)
+            self._mark(packets, image_id)
+            yield image_id, frame, packets, list(map(self._form.lengths, packets, self.layout.ports))
 
     def _mark(self, packets: list[npt.NDArray[np.uint8]], image_id: int) -> None:
         """Mark the datagrams of an image that is not to be stored, and unmark those of the others."""

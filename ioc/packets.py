@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,22 +13,30 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from daq_core.chaos import Chaos, explained
+from daq_core.errors import InvalidRequest, Unavailable
 from ioc.progress import shown_progress
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from daq_core.chaos_stage import SentPacket
     from daq_core.record import RecordReport
     from daq_core.sender import SendReport
 
 Config = Annotated[Path, typer.Option(help="Detector config, as std_daq's JSON.", show_default=False)]
 Host = Annotated[str, typer.Option(help="Where the packets go: name or address.")]
 PortOffset = Annotated[int, typer.Option(help="Added to every port of the config.")]
+CHAOS_HELP = "Faults of --chaos, as in --chaos seed=7,loss=0.01,duplicate=0.01:\n\n"
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (simulate, replay, record):
-        app.command(rich_help_panel="Detector packets")(command)
+    panel = "Detector packets"
+    app.command(rich_help_panel=panel, help=f"{simulate.__doc__}\n\n{CHAOS_HELP}{explained()}")(simulate)
+    for command in (replay, record):
+        app.command(rich_help_panel=panel)(command)
 
 
 def simulate(
@@ -57,6 +65,20 @@ def simulate(
         Literal["little", "big"] | None,
         typer.Option(help="Byte order of their pixels; default: little.", show_default=False),
     ] = None,
+    chaos: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FAULT=VALUE,...",
+            help="Make faults on the way: seed=7,loss=0.01; all of them are listed above.",
+            show_default=False,
+        ),
+    ] = None,
+    chaos_log: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to make: a line of JSON for each packet, what was done to it.", show_default=False
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Send images as the config's detector would: packets over UDP, or a bsread camera's messages.
@@ -70,17 +92,23 @@ def simulate(
     wire = None
     if message_format or compression or encoding:
         wire = Wire(message_format or "bsread", compression or "none", encoding or "little")
-    simulator = Simulator(
-        DaqConfig.load(config),
-        host=host,
-        port_offset=port_offset,
-        seed=seed,
-        rows_per_packet=rows_per_packet,
-        wire=wire,
-    )
-    with shown_progress("sending", images or None) as progress, _until_interrupted() as stop:
-        report = simulator.send(images, rate, first_id=first_id, progress=progress, stop=stop)
-    _print_sent(report, as_json)
+    if chaos_log is not None and chaos is None:
+        raise InvalidRequest("--chaos-log tells what --chaos did: give both, or neither.")
+    faults = Chaos.parse(chaos) if chaos is not None else None
+    with _packet_log(chaos_log) as tell:
+        simulator = Simulator(
+            DaqConfig.load(config),
+            host=host,
+            port_offset=port_offset,
+            seed=seed,
+            rows_per_packet=rows_per_packet,
+            wire=wire,
+            chaos=faults,
+            tell=tell,
+        )
+        with shown_progress("sending", images or None) as progress, _until_interrupted() as stop:
+            report = simulator.send(images, rate, first_id=first_id, progress=progress, stop=stop)
+    _print_sent(report, as_json, simulator.chaos.counts if simulator.chaos is not None else None)
 
 
 def replay(
@@ -147,15 +175,32 @@ def _until_interrupted() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _print_sent(report: SendReport, as_json: bool) -> None:
+@contextmanager
+def _packet_log(path: Path | None) -> Iterator[Callable[[SentPacket], None] | None]:
+    """Give what writes a packet into the log; None without one."""
+    if path is None:
+        yield None
+        return
+    try:
+        log = path.open("x", encoding="utf-8")
+    except OSError as error:
+        raise Unavailable(f"the chaos log {path} cannot be made: {error.strerror}.") from None
+    with log:
+        yield lambda packet: print(json.dumps(packet.as_dict()), file=log)
+
+
+def _print_sent(report: SendReport, as_json: bool, faults: Counter[str] | None = None) -> None:
     if as_json:
-        print(json.dumps(asdict(report)))
+        print(json.dumps(asdict(report) | ({} if faults is None else {"chaos": faults})))
         return
     rate = f" ({report.rate_hz:.1f} a second)" if report.rate_hz else ""
     refused = f"; nobody listened, said the receiver {report.n_refused} times" if report.n_refused else ""
     print(
         f"sent {report.n_images} images, {report.n_packets} packets in {report.seconds:.2f} s{rate}{refused}"
     )
+    if faults is not None:
+        made = ", ".join(f"{name} {n}" for name, n in sorted(faults.items()))
+        print(f"chaos: {made or 'nothing happened'}")
 
 
 def _print_recorded(report: RecordReport, folder: Path, as_json: bool) -> None:
