@@ -31,6 +31,7 @@ from daq_core.compiled import kernel_of, load_kernels, now_ns, poll, recvmmsg, s
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, format_of, is_stream, layout_of
 from daq_core.errors import DaqError
+from daq_core.prefault import prefault
 from daq_core.publication import give_up_oldest, publish_ready, take_orders
 from daq_core.ring import Ring, RingShape, Word
 from daq_core.sockets import (
@@ -177,8 +178,9 @@ class Receiver:
     def __init__(self, task: ReceiverTask, ring_descriptor: int) -> None:
         self.config = DaqConfig.parse(task.config)
         self.layout = layout_of(self.config)
-        self.ring: Ring = ring_shape(self.layout, task.n_slots).attach(ring_descriptor, populate=True)
+        self.ring: Ring = ring_shape(self.layout, task.n_slots).attach(ring_descriptor)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
+        prefault(self.ring)
         self.allowed = allowed_senders(tuple(map(ip_network, task.udp_sources)))
         self.sockets: list[socket.socket] = []
         self.stream = StreamReceiver(self.config, self.layout) if is_stream(self.config) else None

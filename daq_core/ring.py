@@ -162,14 +162,9 @@ class RingShape:
         os.ftruncate(descriptor, self.total_bytes)
         return descriptor
 
-    def attach(self, descriptor: int, *, populate: bool = False) -> Ring:
-        """Map the ring; the descriptor may be closed afterwards.
-
-        ``populate`` touches every page now: the first pass over fresh memory costs
-        two to ten times the second.
-        """
-        flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
-        memory = mmap.mmap(descriptor, self.total_bytes, flags)
+    def attach(self, descriptor: int) -> Ring:
+        """Map the ring; the descriptor may be closed afterwards. ``daq_core.prefault`` fetches its pages."""
+        memory = mmap.mmap(descriptor, self.total_bytes, mmap.MAP_SHARED)
         modules, slots, marks, pixels, _ = self._offsets()
         raw: npt.NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
         return Ring(

@@ -72,7 +72,7 @@ def test_a_new_ring_is_zero_and_its_memory_only_for_this_user() -> None:
         assert stat.S_IMODE(status.st_mode) == 0o600
         assert status.st_size == SHAPE.total_bytes
         assert not os.get_inheritable(descriptor)
-        ring = SHAPE.attach(descriptor, populate=True)
+        ring = SHAPE.attach(descriptor)
     finally:
         os.close(descriptor)
     assert not any(part.view(np.uint8).any() for part in (ring.words, ring.marks, ring.pixels))
