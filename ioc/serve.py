@@ -29,6 +29,7 @@ from daq_core.status import DaqState
 from daq_core.token_file import read_token
 from ioc.log_output import LogLevel, log_to
 from ioc.notify import ServiceManager
+from ioc.precedence import take_precedence
 from ioc.saved_config import SavedConfig
 from ioc.server import Ioc
 from ioc.view import FaceHealth, StdDaqJson
@@ -256,6 +257,7 @@ def run(
         Something needed is missing, taken or wrong: the text is for the user.
     """
     log_to(level=level)
+    take_precedence()
     _make_folder(options.state_dir)
     saved = SavedConfig(options.config, options.state_dir)
     config = saved.choose(fresh=options.fresh)
