@@ -71,12 +71,21 @@ def kernel_of(signature: Any) -> Callable[[Kernel], Kernel]:
     return declare
 
 
-def load_kernels() -> None:
-    """Compile all kernels of one signature, or load them from the cache; call it before they are used."""
+def load_kernels(tell: Callable[[int, int], None] | None = None) -> None:
+    """Compile all kernels of one signature, or load them from the cache; call it before they are used.
+
+    `tell` hears how many are done and how many there are, before the first and after each that had
+    to be compiled: a machine's first start takes half a minute.
+    """
+    n_kernels = len(_declared)
+    if tell and n_kernels and JIT and not any(Path(numba.config.CACHE_DIR).rglob("*.nbi")):
+        tell(0, n_kernels)
     while _declared and JIT:
         compiled, signature = _declared.pop()
         compiled.compile(signature)
         compiled.disable_compile()
+        if tell and compiled.stats.cache_misses:
+            tell(n_kernels - len(_declared), n_kernels)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -10,6 +10,7 @@ usage, a config that cannot be included; 3 a client command found no service;
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -231,9 +232,12 @@ def serve(
         print(*pv_names(prefix), *aliases, sep="\n")
         return
     forks = ForkServer()
-    forks.launch()  # it loads numba and the kernels, which takes seconds, while we load the faces
+    forks.launch()  # it loads numba and the kernels, which takes a second, while we load the faces
+    gc.disable()
     from ioc.serve import ServeOptions, run
 
+    gc.freeze()  # what is loaded stays; looking for garbage in it would make the event loop wait for 0.1 s
+    gc.enable()
     options = ServeOptions(
         config=config,
         prefix=prefix,

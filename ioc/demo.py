@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from rich.console import Console
 
 from daq_core.config import DaqConfig
 from daq_core.errors import DaqError
+from daq_core.forks import COMPILING
 from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK, channel_access_environment, free_ports
 from ioc.progress import shown_progress
@@ -39,6 +41,7 @@ from ioc.service_client import ServiceClient
 PREFIX = "DEMO:"
 READY_WITHIN_S = 60.0  # the first start on a machine compiles the receiver
 FIRST_IMAGE_WITHIN_S = 5.0
+COMPILED = re.compile(rf"{COMPILING}: (\d+) of (\d+) kernels")
 STREAMS = ("daq:status", "daq:writer_status", "daq:config", "daq:log", "daq:stat")
 
 console = Console(highlight=False, soft_wrap=True)
@@ -153,8 +156,7 @@ def running_service(config_file: Path, addresses: Addresses, folder: Path) -> It
         impatience = threading.Timer(READY_WITHIN_S, process.kill)
         impatience.start()
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline().rstrip()
+            line = _first_line(process, log_file)
             impatience.cancel()
             if not line.startswith("READY"):
                 raise DemoFailed(f"The service did not start; the end of {log_file}: {_last_line(log_file)}")
@@ -165,6 +167,17 @@ def running_service(config_file: Path, addresses: Addresses, folder: Path) -> It
             process.send_signal(signal.SIGTERM)
         if process.wait(timeout=15) != 0:
             raise DemoFailed(f"The service ended with exit code {process.returncode}; see {log_file}")
+
+
+def _first_line(process: subprocess.Popen[str], log_file: Path) -> str:
+    """Wait for the service's first line; meanwhile show how far it is with compiling itself."""
+    assert process.stdout is not None
+    with shown_progress("   compiling", None) as show, ThreadPoolExecutor(1) as one:
+        reading = one.submit(process.stdout.readline)
+        while not wait([reading], timeout=0.2).done:
+            if told := COMPILED.findall(log_file.read_text(encoding="utf-8", errors="replace")):
+                show(int(told[-1][0]), total=int(told[-1][1]))
+    return reading.result().rstrip()
 
 
 @contextmanager

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-COLUMNS = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-
 
 @contextmanager
 def shown_progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Show a bar on stderr if that is a terminal.
 
-    Gives a function of two arguments: how much is done, and (optional) what is being done now.
+    Gives a function of three arguments: how much is done, and where they have changed (optional) what is
+    being done now, and how much there is.
     """
+    from rich.console import Console  # takes as long to load as the rest of a command
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(*COLUMNS, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(what, total=total)
 
-        def show(done: int, doing: str | None = None) -> None:
-            progress.update(bar, completed=done, description=doing)
+        def show(done: int, doing: str | None = None, total: int | None = None) -> None:
+            progress.update(bar, completed=done, total=total, description=doing)
 
         yield show

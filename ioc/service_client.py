@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import requests
+from typing import TYPE_CHECKING, Any
 
 from daq_core.errors import DaqError, Unavailable
 from daq_core.token_file import read_token
+
+if TYPE_CHECKING:
+    import requests
 
 ANSWER_WITHIN_S = 10.0  # start and stop included: the service bounds them to 5 s
 
@@ -37,6 +38,8 @@ class ServiceClient:
     """
 
     def __init__(self, url: str, token_file: Path | None = None) -> None:
+        import requests  # half of what a command loads, and `serve` needs none of it
+
         self.url = url.rstrip("/")
         self._session = requests.Session()
         self._token = None if token_file is None else read_token(token_file)
@@ -56,6 +59,8 @@ class ServiceClient:
         return self._ask("POST", path, data=json.dumps(dict(body)))[key]
 
     def _ask(self, method: str, path: str, data: str | None = None) -> dict[str, Any]:
+        import requests
+
         try:
             response = self._session.request(
                 method,
