@@ -54,15 +54,30 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
 _pointer, _size, _int = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _default_block_size = _function("bshuf_default_block_size", _size, _size)
 _bitshuffle_bound = _function("bshuf_compress_lz4_bound", _size, _size, _size, _size)
-_compress_bitshuffle = _function(
-    "bshuf_compress_lz4", ctypes.c_int64, _pointer, _pointer, _size, _size, _size
+_bitshuffle_zstd_bound = _function("bshuf_compress_zstd_bound", _size, _size, _size, _size)
+compress_lz4_blocks = _function("bshuf_compress_lz4", ctypes.c_int64, _pointer, _pointer, _size, _size, _size)
+"""(pixels, into, number of pixels, bytes of a pixel, pixels of a block) -> bytes; negative: an error."""
+compress_zstd_blocks = _function(
+    "bshuf_compress_zstd", ctypes.c_int64, _pointer, _pointer, _size, _size, _size, _int
 )
+"""The same, with the level at the end."""
 _decompress_bitshuffle = _function(
     "bshuf_decompress_lz4", ctypes.c_int64, _pointer, _pointer, _size, _size, _size
 )
 _lz4_bound = _function("LZ4_compressBound", _int, _int)
 _compress_lz4 = _function("LZ4_compress_default", _int, _pointer, _pointer, _int, _int)
 _decompress_lz4 = _function("LZ4_decompress_safe", _int, _pointer, _pointer, _int, _int)
+
+
+def block_pixels(item_bytes: int) -> int:
+    """Return how many pixels bitshuffle puts into a block when it is left to choose."""
+    return int(_default_block_size(item_bytes))
+
+
+def bound(n_pixels: int, item_bytes: int, block: int, *, zstd: bool = False) -> int:
+    """Return the most bytes that so many pixels need, compressed, with their header."""
+    most = _bitshuffle_zstd_bound if zstd else _bitshuffle_bound
+    return BITSHUFFLE_HEADER.size + int(most(n_pixels, item_bytes, block))
 
 
 @kernel_of(types.boolean(types.Array(types.uint8, 1, "C", readonly=True), types.int64, types.int64))
@@ -105,7 +120,7 @@ def decompress_bitshuffle_lz4(stream: _Bytes, pixels: _Bytes, item_bytes: int) -
     n_bytes, block_bytes = BITSHUFFLE_HEADER.unpack_from(stream.data)
     if n_bytes != len(pixels):
         raise ValueError(f"bitshuffle_lz4 data of {n_bytes} bytes uncompressed, an image has {len(pixels)}")
-    block = block_bytes // item_bytes or int(_default_block_size(item_bytes))
+    block = block_bytes // item_bytes or block_pixels(item_bytes)
     if block_bytes < 0 or block_bytes % (item_bytes * BLOCK_MULTIPLE):
         raise ValueError(f"bitshuffle_lz4 data in blocks of {block_bytes} bytes: not eights of pixels")
     blocks = stream[BITSHUFFLE_HEADER.size :]
@@ -121,10 +136,10 @@ def decompress_bitshuffle_lz4(stream: _Bytes, pixels: _Bytes, item_bytes: int) -
 
 def compress_bitshuffle_lz4(pixels: _Bytes, item_bytes: int) -> bytes:
     """Return what :func:`decompress_bitshuffle_lz4` takes, of (bytes,) uint8."""
-    n_pixels, block = len(pixels) // item_bytes, int(_default_block_size(item_bytes))
-    into = np.empty(BITSHUFFLE_HEADER.size + _bitshuffle_bound(n_pixels, item_bytes, block), np.uint8)
+    n_pixels, block = len(pixels) // item_bytes, block_pixels(item_bytes)
+    into = np.empty(bound(n_pixels, item_bytes, block), np.uint8)
     BITSHUFFLE_HEADER.pack_into(into.data, 0, len(pixels), block * item_bytes)
-    written = _compress_bitshuffle(
+    written = compress_lz4_blocks(
         pixels.ctypes.data, into.ctypes.data + BITSHUFFLE_HEADER.size, n_pixels, item_bytes, block
     )
     if written < 0:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import add_symbol
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -116,6 +118,17 @@ if JIT:
         return types.void(array, types.intp, array.dtype), generate
 
     @_intrinsic
+    def fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+        """Add to ``array[index]`` and return what it was, in one step for all threads."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = _element(context, builder, signature, arguments)
+            added = context.cast(builder, arguments[2], signature.args[2], array.dtype)
+            return builder.atomic_rmw("add", pointer, added, "acq_rel")
+
+        return array.dtype(array, types.intp, value), generate
+
+    @_intrinsic
     def copy_bytes(
         typing_context: Any, target: Any, target_offset: Any, source: Any, source_offset: Any, n: Any
     ) -> Any:
@@ -140,6 +153,12 @@ if JIT:
         return cgutils.get_item_pointer(
             context, builder, signature.args[0], array, [arguments[1]], wraparound=False
         )
+
+    def external(name: str, function: Any, signature: Any) -> Any:
+        """Make a C function, loaded with ctypes, one that kernels can call and that caches."""
+        address = ctypes.cast(function, ctypes.c_void_p).value
+        add_symbol(name, address)
+        return types.ExternalFunction(name, signature)
 
     recvmmsg: Any = types.ExternalFunction(
         "recvmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32, types.intp)
@@ -187,6 +206,17 @@ else:
     def store_release(array: Any, index: int, value: Any) -> None:
         array[index] = value
 
+    _adding = threading.Lock()
+
+    def fetch_add(array: Any, index: int, value: int) -> Any:
+        with _adding:
+            before = array[index]
+            array[index] += value
+            return before
+
+    def external(name: str, function: Any, signature: Any) -> Any:
+        return lambda *arguments: function(*map(int, arguments))
+
     def copy_bytes(target: Any, target_offset: int, source: Any, source_offset: int, n: int) -> None:
         target[target_offset : target_offset + n] = source[source_offset : source_offset + n]
 
@@ -210,7 +240,13 @@ else:
 
     def wake(words: Any, index: int) -> None:
         _libc.syscall(
-            SYS_FUTEX, ctypes.c_void_p(words.ctypes.data + index * 8), _FUTEX_WAKE, 2**31 - 1, None, None, 0
+            SYS_FUTEX,
+            ctypes.c_void_p(int(words.ctypes.data + index * 8)),
+            _FUTEX_WAKE,
+            2**31 - 1,
+            None,
+            None,
+            0,
         )
 
 

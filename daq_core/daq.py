@@ -61,7 +61,14 @@ NOTE_S = 1.0  # for the disk of the journal to note that a run begins
 READY_S = 4.5  # for Stop to find a receiver that is down up again
 
 # A change of these keys alone needs no other receiver.
-RECEIVER_DOES_NOT_CARE = {"writer_user_id", "submodule_info", "log_level", "stats_collection_period"}
+RECEIVER_DOES_NOT_CARE = {
+    "writer_user_id",
+    "submodule_info",
+    "log_level",
+    "stats_collection_period",
+    "compression",
+    "compression_threads",
+}
 
 Result = TypeVar("Result")
 

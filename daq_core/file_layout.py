@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 
 import h5py
 import numpy as np
-from h5py import h5d, h5p, h5s, h5t
+from h5py import h5d, h5p, h5s, h5t, h5z
+
+from daq_core.compression import Filter
 
 COLUMNS = {"image_id": "u8", "status": "u8", "missing_packets": "u4", "timestamp": "f8"}
 """The 1-D datasets beside ``data`` and their types; one row an image."""
@@ -49,9 +51,14 @@ class RunMetadata:
 
 
 def create_layout(
-    file: h5py.File, shape: tuple[int, int], dtype: np.dtype, detector_name: str, run: RunMetadata
+    file: h5py.File,
+    shape: tuple[int, int],
+    dtype: np.dtype,
+    detector_name: str,
+    run: RunMetadata,
+    packed: Filter | None = None,
 ) -> None:
-    """Make every object the file will ever have, for images of `shape` and `dtype`."""
+    """Make every object the file will ever have, for images of `shape` and `dtype`, `packed` by a filter."""
     file.attrs.update(NX_class="NXroot", default="entry", creator=run.software)
 
     # The root group lists its members in order of creation, and the detector comes first:
@@ -87,7 +94,7 @@ def create_layout(
     for name, kind in COLUMNS.items():
         _create_growing(data, name, (), np.dtype(kind), ROWS_PER_CHUNK)
     # After the columns: HDF5 flushes metadata in the order of its place in the file.
-    _create_growing(data, "data", shape, dtype, 1)
+    _create_growing(data, "data", shape, dtype, 1, packed)
     data["data"].attrs["interpretation"] = "image"
     data["timestamp"].attrs.update(units="s", long_name="Unix time of the first packet of the image")
     for name in ("data", *COLUMNS):
@@ -122,13 +129,20 @@ def _create_text(group: h5py.Group, name: str, n_bytes: int, text: str) -> None:
 
 
 def _create_growing(
-    group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype, n_per_chunk: int
+    group: h5py.Group,
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    n_per_chunk: int,
+    packed: Filter | None = None,
 ) -> None:
     """Create a dataset of 0 rows that may grow without limit, `n_per_chunk` rows a chunk."""
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_chunk((n_per_chunk, *shape))
     properties.set_fill_time(h5d.FILL_TIME_NEVER)  # every chunk is written whole
     properties.set_obj_track_times(False)
+    if packed is not None:
+        properties.set_filter(packed.code, h5z.FLAG_MANDATORY, packed.options)
     space = h5s.create_simple((0, *shape), (h5s.UNLIMITED, *shape))
     h5d.create(group.id, name.encode(), h5t.py_create(dtype), space, properties)
 

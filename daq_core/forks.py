@@ -194,11 +194,13 @@ def main() -> int:
     _name(b"daq-forks")
     gc.disable()  # what is loaded stays: looking for garbage in it takes a seventh of the time
     from daq_core.compiled import load_kernels
+    from daq_core.compression import load_filters
     from daq_core.folder import run_look
     from daq_core.receiver import run_receiver
     from daq_core.writer import run_writer
 
     load_kernels(_tell_of_compiling)
+    load_filters()
     gc.freeze()  # nor do the children look through it, which would copy its pages
     gc.enable()
 

@@ -22,12 +22,16 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5d, h5f, h5p
 
+from daq_core.compression import Compressor, load_filters
 from daq_core.file_layout import COLUMNS, ROWS_PER_CHUNK, RunMetadata, create_layout, record_end
 from daq_core.output import why_not_replaced
 from daq_core.roots import opened_folder
 
 BLOCK_BYTES = 4096
-"""Chunks begin at multiples of a page: on ext4 an unaligned chunk costs 1.3 times as much CPU."""
+"""Chunks begin at multiples of a page: on ext4 an unaligned chunk costs 1.3 times as much CPU.
+
+Compressed ones do not: compressing hides that cost, and half a page is lost at each (4 to 9 % of the file).
+"""
 
 _abandoned: list[h5py.File] = []
 """Files that failed. HDF5 may crash when it closes one, and does so when the last reference goes."""
@@ -47,8 +51,9 @@ class ImageFile:
     cleans up behind a file that failed.
     """
 
-    def __init__(self, path: str, file: h5py.File) -> None:
+    def __init__(self, path: str, file: h5py.File, compressor: Compressor | None) -> None:
         self.path = path
+        self._chunks = compressor.chunks if compressor is not None else iter
         self.n_written = 0
         self._file = file
         data = file["entry/data/data"]
@@ -67,6 +72,7 @@ class ImageFile:
         dtype: np.dtype,
         detector_name: str,
         run: RunMetadata,
+        compressor: Compressor | None = None,
         overwrite: bool = False,
         roots: Sequence[str] = ("/",),
     ) -> ImageFile:
@@ -74,10 +80,11 @@ class ImageFile:
 
         Parameters
         ----------
-        shape     : (height, width) of an image in pixels
-        dtype     : of a pixel: uint8, uint16, uint32 or float32
-        overwrite : replace an existing regular file of this user, unless somebody has it open
-        roots     : folders that the file may be in, links resolved
+        shape      : (height, width) of an image in pixels
+        dtype      : of a pixel: uint8, uint16, uint32 or float32
+        compressor : of images of that shape and type; None: they are stored as they are
+        overwrite  : replace an existing regular file of this user, unless somebody has it open
+        roots      : folders that the file may be in, links resolved
 
         Raises
         ------
@@ -85,10 +92,14 @@ class ImageFile:
         OSError          any other reason why there is no such file now
         """
         with _explained(f"Cannot create output file {path}"), _descriptor(path, overwrite, roots) as fd:
+            packed = None
+            if compressor is not None:
+                packed = compressor.filter
+                load_filters()
             # By its descriptor, for the path could name another file by now.
-            file = _create_hdf5(f"/proc/self/fd/{fd}")
+            file = _create_hdf5(f"/proc/self/fd/{fd}", aligned=packed is None)
             try:
-                create_layout(file, shape, np.dtype(dtype), detector_name, run)
+                create_layout(file, shape, np.dtype(dtype), detector_name, run, packed)
                 file.swmr_mode = True
             except BaseException:
                 _abandoned.append(file)
@@ -97,7 +108,7 @@ class ImageFile:
             # whoever would change the file: `repair`, h5clear, another writer.
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return cls(path, file)
+            return cls(path, file, compressor)
 
     def append(
         self,
@@ -127,10 +138,10 @@ class ImageFile:
                 # Rows first and `data` last: a reader who sees an image finds its row.
                 for column, rows in zip(self._columns, columns, strict=True):
                     column.append(rows)
-                self._data.set_extent((n_images, *self._shape))
-                for index, image in enumerate(images, self.n_written):
-                    self._data.write_direct_chunk((index, 0, 0), image)
-                self._file.flush()
+                for index, chunk in enumerate(self._chunks(images), self.n_written):
+                    self._data.set_extent((index + 1, *self._shape))
+                    self._data.write_direct_chunk((index, 0, 0), chunk)
+                h5f.flush(self._file.id)
         except OSError as error:
             self._failure = error
             raise
@@ -212,13 +223,14 @@ class _Column:
         self._dataset.set_extent((n_rows,))
 
 
-def _create_hdf5(path: str) -> h5py.File:
+def _create_hdf5(path: str, aligned: bool) -> h5py.File:
     """Make an empty HDF5 file with what SWMR, aligned chunks and honest errors need."""
     creation = h5p.create(h5p.FILE_CREATE)
     creation.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)  # see create_layout
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)  # the oldest format with SWMR
-    access.set_alignment(BLOCK_BYTES, BLOCK_BYTES)  # of what is a page or larger
+    if aligned:
+        access.set_alignment(BLOCK_BYTES, BLOCK_BYTES)  # of what is a page or larger
     # Neither a chunk cache, which would be a copy, nor a sieve buffer for the small
     # datasets: both may be written as late as a dataset is closed, where h5py loses the error.
     access.set_cache(0, 0, 0, 0.0)

@@ -308,4 +308,6 @@ def task_of(request: WriteRequest, config: DaqConfig, options: DaqOptions, pipel
         min_user_id=options.min_user_id,
         output_roots=options.output_roots,
         overwrite=options.overwrite,
+        compression=config.compression,
+        compression_threads=config.compression_threads,
     )

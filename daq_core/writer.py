@@ -38,6 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.acquisition import COMPLETED, INTERRUPTED
+from daq_core.compression import Compressor
 from daq_core.config import DaqConfig
 from daq_core.conversion import Converter
 from daq_core.errors import DaqError
@@ -77,6 +78,8 @@ class WriterTask:
     min_user_id: int
     output_roots: tuple[str, ...]
     overwrite: bool
+    compression: str = "none"
+    compression_threads: int = 0
     repair: bool = False  # mend the file that a lost writer left behind, and write nothing
 
     def to_json(self) -> str:
@@ -157,17 +160,23 @@ class Writer:
         become(owner)
         free = check_output(task.output_file, roots=task.output_roots, overwrite=task.overwrite)
         image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
-        low = check_space(free, task.n_images, image_bytes)
+        n_images = task.n_images if task.compression == "none" else 0  # nobody knows how small they become
+        low = check_space(free, n_images, image_bytes)
         self.words[Word.DISK_FREE] = free
         return {"free_bytes": free, "warning": owner.warning, "low_space": low}
 
     def _create(self, start_time: float) -> ImageFile:
         task = self.task
+        dtype = np.dtype(task.dtype)
+        compressor = None
+        if task.compression != "none":
+            compressor = Compressor(task.compression, task.image_shape, dtype, task.compression_threads)
         return ImageFile.create(
             task.output_file,
             shape=task.image_shape,
-            dtype=np.dtype(task.dtype),
+            dtype=dtype,
             detector_name=task.detector_name,
+            compressor=compressor,
             run=RunMetadata(
                 run_id=task.run_id,
                 n_images=task.n_images,

@@ -31,7 +31,7 @@ COLORS = "Mono|Bayer|RGB1|RGB2|RGB3|YUV444|YUV422|YUV421"
 MODES = "Single|Multiple|Continuous"
 TRIGGERS = "Internal|External"
 WRITE_MODES = "Single|Capture|Stream"
-CODECS = "None|N-bit|szip|zlib|Blosc|BSLZ4|LZ4|JPEG"
+CODECS = "None|N-bit|szip|zlib|Blosc|BSLZ4|LZ4|JPEG"  # no other: ophyd-async compares the list
 DETECTOR_STATES = (
     "Idle|Acquire|Readout|Correct|Saving|Aborting:MINOR|Error:MAJOR|Waiting|Initializing|"
     "Disconnected:INVALID|Aborted:MINOR"
@@ -42,6 +42,11 @@ FROM_0, DEPTHS = (0, MAX_N_IMAGES), (-32, 32)  # DRVL, DRVH
 MBIT = 8e-6  # of a byte
 FULL_RING = Limits(low=1)
 ANY_LOSS = Limits(hihi=1)
+
+
+def compression(view: View) -> str:
+    """How images are stored, in areaDetector's words, which know bitshuffle with LZ4 alone."""
+    return "None" if view.config.compression == "none" else "BSLZ4"
 
 
 def why_not_there(view: View, value: str) -> Alarm:
@@ -253,7 +258,7 @@ FILE = (
     ),
     flag("SWMRActive_RBV", "Off|Active", lambda v: v.run.running, "A growing file can be read", macro=HDF),
     command("FlushNow", "Done|Flush", on_area(AreaDetector.flush), "Wait for the disk", "busy", macro=HDF),
-    *fixed(HDF, "mbbo", "Compression", lambda v: "None", "Always None", **choices(CODECS)),
+    *fixed(HDF, "mbbo", "Compression", compression, "As configured; BSLZ4: zstd too", **choices(CODECS)),
     *fixed(HDF, "longout", "NumExtraDims", lambda v: 0, "Always 0"),
     *fixed(HDF, "longout", "NumFramesChunks", lambda v: 1, "Images in a chunk: always 1"),
     *kept(HDF, "bo", "ChunkSizeAuto", "Yes", "Kept: a chunk is an image", **choices(YES)),

@@ -19,6 +19,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from daq_core.compiled import load_kernels
+from daq_core.compression import Compressor
 from daq_core.file_layout import COLUMNS, RunMetadata
 from daq_core.hdf5 import ImageFile
 
@@ -48,6 +50,16 @@ def rows(first: int, n: int) -> list[npt.NDArray[Any]]:
     index = np.arange(first, first + n)
     values = (index + 2**40, index % 3, index % 5, START_TIME + index / 8)
     return [column.astype(kind) for column, kind in zip(values, COLUMNS.values(), strict=True)]
+
+
+def compressor(
+    compression: str, shape: tuple[int, int] = (48, 64), dtype: str = "u2", threads: int = 2
+) -> Compressor | None:
+    """What an ImageFile takes; None for `none`."""
+    if compression == "none":
+        return None
+    load_kernels()
+    return Compressor(compression, shape, np.dtype(dtype), threads)
 
 
 def append(file: ImageFile, n: int, shape: tuple[int, int] = (48, 64), dtype: str = "u2") -> int:
@@ -88,13 +100,19 @@ def main() -> None:
     parser.add_argument("--hand-over", type=int, default=1)
     parser.add_argument("--n-images", type=int, default=10**9)
     parser.add_argument("--wait", action="store_true", help="close only when stdin has a line or ends")
+    parser.add_argument("--compression", default="none")
     parser.add_argument("--file-limit", type=int, help="bytes the file may have (RLIMIT_FSIZE)")
     options = parser.parse_args()
     if options.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.file_limit, resource.RLIM_INFINITY))
     try:
         file = ImageFile.create(
-            options.path, shape=(48, 64), dtype=np.dtype("u2"), detector_name="eiger", run=RUN
+            options.path,
+            shape=(48, 64),
+            dtype=np.dtype("u2"),
+            detector_name="eiger",
+            run=RUN,
+            compressor=compressor(options.compression),
         )
         print(0, flush=True)
         state, message = "FINISHED", "Completed."

@@ -184,6 +184,17 @@ def test_a_staged_config_is_pending_until_it_is_applied(ioc: IocThread, peer: Ep
     assert peer.get(ioc.pv("DAQ:CfgWriterUserId_RBV")) == -1
 
 
+def test_the_compression_of_the_config_is_shown_in_the_words_of_areadetector(
+    ioc: IocThread, peer: EpicsPeer
+) -> None:
+    assert peer.text(ioc.pv("HDF1:Compression_RBV")) == "None"
+    for compression, shown in (("bitshuffle-lz4", "BSLZ4"), ("none", "None")):
+        assert peer.put(ioc.pv("DAQ:CfgJson"), f'{{"compression": "{compression}"}}') == ECA_NORMAL
+        assert peer.put(ioc.pv("DAQ:ConfigApply"), 1) == ECA_NORMAL
+        assert peer.text(ioc.pv("HDF1:Compression_RBV")) == shown
+        assert peer.text(ioc.pv("HDF1:Compression")) == shown
+
+
 def test_a_staged_config_can_be_forgotten(ioc: IocThread, peer: EpicsPeer) -> None:
     assert peer.put(ioc.pv("DAQ:CfgNModules"), 1) == ECA_NORMAL
     assert peer.put(ioc.pv("DAQ:CfgModuleIds"), [0]) == ECA_NORMAL

@@ -9,14 +9,23 @@ import pytest
 import silx.io
 from silx.io import nxdata
 
+from daq_core.compression import FILTERS
 from daq_core.hdf5 import ImageFile
-from tests.image_writer import RUN, STOP_TIME, append, images
+from tests.image_writer import RUN, STOP_TIME, append, compressor, images
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> str:
+@pytest.fixture(params=FILTERS)
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A finished file, stored in each of the ways there are."""
     path = str(tmp_path / "run.h5")
-    file = ImageFile.create(path, shape=(48, 64), dtype=np.dtype("u2"), detector_name="eiger", run=RUN)
+    file = ImageFile.create(
+        path,
+        shape=(48, 64),
+        dtype=np.dtype("u2"),
+        detector_name="eiger",
+        run=RUN,
+        compressor=compressor(request.param),
+    )
     append(file, 3)
     file.close(state="FINISHED", message="Completed.", stop_time=STOP_TIME, counters={})
     return path

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin  # noqa: F401 - to read compressed images
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -131,6 +132,13 @@ async def test_every_pixel_of_the_file_is_converted_by_its_own_stage(
     bench: Bench, calibration: Calibration
 ) -> None:
     await check_run(bench, calibration)
+
+
+async def test_converted_images_are_compressed_bit_by_bit(bench: Bench, calibration: Calibration) -> None:
+    for compression in ("bitshuffle-lz4", "none"):
+        await bench.daq.configure({"compression": compression})
+        await bench.daq.reconfigured()
+        await check_run(bench, calibration)
 
 
 async def test_a_calibration_that_is_named_again_is_read_again(

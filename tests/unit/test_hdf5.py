@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin  # noqa: F401 - to read compressed images
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -270,9 +271,11 @@ def test_what_cannot_be_created_is_said_in_one_line(tmp_path: Path) -> None:
 # ---- while it is being written
 
 
-def test_a_reader_sees_all_images_of_each_hand_over_and_their_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", ["none", "bitshuffle-lz4"])
+def test_a_reader_sees_all_images_of_each_hand_over_and_their_rows(tmp_path: Path, compression: str) -> None:
     path = tmp_path / "a.h5"
-    with image_writer.start(path, "--hand-over", "7", "--n-images", "2100") as process:
+    options = ("--hand-over", "7", "--n-images", "2100", "--compression", compression)
+    with image_writer.start(path, *options) as process:
         assert process.stdout is not None
         seen = checked = 0
         process.stdout.readline()
@@ -321,10 +324,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("hand_over", [1, 5])
-def test_a_full_disk_is_an_error_and_the_images_before_it_stay(small_disk: Path, hand_over: int) -> None:
+@pytest.mark.parametrize(("hand_over", "compression"), [(1, "none"), (5, "none"), (5, "bitshuffle-lz4")])
+def test_a_full_disk_is_an_error_and_the_images_before_it_stay(
+    small_disk: Path, hand_over: int, compression: str
+) -> None:
     path = small_disk / "a.h5"
-    output = written(path, "--hand-over", str(hand_over))
+    output = written(path, "--hand-over", str(hand_over), "--compression", compression)
     n = int(output[-3])
     assert n > 100
     assert output[-2] == f"append: Cannot write image {n} to {path}: No space left on device."

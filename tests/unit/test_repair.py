@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import h5py
+import hdf5plugin  # noqa: F401 - to read compressed images
 import numpy as np
 import pytest
 
@@ -57,7 +58,9 @@ def test_a_writer_killed_at_any_time_loses_no_counted_image(tmp_path: Path, seed
     path = tmp_path / "a.h5"
     chance = random.Random(seed)
     hand_over = (1, 3, 64)[seed % 3]
-    with image_writer.start(path, "--hand-over", str(hand_over)) as process:
+    compression = ("none", "bitshuffle-lz4", "none", "bitshuffle-zstd")[seed % 4]
+    options = ("--hand-over", str(hand_over), "--compression", compression)
+    with image_writer.start(path, *options) as process:
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(chance.uniform(0, 0.15))

@@ -1,0 +1,147 @@
+"""Compressed images: every bit comes back, through hdf5plugin too, in order, whichever thread compressed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as some
+
+from daq_core import compression as module
+from daq_core.bitshuffle import compress_bitshuffle_lz4, decompress_bitshuffle_lz4
+from daq_core.compiled import load_kernels
+from daq_core.compression import FILTERS, Compressor
+from daq_core.hdf5 import ImageFile
+from tests.image_writer import RUN, STOP_TIME, append, assert_holds, compressor, images, rows
+
+CODECS = [name for name in FILTERS if name != "none"]
+SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 150))
+DTYPES = ["u1", "u2", "u4", "f4"]
+
+load_kernels()
+
+
+@settings(max_examples=60)
+@given(data=st.data(), codec=st.sampled_from(CODECS), dtype=st.sampled_from(DTYPES), shape=SHAPES)
+def test_every_bit_of_any_image_comes_back_through_hdf5plugin(
+    tmp_path_factory: pytest.TempPathFactory,
+    data: st.DataObject,
+    codec: str,
+    dtype: str,
+    shape: tuple[int, int],
+) -> None:
+    """float32 too: NaN and infinity are bits like others."""
+    path = tmp_path_factory.mktemp("compressed") / "a.h5"
+    bits = some.arrays(f"u{np.dtype(dtype).itemsize}", shape, elements=st.integers(0, 255), fill=st.just(0))
+    pixels = [data.draw(bits).view(dtype) for _ in range(3)]
+    file = ImageFile.create(
+        str(path),
+        shape=shape,
+        dtype=np.dtype(dtype),
+        detector_name="eiger",
+        run=RUN,
+        compressor=compressor(codec, shape, dtype),
+    )
+    file.append(pixels, *rows(0, 3))
+    file.close(state="FINISHED", message="Completed.", stop_time=STOP_TIME, counters={})
+    with h5py.File(path) as reader:
+        found = reader["entry/data/data"]
+        assert found.dtype == np.dtype(dtype)
+        assert found[()].tobytes() == np.array(pixels).tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_lz4_chunk_is_what_the_library_makes_of_the_whole_image(dtype: str) -> None:
+    """The plain way, through the library's own loop over the blocks, is the twin of ours."""
+    shape = (37, 119)
+    pixels = images(0, 1, shape, dtype)[0]
+    made = compressor("bitshuffle-lz4", shape, dtype)
+    assert made is not None
+    (chunk,) = (chunk.copy() for chunk in made.chunks([pixels]))
+    twin = np.frombuffer(
+        compress_bitshuffle_lz4(pixels.view(np.uint8).reshape(-1), pixels.itemsize), np.uint8
+    )
+    for stream in (chunk, twin):
+        back = np.empty(pixels.nbytes, np.uint8)
+        decompress_bitshuffle_lz4(stream, back, pixels.itemsize)
+        assert back.tobytes() == pixels.tobytes()
+    assert len(chunk) <= len(twin) * 1.02
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_file_names_its_filter_as_hdf5plugin_does(tmp_path: Path, codec: str) -> None:
+    file = ImageFile.create(
+        str(tmp_path / "a.h5"),
+        shape=(48, 64),
+        dtype=np.dtype("u2"),
+        detector_name="eiger",
+        run=RUN,
+        compressor=compressor(codec),
+    )
+    append(file, 3)
+    file.close(state="FINISHED", message="Completed.", stop_time=STOP_TIME, counters={})
+    with h5py.File(tmp_path / "b.h5", "w") as theirs:
+        theirs.create_dataset(
+            "a",
+            data=images(0, 3),
+            chunks=(1, 48, 64),
+            compression=hdf5plugin.Bitshuffle(cname=codec.rpartition("-")[2]),
+        )
+        expected = theirs["a"]._filters
+    with h5py.File(tmp_path / "a.h5") as ours:
+        assert ours["entry/data/data"]._filters == expected
+        assert_holds(ours, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("n", [1, 2, 5, 64])
+def test_chunks_come_in_order_however_many_threads_and_places_there_are(
+    monkeypatch: pytest.MonkeyPatch, threads: int, n: int
+) -> None:
+    """With room for three images, more of them wait for their turn."""
+    monkeypatch.setattr(module, "PLACES_BYTES", 3 * 48 * 64 * 2 + 10_000)
+    made = Compressor("bitshuffle-lz4", (48, 64), np.dtype("u2"), threads)
+    for first in (0, 100):
+        back = np.empty(48 * 64 * 2, np.uint8)
+        pixels = images(first, n)
+        n_chunks = 0
+        for chunk, image in zip(made.chunks(list(pixels)), pixels, strict=True):
+            decompress_bitshuffle_lz4(chunk, back, 2)
+            np.testing.assert_array_equal(back.view("u2").reshape(48, 64), image)
+            n_chunks += 1
+        assert n_chunks == n
+
+
+def test_the_memory_for_large_images_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = Compressor("bitshuffle-lz4", (3264, 3108), np.dtype("u4"), 2)
+    assert large._places.nbytes <= module.PLACES_BYTES
+    monkeypatch.setattr(module, "PLACES_BYTES", 0)  # at least one for each thread
+    assert len(Compressor("bitshuffle-lz4", (8, 8), np.dtype("u2"), 2)._places) == 2
+
+
+def test_a_failing_library_is_an_error_of_the_file(tmp_path: Path) -> None:
+    file = ImageFile.create(
+        str(tmp_path / "a.h5"),
+        shape=(48, 64),
+        dtype=np.dtype("u2"),
+        detector_name="eiger",
+        run=RUN,
+        compressor=(made := compressor("bitshuffle-lz4")),
+    )
+    append(file, 2)
+    assert made is not None
+    made._how[3] = 7  # pixels of a block: no multiple of eight, which bitshuffle refuses
+    with pytest.raises(OSError, match=r"Cannot write image 2 to .*bitshuffle cannot compress"):
+        append(file, 1)
+    with pytest.raises(OSError, match="bitshuffle cannot compress"):
+        file.close(state="FINISHED", message="Completed.", stop_time=STOP_TIME, counters={})
+
+
+def test_none_is_no_compressor() -> None:
+    with pytest.raises(ValueError, match="nothing to compress"):
+        Compressor("none", (8, 8), np.dtype("u2"))
