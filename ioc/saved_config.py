@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from typing import Protocol
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidConfig, Unavailable
 from daq_core.status import Snapshot
+from ioc.durable_file import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -78,17 +78,7 @@ class SavedConfig:
     def save(self, config: DaqConfig) -> None:
         """Replace the saved config, whole or not at all."""
         text = json.dumps({"config_file": str(self.config_file), "config": config.as_dict()}, indent=1)
-        new = self.path.with_suffix(".new")
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)  # the name, too, is on disk
-        finally:
-            os.close(folder)
+        replace_file(self.path, text)
 
     def _try_to_save(self, config: DaqConfig) -> None:
         try:
