@@ -69,6 +69,20 @@ class AreaDetector:
                 trouble = await self._daq.look_at(folder, may_make=levels)
                 self._set(file_path=path, folder=folder, folder_trouble=trouble)
 
+    async def restore_file_path(self, path: str, client: Client) -> None:
+        """Put a saved folder back; whether it is there is seen later, by :meth:`look_again`."""
+        if path:
+            checked_folder(path)
+        self._set(file_path=path)
+
+    async def look_again(self) -> None:
+        """Look at a folder that was restored; makes none. Unavailable: the file system did not answer."""
+        async with self._looking:
+            if self.state.file_path and self.state.folder is None:
+                folder = checked_folder(self.state.file_path)
+                self._set(folder=folder, folder_trouble=await self._daq.look_at(folder))
+                self._commands.changed()
+
     async def put_file_name(self, name: str, client: Client) -> None:
         with self._commands.setting("FileName", client):
             self._set(file_name=checked_name(name))
@@ -106,6 +120,7 @@ class AreaDetector:
 
     async def _write(self, pv: str, n_images: int) -> None:
         with self._refusals_shown():
+            await self.look_again()
             area = self.state
             if area.folder is None:
                 raise InvalidRequest("FilePath is not set. Put an absolute path of a folder there first.")

@@ -199,6 +199,7 @@ FILE = (
             "Folder of the next file",
             lambda v: v.area.file_path,
             on_area(AreaDetector.put_file_path),
+            on_area(AreaDetector.restore_file_path),
             macro=HDF,
             nelm=PATH,
         ),

@@ -2,7 +2,7 @@
 
 A setpoint is *meant* when it does something, *kept* when it is accepted without an
 effect (clients put it, and compare the readback), and *fixed* when it can be nothing
-else here: another value is refused.
+else here: another value is refused. The first two are saved for the next start.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ def meant(macro: Prefix, record: Any, pv: str, field: str, description: str, **m
     """Make setpoint and readback of something that the next Acquire or Capture uses."""
     put = on_area(lambda area, value, client: area.put(pv, field, value, client))
     put = more.pop("put", put)
-    return pair(Row(pv, record, description, lambda v: getattr(v.area, field), put, macro=macro, **more))
+    restore = more.pop("restore", put)
+    setpoint = Row(pv, record, description, lambda v: getattr(v.area, field), put, restore)
+    return pair(replace(setpoint, macro=macro, **more))
 
 
 def kept(macro: Prefix, record: Any, pv: str, value: Any, description: str, **more: Any) -> tuple[Row, Row]:
     """Make setpoint and readback that are accepted, and have no effect; `value` is the first one."""
     put = on_area(lambda area, value, client: area.keep(f"{macro}:{pv}", value, client))
-    setpoint = Row(pv, record, description, lambda v: v.area.kept.get(f"{macro}:{pv}", value), put)
+    setpoint = Row(pv, record, description, lambda v: v.area.kept.get(f"{macro}:{pv}", value), put, put)
     return pair(replace(setpoint, macro=macro, **more))
 
 

@@ -5,7 +5,8 @@ commands answer at once.
 
 Exit codes: 0 done; 1 the service, the machine or a check said no; 2 wrong
 usage, a config that cannot be included; 3 a client command found no service;
-130 interrupted. Errors are one line on stderr.
+75 serve wants to be started again (IOC:SYSRESET); 130 interrupted. Errors are one
+line on stderr.
 """
 
 from __future__ import annotations
@@ -184,13 +185,17 @@ def serve(
         Path | None,
         typer.Option(
             envvar="STD_DAQ_STATE_DIR",
-            help="Keeps the last config and the journal; default: DETECTOR.state beside the config.",
+            help="Keeps the last config, setpoints and journal; default: DETECTOR.state beside the config.",
             show_default=False,
         ),
     ] = None,
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", envvar="STD_DAQ_FRESH", help="Take --config, forget what was set since."),
+        typer.Option(
+            "--fresh",
+            envvar="STD_DAQ_FRESH",
+            help="Take --config and default setpoints, forget what was set since.",
+        ),
     ] = False,
     alias_file: Annotated[
         Path | None,
@@ -200,6 +205,22 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    engineer: Annotated[
+        str,
+        typer.Option(
+            envvar=["STD_DAQ_ENGINEER", "ENGINEER"],
+            help="Who is responsible: shown by IOC:ENGINEER.",
+            show_default=False,
+        ),
+    ] = "",
+    location: Annotated[
+        str,
+        typer.Option(
+            envvar=["STD_DAQ_LOCATION", "LOCATION"],
+            help="Where the detector is: shown by IOC:LOCATION.",
+            show_default=False,
+        ),
+    ] = "",
     list_pvs: Annotated[
         bool, typer.Option("--list-pvs", help="Print the names of all PVs, aliases too, and end.")
     ] = False,
@@ -210,7 +231,8 @@ def serve(
     """Run the DAQ with its faces: Channel Access, REST and Redis.
 
     Prints one line that starts with READY when every face answers. SIGTERM or Ctrl-C close a running
-    file and end it with exit code 0; a second one does not wait.
+    file and end it with exit code 0; a second one does not wait. A put to IOC:SYSRESET ends it with
+    exit code 75: whoever watches over it should start it again.
 
     Every option can be given in the environment: STD_DAQ_REST_PORT=5001 is --rest-port 5001.
     """
@@ -262,6 +284,8 @@ def serve(
         state_dir=state_dir or config.with_suffix(".state"),
         fresh=fresh,
         aliases=aliases,
+        engineer=engineer,
+        location=location,
     )
     try:
         raise typer.Exit(run(options, log_level, forks))

@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from daq_core.detectors import FORMATS
-from daq_core.errors import DaqError, InvalidConfig, InvalidRequest, RunFailed
+from daq_core.errors import Busy, DaqError, InvalidConfig, InvalidRequest, RunFailed, Unavailable
 from daq_core.status import (
     AcquisitionState,
+    DaqState,
     DaqStatus,
     WriteRequest,
     checked_n_images,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from daq_core.daq import Daq
+    from ioc.rows import Put
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +55,21 @@ class Client:
         return f"{self.user}@{self.host}"
 
 
-class Commands:
-    """The setpoints and commands of the IOC; `changed` is called whenever one of its values changed."""
+AUTOSAVE = Client("autosave", "localhost", "")
+"""Who puts the saved setpoints back."""
 
-    def __init__(self, daq: Daq, changed: Callable[[], None]) -> None:
+
+class Commands:
+    """The setpoints and commands of the IOC.
+
+    `changed` is called whenever one of its values changed, `end` to end the service soon, in
+    order, so that it is started again.
+    """
+
+    def __init__(self, daq: Daq, changed: Callable[[], None], end: Callable[[], None] | None = None) -> None:
         self._daq = daq
         self.changed = changed
+        self._end = end
         self.area = AreaDetector(daq, self)
         self.setpoints = Setpoints()
         self.staging = Staging()
@@ -85,6 +96,14 @@ class Commands:
             if not 1 <= n <= MAX_LOG_N:
                 raise InvalidRequest(f"Invalid LogN={n}. Must be 1 to {MAX_LOG_N}.")
             self.setpoints = replace(self.setpoints, log_n=n)
+
+    async def restore(self, put: Put, value: Any) -> None:
+        """Put a saved setpoint back; a refusal is an exception alone, for no client asked for it."""
+        shown = self.last
+        try:
+            await put(self, value, AUTOSAVE)
+        finally:
+            self.last = shown
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -123,6 +142,20 @@ class Commands:
         if self.setpoints.run_id == wanted.run_id:  # a name is for one run
             self.setpoints = replace(self.setpoints, run_id="")
         return status
+
+    # -- the service -------------------------------------------------------------------------
+
+    async def restart(self, choice: str, client: Client) -> None:
+        """End the service in order, for its supervisor to start it again; refused while a run is going on."""
+        if choice != "Restart":
+            return
+        async with self.carry_out("SYSRESET", client):
+            if self._daq.snapshot.status.state is DaqState.WRITING:
+                raise Busy("A run is going on. Stop it before SYSRESET.")
+            if self._end is None:
+                raise Unavailable("Nothing would start this service again.")
+            log.warning("SYSRESET by %s (%s)", client, client.address)
+            self._end()
 
     # -- the config --------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from ioc.alarms import NO_LIMITS
+from ioc.autosave import SETTINGS
 from ioc.pvs import PVS
 from ioc.rows import MACROS, Row
 from ioc.xml_text import to_text
@@ -81,24 +82,10 @@ def has_alarm(row: Row) -> bool:
 
 
 def settings(prefix: str) -> str:
-    """Return ``daq_settings.req``: the setpoints to save and restore, never a command."""
-    names = [f"{prefix}$({row.macro}={MACROS[row.macro]}){row.name}\n" for row in PVS if is_setting(row)]
+    """Return ``daq_settings.req``: the setpoints that are saved and restored, never a command."""
+    names = [f"{prefix}$({row.macro}={MACROS[row.macro]}){row.name}\n" for row in SETTINGS]
     return f"# {MADE}\n# Commands are not in it: a restore must not start a run.\n" + "".join(names)
 
-
-def is_setting(row: Row) -> bool:
-    """Tell whether a PV is a setpoint that keeps its value, as a restore needs it.
-
-    Not saved: commands; counters, which only count; a run's own name (OutputFile, RunId),
-    whose file exists by then; and the staged config, which the service keeps itself.
-    """
-    if row.put is None or row.record == "busy" or (row.macro, f"{row.name}_RBV") not in NAMES:
-        return False
-    return not row.name.startswith("Cfg") and row.name not in NOT_SAVED
-
-
-NAMES = {(row.macro, row.name) for row in PVS}
-NOT_SAVED = ("OutputFile", "RunId", "ArrayCounter", "DroppedArrays")
 
 PVLIST_HEAD = f"""\
 # {MADE}

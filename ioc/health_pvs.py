@@ -7,15 +7,20 @@ server counts; all of it is brought up to date once a second.
 from __future__ import annotations
 
 from ioc.alarms import NO_LIMITS, Limits
-from ioc.rows import Row, Source, flag, number, string, text
+from ioc.commands import Commands
+from ioc.rows import Row, Source, command, enum, flag, number, string, text
 from ioc.view import duration, iso
 
-PATH = 1024  # bytes of a text, its end included
+PATH, FOLDER = 1024, 256  # bytes of a text, its end included
 LINK = "Disconnected:MAJOR|Connected"
 ANY_CLIENT = Limits(high=1)
 REDIS_MS = Limits(high=100, hihi=1000)
 LOOP_MS = Limits(high=50, hihi=500)
 CLIENTS = Limits(high=150, hihi=200)
+SYSTEM_PERCENT = Limits(high=80, hihi=95)
+IOC_PERCENT = Limits(high=70, hihi=90)
+FREE_DESCRIPTORS = Limits(low=20, lolo=5)
+SAVES = "OK|Warning:MINOR|Error:MAJOR"
 
 
 def health(
@@ -24,11 +29,43 @@ def health(
     return number(pv, egu, precision, value, description, limits=limits, macro="IOC")
 
 
+def words(pv: str, value: Source, description: str) -> Row:
+    return string(pv, value, description, macro="IOC")
+
+
+MACHINE = (
+    health("SYS_CPU_LOAD", "%", 0, lambda v: v.usage.system_cpu_percent, "All processors", SYSTEM_PERCENT),
+    health("IOC_CPU_LOAD", "%", 0, lambda v: v.usage.ioc_cpu_percent, "IOC, of one processor", IOC_PERCENT),
+    health("CPU_CNT", "", 0, lambda v: v.machine.n_cpus, "Processors of the machine"),
+    health("MEM_USED", "byte", 0, lambda v: v.usage.ioc_bytes, "Memory the IOC has"),
+    health("MEM_FREE", "byte", 0, lambda v: v.usage.free_bytes, "Memory programs can still get"),
+    health("MEM_MAX", "byte", 0, lambda v: v.usage.total_bytes, "Memory of the machine"),
+    health("FD_CNT", "", 0, lambda v: v.usage.n_descriptors, "File descriptors the IOC has open"),
+    health("FD_MAX", "", 0, lambda v: v.usage.max_descriptors, "File descriptors it may have"),
+    health("FD_FREE", "", 0, lambda v: v.usage.free_descriptors, "Descriptors left", FREE_DESCRIPTORS),
+    words("EPICS_VERS", lambda v: v.machine.channel_access, "Library of Channel Access"),
+    words("KERNEL_VERS", lambda v: v.machine.kernel, "Operating system"),
+    words("HOSTNAME", lambda v: v.machine.host, "Name of the machine"),
+    words("ENGINEER", lambda v: v.ioc.engineer, "Who is responsible"),
+    words("LOCATION", lambda v: v.ioc.location, "Where the detector is"),
+    health("PROCESS_ID", "", 0, lambda v: v.machine.process_id, "Process of the IOC"),
+    health("PARENT_ID", "", 0, lambda v: v.usage.parent_id, "Its parent: systemd is 1"),
+    text("APP_DIR", FOLDER, lambda v: v.machine.folder, "Folder it was started in", macro="IOC"),
+)
+
+AUTOSAVE = (
+    health("START_CNT", "", 0, lambda v: v.saves and v.saves.n_starts, "Starts with this state directory"),
+    enum("SR_status", SAVES, lambda v: v.saves and v.saves.status, "Autosave of the setpoints", macro="IOC"),
+    words("SR_statusStr", lambda v: v.saves and v.saves.text, "What autosave did, or why not"),
+    words("SR_lastSave", lambda v: v.saves and iso(v.saves.last_save), "Last save, UTC"),
+)
+
 HEALTH = (
     health("HEARTBEAT", "", 0, lambda v: v.ioc.heartbeat, "Counts the seconds of the IOC"),
-    string("UPTIME", lambda v: duration(v.now - v.ioc.started), "Time since start", macro="IOC"),
-    string("STARTTOD", lambda v: iso(v.ioc.started), "Start of the IOC, UTC", macro="IOC"),
-    string("VERSION", lambda v: v.ioc.version, "Version of the IOC", macro="IOC"),
+    words("UPTIME", lambda v: duration(v.now - v.ioc.started), "Time since start"),
+    words("STARTTOD", lambda v: iso(v.ioc.started), "Start of the IOC, UTC"),
+    words("TOD", lambda v: iso(v.now), "Time of day, UTC"),
+    words("VERSION", lambda v: v.ioc.version, "Version of the IOC"),
     health("RECORD_CNT", "", 0, lambda v: v.ioc.n_records, "PVs served"),
     health("CA_CLNT_CNT", "", 0, lambda v: v.ioc.n_clients, "CA clients", CLIENTS),
     health("CA_CONN_CNT", "", 0, lambda v: v.ioc.n_channels, "CA channels"),
@@ -41,4 +78,7 @@ HEALTH = (
     health("CaDropped_RBV", "", 0, lambda v: v.ioc.n_dropped, "Updates dropped for slow clients", ANY_CLIENT),
     health("CaStalled_RBV", "", 0, lambda v: v.ioc.n_stalled, "CA clients that stopped reading", ANY_CLIENT),
     text("LastError_RBV", PATH, lambda v: v.ioc.last_error or v.face.last_error, "Last error", macro="IOC"),
+    command("SYSRESET", "No|Restart", Commands.restart, "End; the supervisor starts it anew", macro="IOC"),
+    *MACHINE,
+    *AUTOSAVE,
 )

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, TextIO
+
+COUNTED = {"counted": True}
+"""For ``log.error(…, extra=COUNTED)``: who logs this line counts it, too."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -34,3 +39,38 @@ def log_to(stream: TextIO = sys.stderr, level: LogLevel = "info") -> None:
     for name in ("numba", "asyncio"):  # at DEBUG they bury everything else
         logging.getLogger(name).setLevel("WARNING")
     logging.captureWarnings(True)
+
+
+class Errors:
+    """How many errors there were in this process, and the text of the last one.
+
+    Counted are those that somebody adds and, within ``with errors.of_the_log(): …``, the lines
+    of the log at ERROR and above, of all threads.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.last = ""
+
+    def add(self, text: str) -> None:
+        self.n += 1
+        self.last = text
+
+    @contextmanager
+    def of_the_log(self) -> Iterator[None]:
+        handler = _Counting(self)
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)
+
+
+class _Counting(logging.Handler):
+    def __init__(self, errors: Errors) -> None:
+        super().__init__(logging.ERROR)
+        self._errors = errors
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not hasattr(record, "counted"):
+            self._errors.add(record.getMessage())

@@ -59,6 +59,11 @@ DISK_GB = Limits(low=10, lolo=1)
 WRITE_MS = Limits(high=1000, hihi=5000)
 
 
+def saved(pv: str, value: Source, put: Put, description: str, control: tuple[int, int]) -> Row:
+    """Make a setpoint that outlives the service; OutputFile and RunId are one run's, Cfg* the config's."""
+    return setting(pv, value, put, description, control, restore=put)
+
+
 def detector(detector_type: object) -> str:
     """Return which choice of DETECTORS a detector_type is; the formats of a detector share its name."""
     name = str(detector_type).partition("-")[0]
@@ -150,7 +155,7 @@ STATUS = (
 REQUEST = (
     text("OutputFile", PATH, lambda v: v.next.output_file, "Next file, absolute", Commands.put_output_file),
     text("OutputFile_RBV", PATH, lambda v: v.next.output_file, "Next file"),
-    setting("NImages", lambda v: v.next.n_images, Commands.put_n_images, "Next number of images", N_IMAGES),
+    saved("NImages", lambda v: v.next.n_images, Commands.put_n_images, "Next number of images", N_IMAGES),
     count("NImages_RBV", lambda v: v.next.n_images, "Next number of images"),
     text("RunId", RUN_ID, lambda v: v.next.run_id, "Next name; empty: made", Commands.put_run_id),
     text("RunId_RBV", RUN_ID, lambda v: v.next.run_id, "Next name; empty: made"),
@@ -209,7 +214,7 @@ RATES = (
 )
 
 LOGS = (
-    setting("LogN", lambda v: v.next.log_n, Commands.put_log_n, "Entries LogJson lists at most", LOG_N),
+    saved("LogN", lambda v: v.next.log_n, Commands.put_log_n, "Entries LogJson lists at most", LOG_N),
     count("LogN_RBV", lambda v: v.next.log_n, "Entries LogJson lists at most"),
     count("LogCount_RBV", lambda v: v.logs_json and v.logs_json[0], "Entries in LogJson_RBV"),
     count("LogTotal_RBV", lambda v: v.snapshot.log_total, "Acquisitions in the journal"),

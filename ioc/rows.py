@@ -48,6 +48,7 @@ class Row:
     description: str  # at most 40 bytes: field DESC
     value: Source  # what it shows; None means not known (yet)
     put: Put | None = None  # what a put of a valid value does; None: read only
+    restore: Put | None = None  # what puts a saved value back, starting nothing; None: it is not saved
     macro: str = "R"
     ftvl: Literal["CHAR", "LONG"] = "CHAR"  # of a waveform
     nelm: int = 1
@@ -143,14 +144,17 @@ def number(name: str, egu: str, precision: int, value: Source, description: str,
     return Row(name, "ai", description, value, egu=egu, precision=precision, **more)
 
 
-def setting(name: str, value: Source, put: Put, description: str, control: tuple[int, int] = (0, 0)) -> Row:
+def setting(
+    name: str, value: Source, put: Put, description: str, control: tuple[int, int] = (0, 0), **more: Any
+) -> Row:
     """Make a 32-bit integer setpoint; `control` are the least and greatest value there are, (0, 0): any."""
-    return Row(name, "longout", description, value, put, control=control)
+    return Row(name, "longout", description, value, put, control=control, **more)
 
 
 def pair(setpoint: Row, **more: Any) -> tuple[Row, Row]:
     """Make the readback of a setpoint that is always as it was put; `more` is what differs in it."""
-    differs = {"name": f"{setpoint.name}_RBV", "record": READBACKS[setpoint.record], "put": None}
+    differs: dict[str, Any] = {"name": f"{setpoint.name}_RBV", "record": READBACKS[setpoint.record]}
+    differs |= {"put": None, "restore": None}
     return setpoint, replace(setpoint, **differs | {"control": (0, 0)} | more)
 
 

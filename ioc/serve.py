@@ -3,7 +3,8 @@
 This is the one place that knows Channel Access, REST and Redis at once. The
 faces start when the DAQ has started, and end after it closed a running file,
 so that every client can see how the run ended. A face that dies ends the
-service in order, with exit code 1: a service manager starts it again.
+service in order, with exit code 1: a service manager starts it again. So it does
+after IOC:SYSRESET, which ends the service with exit code 75.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from daq_core.network import Network, is_loopback
 from daq_core.options import DaqOptions
 from daq_core.status import DaqState
 from daq_core.token_file import read_token
-from ioc.log_output import LogLevel, log_to
+from ioc.autosave import Autosave
+from ioc.log_output import Errors, LogLevel, log_to
 from ioc.notify import ServiceManager
 from ioc.precedence import take_precedence
 from ioc.saved_config import SavedConfig
@@ -41,6 +43,8 @@ from rest_bridge.redis_streams import RedisPublisher
 from rest_bridge.server import RestServer
 
 log = logging.getLogger(__name__)
+
+RESTART = 75  # exit code that asks for a new start, EX_TEMPFAIL of sysexits.h
 
 STD_DAQ_JSON = StdDaqJson(
     status=lambda status: models.WriterStatus.of(status).model_dump(),
@@ -77,6 +81,8 @@ class ServeOptions:
     sync_limit_s: float = 60.0
     fresh: bool = False
     aliases: Mapping[str, str] = field(default_factory=dict)  # second names of PVs
+    engineer: str = ""
+    location: str = ""
 
     def daq_options(self) -> DaqOptions:
         return DaqOptions(
@@ -103,14 +109,28 @@ class ServeOptions:
         )
 
 
-async def serve(daq: Daq, options: ServeOptions, saved: SavedConfig, announce: Callable[[str], None]) -> None:
+class RestartAsked(Exception):
+    """A client asked by SYSRESET that the service be ended and started again."""
+
+
+async def serve(
+    daq: Daq,
+    options: ServeOptions,
+    saved: SavedConfig,
+    autosave: Autosave,
+    errors: Errors,
+    announce: Callable[[str], None],
+) -> None:
     """Run the DAQ and its faces until cancelled; then close a running file before the faces end.
 
     Raises
     ------
     DaqError
         A face or the DAQ could not start; or a face died, after the running file was closed.
+    RestartAsked
+        A client wants it to be started again.
     """
+    restart = asyncio.Event()
     app = make_app(daq, sync_limit_s=options.sync_limit_s, access=options.access())
     rest = RestServer(app, options.bind, options.rest_port)
     async with _redis(options) as redis_url, daq:
@@ -123,6 +143,11 @@ async def serve(daq: Daq, options: ServeOptions, saved: SavedConfig, announce: C
             health=lambda: _health(publisher),
             std_daq=STD_DAQ_JSON,
             aliases=options.aliases,
+            autosave=autosave,
+            engineer=options.engineer,
+            location=options.location,
+            errors=errors,
+            end=restart.set,
         )
         ca_started = asyncio.Event()
         try:
@@ -139,7 +164,8 @@ async def serve(daq: Daq, options: ServeOptions, saved: SavedConfig, announce: C
                 manager.tell(READY=1)
                 faces.create_task(manager.keep_informed(lambda: _status_line(daq)))
                 try:
-                    await asyncio.Event().wait()
+                    await restart.wait()
+                    raise RestartAsked
                 finally:
                     manager.tell(STOPPING=1)
                     await _close_run(daq)
@@ -189,7 +215,10 @@ async def _close_run(daq: Daq) -> None:
 
 
 async def until_signalled(serving: Coroutine[Any, Any, None]) -> int:
-    """Run until SIGTERM or SIGINT: the first ends it in order, the second at once; return the exit code."""
+    """Run until SIGTERM or SIGINT: the first ends it in order, the second at once; return the exit code.
+
+    0 after a signal, 75 (RESTART) when a client asked for a restart.
+    """
     task = asyncio.create_task(serving)
 
     def end(signum: signal.Signals) -> None:
@@ -205,7 +234,10 @@ async def until_signalled(serving: Coroutine[Any, Any, None]) -> int:
     await asyncio.wait([task])
     if task.cancelled():
         return 0
-    task.result()
+    try:
+        task.result()
+    except RestartAsked:
+        return RESTART
     return 0
 
 
@@ -261,9 +293,12 @@ def run(
     _make_folder(options.state_dir)
     saved = SavedConfig(options.config, options.state_dir)
     config = saved.choose(fresh=options.fresh)
+    autosave = Autosave(options.state_dir, fresh=options.fresh)
     daq = Daq(config, options.daq_options(), forks)
+    errors = Errors()
     try:
-        return asyncio.run(until_signalled(serve(daq, options, saved, announce)))
+        with errors.of_the_log():
+            return asyncio.run(until_signalled(serve(daq, options, saved, autosave, errors, announce)))
     except DaqError:
         raise
     except Exception:

@@ -14,15 +14,19 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from daq_core.detectors import layout_of
+from daq_core.errors import DaqError
 from daq_core.status import Counters, DaqStatus, Snapshot
+from ioc.autosave import Autosave
 from ioc.channel_access import Server
 from ioc.commands import Commands
+from ioc.log_output import COUNTED, Errors
+from ioc.machine import Watch
 from ioc.pvs import PVS
 from ioc.records import record_of
+from ioc.version import described_version
 from ioc.view import FaceHealth, IocHealth, StdDaqJson, View
 
 if TYPE_CHECKING:
@@ -51,6 +55,14 @@ class Ioc:
         Forms of the JSON texts; without it these PVs stay undefined.
     aliases : mapping, optional
         Second names of PVs, each with the PV's own.
+    autosave : Autosave, optional
+        Keeps the setpoints; without it they begin with their defaults.
+    engineer, location : str
+        Who is responsible, and where the detector is: shown, no more.
+    errors : Errors, optional
+        What went wrong in the program; errors of this face are added.
+    end : callable, optional
+        Ends the program soon, in order, for SYSRESET.
     """
 
     def __init__(
@@ -63,24 +75,37 @@ class Ioc:
         health: Callable[[], FaceHealth] = FaceHealth,
         std_daq: StdDaqJson | None = None,
         aliases: Mapping[str, str] | None = None,
+        autosave: Autosave | None = None,
+        engineer: str = "",
+        location: str = "",
+        errors: Errors | None = None,
+        end: Callable[[], None] | None = None,
     ) -> None:
         self._daq = daq
         self._health = health
         self._records = {row.pv(prefix): record_of(row, prefix) for row in PVS}
-        self._commands = Commands(daq, self._refresh)
+        self._commands = Commands(daq, self._refresh, end)
+        self._autosave = autosave
+        self._watch = Watch()
         found = self._records | {alias: self._records[pv] for alias, pv in (aliases or {}).items()}
         self._server = Server(found, self._commands, bind=bind, port=ca_port, report=self._report)
         self._counters: deque[tuple[float, Counters]] = deque()  # one a second, as far back as RISING_S
         self._stale = False  # something changed that is not shown yet
-        self._errors = 0
-        self._last_error = ""
+        self._errors = errors or Errors()
+        self._longest_lag_s = 0.0  # of the event loop, since the last beat
         self._known: set[str] = set()  # where errors were logged
         self._view = View(
             daq.snapshot,
             layout_of(daq.snapshot.config),
             earlier=daq.snapshot.counters,
             std_daq=std_daq,
-            ioc=IocHealth(version=_version(), started=time.time(), n_records=len(self._records)),
+            ioc=IocHealth(
+                version=described_version(),
+                started=time.time(),
+                n_records=len(self._records),
+                engineer=engineer,
+                location=location,
+            ),
         )
 
     @property
@@ -96,6 +121,8 @@ class Ioc:
         Unavailable
             The port is taken.
         """
+        if self._autosave is not None:
+            await self._autosave.restore(self._records.values(), self._commands)
         unsubscribe = self._daq.subscribe(self._on_snapshot)
         try:
             self._on_snapshot(self._daq.snapshot)
@@ -104,6 +131,9 @@ class Ioc:
                 started.set()
                 for work in (self._refresh_often, self._beat_often, self._server.beacons):
                     tasks.create_task(self._keep_alive(work))
+                if self._autosave is not None:
+                    tasks.create_task(self._keep_alive(self._autosave.keep))
+                    tasks.create_task(self._look_at_restored_folder())
         finally:
             unsubscribe()
 
@@ -133,13 +163,18 @@ class Ioc:
         for record in self._records.values():
             try:
                 value = record.row.value(view)
-                record.post(value, record.row.alarm(view, value), now)
+                changed = record.post(value, record.row.alarm(view, value), now)
             except Exception as fault:
                 self._report(f"PV {record.name}", fault)
+            else:
+                if changed and record.row.restore is not None and self._autosave is not None:
+                    self._autosave.note_change()
 
     async def _refresh_often(self) -> None:
         while True:
+            began = time.monotonic()
             await asyncio.sleep(REFRESH_S)
+            self._longest_lag_s = max(self._longest_lag_s, time.monotonic() - began - REFRESH_S)
             if self._stale:
                 self._refresh(self._view.snapshot.time)
 
@@ -152,9 +187,9 @@ class Ioc:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             n_updates, rate = self._server.n_updates, (self._server.n_updates - n_updates) / HEARTBEAT_S
-            self._beat(lag_s=time.monotonic() - due, updates_per_second=rate)
+            self._beat(updates_per_second=rate)
 
-    def _beat(self, lag_s: float = 0.0, updates_per_second: float = 0.0) -> None:
+    def _beat(self, updates_per_second: float = 0.0) -> None:
         """Bring up to date what depends on the time alone, and what the server counts."""
         now = time.time()
         self._counters.append((now, self._view.snapshot.counters))
@@ -164,17 +199,35 @@ class Ioc:
         ioc = replace(
             before,
             heartbeat=before.heartbeat + 1,
-            loop_lag_s=lag_s,
+            loop_lag_s=self._longest_lag_s,
             n_clients=len(self._server.circuits),
             n_channels=self._server.n_channels,
             n_dropped=self._server.n_dropped,
             n_stalled=self._server.n_stalled,
             updates_per_second=updates_per_second,
-            errors=self._errors,
-            last_error=self._last_error,
+            errors=self._errors.n,
+            last_error=self._errors.last,
         )
-        self._view = replace(self._view, now=now, ioc=ioc, earlier=self._counters[0][1], face=self._health())
+        self._longest_lag_s = 0.0
+        self._view = replace(
+            self._view,
+            now=now,
+            ioc=ioc,
+            usage=self._watch.look(),
+            saves=None if self._autosave is None else self._autosave.state,
+            earlier=self._counters[0][1],
+            face=self._health(),
+        )
         self._refresh(now)
+
+    async def _look_at_restored_folder(self) -> None:
+        """See whether the folder that autosave put back is there; a file system that hangs delays nobody."""
+        try:
+            await self._commands.area.look_again()
+        except DaqError as trouble:
+            log.warning("FilePath of the last time: %s", trouble)
+        except Exception as fault:
+            self._report("FilePath of the last time", fault)
 
     # -- staying alive -----------------------------------------------------------------------
 
@@ -191,11 +244,10 @@ class Ioc:
 
     def _report(self, where: str, fault: BaseException) -> None:
         """Count an error of ours, keep its text for LastError_RBV, and log it with its traceback."""
-        self._errors += 1
-        self._last_error = f"{where}: {type(fault).__name__}: {fault}"
+        self._errors.add(f"{where}: {type(fault).__name__}: {fault}")
         if where not in self._known:  # the same fault twenty times a second is one fault
             self._known.add(where)
-            log.error("%s", where, exc_info=fault)
+            log.error("%s", where, exc_info=fault, extra=COUNTED)
 
 
 def _moved(before: Snapshot, after: Snapshot) -> bool:
@@ -206,10 +258,3 @@ def _moved(before: Snapshot, after: Snapshot) -> bool:
 def _situation(status: DaqStatus) -> tuple[object, ...]:
     run = status.acquisition
     return status.state, status.receiver_down, run.state, run.request, run.message
-
-
-def _version() -> str:
-    try:
-        return version("std-daq-ioc")
-    except PackageNotFoundError:
-        return "source tree"

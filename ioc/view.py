@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout
@@ -26,7 +26,11 @@ from daq_core.status import (
     WriteRequest,
 )
 from ioc.area_view import Area
+from ioc.machine import Machine, Usage
 from ioc.staging import Staging
+
+if TYPE_CHECKING:
+    from ioc.autosave import SaveState
 
 MAX_JSON_BYTES = 65535  # a text of nelm bytes keeps one for its end
 NOTHING_STAGED = Staging()
@@ -72,8 +76,10 @@ class IocHealth:
 
     version: str = ""
     started: float = 0.0  # Unix seconds
+    engineer: str = ""
+    location: str = ""
     heartbeat: int = 0
-    loop_lag_s: float = 0.0
+    loop_lag_s: float = 0.0  # the longest of the last second
     n_clients: int = 0
     n_channels: int = 0
     n_records: int = 0
@@ -108,6 +114,9 @@ class View:
     earlier: Counters = field(default_factory=Counters)  # some seconds ago: to see what rises
     face: FaceHealth = field(default_factory=FaceHealth)
     ioc: IocHealth = field(default_factory=IocHealth)
+    machine: Machine = field(default_factory=Machine)
+    usage: Usage = field(default_factory=Usage)
+    saves: SaveState | None = None  # None: settings are not saved
     std_daq: StdDaqJson | None = None
     now: float = 0.0  # Unix seconds, at most a second old
 

@@ -270,7 +270,7 @@ class RedisPublisher:
             trouble = f"{names} is no stream there: delete or rename that key"
         if trouble != self.trouble:
             if trouble:
-                log.warning("Redis at %s: %s", self._place, trouble)
+                log.error("Redis at %s: %s", self._place, trouble)
             else:
                 log.info("publishing to Redis at %s", self._place)
         self.connected, self.trouble = connected, trouble

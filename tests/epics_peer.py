@@ -86,6 +86,12 @@ class EpicsPeer:
         assert isinstance(answer, list)
         return answer
 
+    def connected(self, name: str) -> list[bool]:
+        """Return whether the client had a connection to a monitored PV, at each change of that."""
+        answer = self._ask("connected", name=name)
+        assert isinstance(answer, list)
+        return answer
+
     def wait_for(self, name: str, value: Any, timeout_s: float = 10.0) -> None:
         """Wait until a monitored PV had a value; fails with what was seen instead."""
         deadline = time.monotonic() + timeout_s
@@ -120,6 +126,7 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # pyepics prints what it has to say
     channels: dict[str, Any] = {}
     updates: dict[str, list[Any]] = {}
+    connections: dict[str, list[bool]] = {}
     put_statuses: list[int] = []
 
     def note_completion(arguments: Any) -> None:
@@ -168,7 +175,12 @@ def main() -> None:
                 value = event["value"]
                 updates[name].append(event["char_value"] if event.get("enum_strs") else value)
 
-            pv = epics.PV(name, form="ctrl", auto_monitor=True, callback=note)
+            def note_connection(name: str = name, conn: bool = False, **event: Any) -> None:
+                connections.setdefault(name, []).append(conn)
+
+            pv = epics.PV(
+                name, form="ctrl", auto_monitor=True, callback=note, connection_callback=note_connection
+            )
             if not pv.wait_for_connection(10):
                 raise TimeoutError(f"{name} is not found")
             channels[f"monitor {name}"] = pv
@@ -180,7 +192,12 @@ def main() -> None:
         ca.poll()
         return [v.tolist() if hasattr(v, "tolist") else v for v in updates[name]]
 
+    def connected(name: str) -> list[bool]:
+        ca.poll()
+        return connections[name]
+
     calls: dict[str, Any] = {"get": get, "info": info, "put": put, "monitor": monitor, "updates": seen}
+    calls["connected"] = connected
     for line in sys.stdin:
         request = json.loads(line)
         try:

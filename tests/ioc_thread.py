@@ -21,8 +21,10 @@ T = TypeVar("T")
 class IocThread:
     """Usage: ``with IocThread(config) as ioc: …``; PV names by ``ioc.pv("DAQ:State_RBV")``."""
 
-    def __init__(self, config: DaqConfig) -> None:
+    def __init__(self, config: DaqConfig, **options: Any) -> None:
+        """Take `options` as :class:`ioc.server.Ioc` does."""
         self.config = config
+        self.options = options
         self.prefix = f"T{secrets.token_hex(4)}:"
         self.ca_port = free_ports(2, socket.SOCK_STREAM, socket.SOCK_DGRAM)
         self.health = FaceHealth(redis_connected=True, redis_latency_s=0.001)
@@ -69,7 +71,13 @@ class IocThread:
         self._ended = asyncio.Event()
         try:
             async with SimulatedDaq(self.config) as self.daq:
-                self.ioc = Ioc(self.daq, self.prefix, ca_port=self.ca_port, health=lambda: self.health)
+                self.ioc = Ioc(
+                    self.daq,
+                    self.prefix,
+                    ca_port=self.ca_port,
+                    health=lambda: self.health,
+                    **self.options,
+                )
                 started = asyncio.Event()
                 serving = asyncio.create_task(self.ioc.run(started))
                 await asyncio.wait(

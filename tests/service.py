@@ -118,6 +118,11 @@ class Service:
         """Signal the process, wait for its end, return its exit code; it is killed when it hangs."""
         assert self._process is not None
         self._process.send_signal(signum)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until the process ends by itself, return its exit code; it is killed when it does not."""
+        assert self._process is not None
         try:
             return self._process.wait(END_WITHIN_S)
         except subprocess.TimeoutExpired:

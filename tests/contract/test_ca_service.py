@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 import h5py
 import pytest
 
+from ioc.health_pvs import HEALTH
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.service import Service
+
+INVALID = 3  # severity
 
 
 @pytest.fixture
@@ -72,3 +79,32 @@ def test_a_second_client_stops_a_run_and_a_second_start_is_refused(
     assert peer.text(daq + "AcqMessage_RBV") == "Interrupted."
     with h5py.File(path) as file:
         assert file["entry/data/data"].shape[0] == 5
+
+
+def test_the_ioc_tells_of_its_process_its_machine_and_its_faces(
+    service: Service, clients: tuple[EpicsPeer, EpicsPeer]
+) -> None:
+    peer, other = clients
+    ioc = service.prefix + "IOC:"
+    other.monitor(*(ioc + name for name in ("IOC_CPU_LOAD", "CA_CLNT_CNT", "UpdatesPerSec_RBV", "TOD")))
+    assert peer.get(ioc + "PROCESS_ID") == service.pid
+    assert peer.get(ioc + "PARENT_ID") == os.getpid()
+    assert peer.text(ioc + "HOSTNAME") == os.uname().nodename
+    assert os.uname().release in peer.text(ioc + "KERNEL_VERS")
+    assert peer.text(ioc + "EPICS_VERS") == f"caproto {version('caproto')}"
+    assert peer.text(ioc + "APP_DIR") == os.getcwd()
+    assert peer.get(ioc + "CPU_CNT") == os.cpu_count()
+    assert peer.get(ioc + "START_CNT") >= 1
+    status = Path(f"/proc/{service.pid}/status").read_text()
+    resident = 1024 * int(status.partition("VmRSS:")[2].split()[0])
+    assert peer.get(ioc + "MEM_USED") == pytest.approx(resident, rel=0.2)
+    assert peer.get(ioc + "MEM_MAX") > peer.get(ioc + "MEM_FREE") > 0
+    assert peer.get(ioc + "FD_MAX") == resource.prlimit(service.pid, resource.RLIMIT_NOFILE)[0]
+    n_open = len(os.listdir(f"/proc/{service.pid}/fd"))
+    assert abs(peer.get(ioc + "FD_CNT") - n_open) <= 5  # a circuit may have come since
+    assert peer.text(ioc + "RedisConnected_RBV") == "Connected"
+    assert peer.info(ioc + "RedisLatency_RBV")["severity"] < INVALID
+    other.wait_for(ioc + "CA_CLNT_CNT", 2.0)
+    assert other.updates(ioc + "IOC_CPU_LOAD")[-1] > 0
+    for row in HEALTH:  # a second after the start, all of it is known
+        assert peer.info(service.prefix + row.pv(""))["severity"] < INVALID, row.name

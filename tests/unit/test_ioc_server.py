@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import ioc.server
 from daq_core.config import DaqConfig
 from ioc.alarms import NO_ALARM
 from ioc.channel_access import Server
+from ioc.log_output import Errors
 from ioc.monitors import Monitor, Updates
 from ioc.pvs import PVS
 from ioc.records import Record, record_of
@@ -59,6 +61,23 @@ def test_a_pv_that_cannot_be_shown_does_not_keep_others_from_it(monkeypatch: pyt
         assert "ZeroDivisionError" in shown(served, "IOC:LastError_RBV")
         assert shown(served, "DAQ:State_RBV") == "READY"
         assert shown(served, "DAQ:Broken_RBV") is None
+
+
+def test_a_line_of_the_log_that_is_an_error_is_shown() -> None:
+    errors = Errors()
+    with errors.of_the_log(), IocThread(config(), errors=errors) as served:
+        logging.getLogger("daq_core.journal").error("the disk of %s is full", "/data")
+        logging.getLogger("daq_core.journal").warning("no error")
+        wait_until(lambda: shown(served, "IOC:LastError_RBV") != "", "the error was not shown")
+        assert shown(served, "IOC:LastError_RBV") == "the disk of /data is full"
+        assert shown(served, "IOC:Errors_RBV") == 1
+
+
+def test_a_loop_that_was_held_up_between_two_beats_is_shown() -> None:
+    with IocThread(config()) as served:
+        lag = served.ioc._records[served.pv("IOC:LoopLag_RBV")]
+        served._loop.call_soon_threadsafe(time.sleep, 0.3)
+        wait_until(lambda: (lag.value or 0) >= 250 and lag.alarm.severity > 0, "the lag was not shown")
 
 
 def monitored(name: str) -> tuple[Record, Updates]:

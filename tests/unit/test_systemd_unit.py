@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from ioc.cli import app
+from ioc.serve import RESTART
 
 UNIT = Path(__file__).parents[2] / "examples/std-daq-ioc.service"
 PROGRAM = "/opt/std-daq-ioc/.venv/bin/std-daq-ioc"
@@ -66,3 +67,15 @@ def test_it_waits_for_ready_and_watches_the_loop(unit: configparser.ConfigParser
     assert int(service["WatchdogSec"]) >= 10  # the loop may be late for seconds, and is no hang
     assert service["RestartPreventExitStatus"] == "2"
     assert set(service["AmbientCapabilities"].split()) <= set(service["CapabilityBoundingSet"].split())
+
+
+def test_sysreset_is_a_restart_and_no_failure(unit: configparser.ConfigParser) -> None:
+    service = unit["Service"]
+    assert service["Restart"] == "on-failure"
+    assert service["RestartForceExitStatus"] == service["SuccessExitStatus"] == str(RESTART)
+
+
+def test_it_has_the_powers_that_the_service_uses_and_no_other(unit: configparser.ConfigParser) -> None:
+    wanted = {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_NICE"}
+    assert set(unit["Service"]["CapabilityBoundingSet"].split()) == wanted
+    assert unit["Service"]["NoNewPrivileges"] == "yes"

@@ -1,0 +1,93 @@
+"""What the IOC tells of its process and machine is what the kernel says; the rest it does not know."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from ioc.machine import Machine, Usage, Watch
+
+MEMINFO = (
+    "MemTotal:       16000 kB\nMemFree:          10 kB\nMemAvailable:    4000 kB\nHugePages_Total:   3\n"
+)
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    """A /proc of a machine whose processors did nothing yet."""
+    (tmp_path / "self/fd").mkdir(parents=True)
+    for fd in range(5):
+        (tmp_path / f"self/fd/{fd}").touch()
+    (tmp_path / "self/statm").write_text("1000 25 10 1 0 200 0\n")
+    (tmp_path / "meminfo").write_text(MEMINFO)
+    ticks(tmp_path, busy=0, idle=0)
+    return tmp_path
+
+
+def ticks(proc: Path, *, busy: int, idle: int) -> None:
+    """Write what the processors did since the machine started: half of the idle time waits for disks."""
+    (proc / "stat").write_text(f"cpu  {busy} 0 0 {idle // 2} {idle - idle // 2} 0 0 0 0 0\ncpu0 1 2 3\n")
+
+
+def test_the_load_of_the_processors_is_that_since_the_look_before(proc: Path) -> None:
+    watch = Watch(proc)
+    assert watch.look().system_cpu_percent is None
+    ticks(proc, busy=25, idle=75)
+    assert watch.look().system_cpu_percent == pytest.approx(25)
+    ticks(proc, busy=125, idle=75)
+    assert watch.look().system_cpu_percent == pytest.approx(100)
+    assert watch.look().system_cpu_percent is None  # no tick has passed
+
+
+def test_memory_and_descriptors_are_those_of_proc(proc: Path) -> None:
+    usage = Watch(proc).look()
+    assert (usage.total_bytes, usage.free_bytes) == (16000 * 1024, 4000 * 1024)
+    assert usage.ioc_bytes == 25 * os.sysconf("SC_PAGE_SIZE")
+    assert usage.n_descriptors == 4  # the look itself has one open
+    assert usage.max_descriptors is not None
+    assert usage.free_descriptors == usage.max_descriptors - 4
+
+
+def test_what_proc_does_not_tell_is_not_known(tmp_path: Path) -> None:
+    usage = Watch(tmp_path).look()
+    assert usage == Usage(max_descriptors=usage.max_descriptors, parent_id=os.getppid())
+
+
+@pytest.mark.parametrize("text", ["", "cpu", "cpu a b c d", "\0"])
+def test_a_proc_of_another_form_is_not_known(proc: Path, text: str) -> None:
+    for name in ("stat", "meminfo", "self/statm"):
+        (proc / name).write_text(text)
+    usage = Watch(proc).look()
+    assert (usage.system_cpu_percent, usage.ioc_bytes, usage.total_bytes) == (None, None, None)
+
+
+def test_the_real_process_is_seen() -> None:
+    watch = Watch()
+    before = watch.look()
+    assert before.n_descriptors is not None
+    files = [open(os.devnull) for _ in range(7)]  # noqa: SIM115
+    until = time.process_time() + 0.05
+    while time.process_time() < until:
+        pass
+    now = watch.look()
+    for file in files:
+        file.close()
+    assert now.n_descriptors == before.n_descriptors + 7
+    assert now.ioc_cpu_percent is not None
+    assert now.ioc_cpu_percent > 0
+    assert now.ioc_bytes is not None
+    assert now.total_bytes is not None
+    assert 10e6 < now.ioc_bytes < now.total_bytes
+    assert Machine().process_id == os.getpid()
+
+
+def test_a_folder_that_is_gone_is_no_reason_not_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert Machine().folder == ""
