@@ -1,7 +1,6 @@
 """One Channel Access client: its TCP connection, its channels, and what it monitors.
 
-caproto parses and checks the protocol; the traffic is handled here, so that one
-client can never hurt another:
+``ioc.messages`` parses; the traffic is handled here, so that one client can never hurt another:
 
 - Updates wait in queues of their own that never make anybody wait; see ``ioc.monitors``.
 - Every send is bounded in time: a client that stops reading is disconnected
@@ -16,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ import caproto as ca
 
 from daq_core.errors import DaqError
 from ioc.commands import Client
+from ioc.messages import OK, READ, READ_NOTIFY, Garbage, Requests, packed, value_message
 from ioc.monitors import Monitor, Updates
 from ioc.records import Record
 from ioc.rows import Put
@@ -35,7 +34,9 @@ log = logging.getLogger(__name__)
 
 SEND_TIMEOUT_S = 6.0
 SEND_BUFFER_BYTES = 64 * 1024  # small, so that a client that stops reading is noticed soon
-MAX_REQUEST_BYTES = 1024 * 1024  # the largest PV takes 64 kB; a header may announce 4 GB
+MAX_CHANNELS = 10_000  # of a client: every PV and many fields; one more is not found
+MAX_MONITORS = 10_000  # of a client; one more is refused
+MAX_PUTS = 100  # of a client, that wait for their completion; one more is refused
 READ_BYTES = 16 * 1024
 VERSION = ca.DEFAULT_PROTOCOL_VERSION
 READABLE = frozenset(ca.ChannelType) - {ca.ChannelType.PUT_ACKT, ca.ChannelType.PUT_ACKS}
@@ -49,22 +50,20 @@ class Refused(Exception):
         self.status = status
 
 
-class Garbage(Exception):
-    """What a client sent is not Channel Access."""
-
-
 class Circuit:
     """Serves one connection until it ends: ``await Circuit(reader, writer, server).serve()``."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server) -> None:
         self._reader, self._writer, self._server = reader, writer, server
         peer = writer.get_extra_info("peername")
-        self._protocol = ca.VirtualCircuit(ca.SERVER, peer, None)
-        self._protocol.our_address = writer.get_extra_info("sockname")
+        self._requests = Requests()
         self.client = Client("", "", peer[0])
-        self.records: dict[int, Record] = {}  # by sid
+        self.records: dict[int, Record] = {}  # by sid, the server's name of a channel
+        self._cids: dict[int, int] = {}  # the client's names of them, by sid
+        self._next_sid = 1
         self._monitors: dict[int, Monitor] = {}  # by subscription id
         self._updates = Updates()
+        self._n_puts = 0  # that are not answered yet
         self._sending = asyncio.Lock()
         self._closed = False
         _bound_buffers(writer)
@@ -74,7 +73,7 @@ class Circuit:
         sender = asyncio.create_task(self._send_updates())
         try:
             while not self._closed and (data := await self._reader.read(READ_BYTES)):
-                for command in self._parsed(data):
+                for command in self._requests.feed(data):
                     await self._answer(command)
         except OSError:
             pass  # it is gone, which is no news
@@ -100,18 +99,6 @@ class Circuit:
 
     # -- requests ----------------------------------------------------------------------------
 
-    def _parsed(self, data: bytes) -> Iterator[Any]:
-        """Return the requests that are complete; garbage surfaces as nearly any error of the parser."""
-        try:
-            commands, n_missing = self._protocol.recv(data)
-            for command in commands:
-                self._protocol.process_command(command)
-                yield command
-        except Exception as broken:
-            raise Garbage(f"{type(broken).__name__}: {broken}") from None
-        if n_missing > MAX_REQUEST_BYTES:
-            raise Garbage(f"a request of {n_missing} bytes")
-
     async def _answer(self, command: Any) -> None:
         try:
             response = self._response(command)
@@ -122,7 +109,7 @@ class Circuit:
         if response:
             await self._send(*response)
         if isinstance(command, (ca.WriteRequest, ca.WriteNotifyRequest)):
-            self._server.spawn(self._put(command))
+            self._server.spawn(self._put(self._record(command.sid), command))
             await asyncio.sleep(0)  # a setpoint is there before the next request is looked at
 
     def _response(self, command: Any) -> list[Any]:
@@ -149,7 +136,7 @@ class Circuit:
             case ca.EventAddRequest():
                 self._add_monitor(command)
             case ca.EventCancelRequest():
-                return [self._cancel_monitor(command)]
+                return self._cancel_monitor(command)
             case ca.EventsOffRequest():
                 self._updates.pause()
             case ca.EventsOnRequest():
@@ -158,32 +145,38 @@ class Circuit:
 
     def _create_channel(self, command: ca.CreateChanRequest) -> list[Any]:
         record = self._server.find(command.name)
-        if record is None:
+        if record is None or len(self.records) >= MAX_CHANNELS:
             return [ca.CreateChFailResponse(cid=command.cid)]
         data_type, n = record.data_type, record.nelm
         if command.name.endswith("$") and data_type is ca.ChannelType.STRING:
             data_type, n = ca.ChannelType.CHAR, 40
         rights = ca.AccessRights.READ | (ca.AccessRights.WRITE if record.row.put else 0)
-        sid = self._protocol.new_channel_id()
-        self.records[sid] = record
+        sid = self._next_sid
+        self._next_sid += 1
+        self.records[sid], self._cids[sid] = record, command.cid
         return [
             ca.AccessRightsResponse(cid=command.cid, access_rights=rights),
             ca.CreateChanResponse(data_type=data_type, data_count=n, cid=command.cid, sid=sid),
         ]
 
     def _clear_channel(self, command: ca.ClearChannelRequest) -> list[Any]:
+        self._record(command.sid)
         for monitor in [m for m in self._monitors.values() if m.sid == command.sid]:
             self._forget(monitor)
-        self.records.pop(command.sid, None)
+        del self.records[command.sid], self._cids[command.sid]
         return [ca.ClearChannelResponse(command.sid, command.cid)]
 
-    def _read(self, command: Any) -> Any:
-        record = self.records[command.sid]
+    def _record(self, sid: int) -> Record:
+        if sid not in self.records:
+            raise Garbage(f"a request to channel {sid}, which is not there")
+        return self.records[sid]
+
+    def _read(self, command: Any) -> bytes:
+        record = self._record(command.sid)
         self._check_readable(record, command)
         value = record.wire(command.data_type, command.data_count)
-        kind = ca.ReadNotifyResponse if isinstance(command, ca.ReadNotifyRequest) else ca.ReadResponse
-        ok = ca.CAStatus.ECA_NORMAL.value.code_with_severity
-        return kind(value.data, command.data_type, value.n, ok, command.ioid, metadata=value.metadata)
+        kind = READ_NOTIFY if isinstance(command, ca.ReadNotifyRequest) else READ
+        return value_message(kind, command.data_type, value, OK, command.ioid)
 
     def _check_readable(self, record: Record, command: Any) -> None:
         if command.data_type not in READABLE:
@@ -195,11 +188,13 @@ class Circuit:
 
     # -- puts --------------------------------------------------------------------------------
 
-    async def _put(self, command: Any) -> None:
+    async def _put(self, record: Record, command: Any) -> None:
         """Carry out a put and answer it when it is complete; a failed one is answered with the reason."""
-        record = self.records[command.sid]
         commands = self._server.commands
+        self._n_puts += 1
         try:
+            if self._n_puts > MAX_PUTS:
+                raise Refused(ca.CAStatus.ECA_PUTFAIL, f"{MAX_PUTS} puts of this client wait already.")
             put, value = self._decoded(record, command)
             log.info("%s puts %s = %.200r", self._name, record.name, value)
             await put(commands, value, self.client)
@@ -214,6 +209,8 @@ class Circuit:
             response = self._error(command, ca.CAStatus.ECA_PUTFAIL, f"internal error: {fault}")
         else:
             response = self._done(command)
+        finally:
+            self._n_puts -= 1
         if response:
             await self._send_late(command, *response)
 
@@ -234,16 +231,12 @@ class Circuit:
     def _done(self, command: Any) -> list[Any]:
         if not isinstance(command, ca.WriteNotifyRequest):
             return []
-        ok = ca.CAStatus.ECA_NORMAL.value.code_with_severity
-        return [ca.WriteNotifyResponse(command.data_type, command.data_count, ok, command.ioid)]
+        return [ca.WriteNotifyResponse(command.data_type, command.data_count, OK, command.ioid)]
 
     def _error(self, command: Any, status: ca.CAStatus, reason: str) -> list[Any]:
-        channel = self._protocol.channels_sid.get(command.sid)
-        if channel is None:
+        if command.sid not in self._cids:
             return []
-        # caproto forgets an ioid when it is answered, but an error does not count for it
-        self._protocol._ioids.pop(getattr(command, "ioid", None), None)
-        return [ca.ErrorResponse(command, channel.cid, status, reason.encode()[:500] + b"\0")]
+        return [ca.ErrorResponse(command, self._cids[command.sid], status, reason.encode()[:500] + b"\0")]
 
     async def _send_late(self, command: Any, *response: Any) -> None:
         """Answer a put that took its time: its channel or its client may be gone by now."""
@@ -253,21 +246,23 @@ class Circuit:
     # -- monitors ----------------------------------------------------------------------------
 
     def _add_monitor(self, command: ca.EventAddRequest) -> None:
-        record = self.records[command.sid]
+        record = self._record(command.sid)
         self._check_readable(record, command)
         if command.subscriptionid in self._monitors:
             self._forget(self._monitors[command.subscriptionid])
+        if len(self._monitors) >= MAX_MONITORS:
+            raise Refused(ca.CAStatus.ECA_ALLOCMEM, f"This client has {MAX_MONITORS} monitors already.")
         monitor = Monitor(record, command, self._updates)
         self._monitors[monitor.id] = monitor
         record.monitors.add(monitor)
         monitor.offer(record.wire(monitor.data_type, monitor.n))
 
-    def _cancel_monitor(self, command: ca.EventCancelRequest) -> Any:
+    def _cancel_monitor(self, command: ca.EventCancelRequest) -> list[Any]:
         monitor = self._monitors.get(command.subscriptionid)
-        if monitor is not None:
-            self._forget(monitor)
-        n = monitor.n if monitor is not None else 0
-        return ca.EventCancelResponse(command.data_type, command.sid, command.subscriptionid, n)
+        if monitor is None:
+            return []
+        self._forget(monitor)
+        return [ca.EventCancelResponse(command.data_type, command.sid, command.subscriptionid, monitor.n)]
 
     def _forget(self, monitor: Monitor) -> None:
         monitor.end()
@@ -287,11 +282,11 @@ class Circuit:
 
     # -- the wire ----------------------------------------------------------------------------
 
-    async def _send(self, *commands: Any) -> None:
+    async def _send(self, *responses: Any) -> None:
         """Send, and end the circuit when the client does not take it in time."""
-        if self._closed or not commands:
+        if self._closed or not responses:
             return
-        data = b"".join(self._protocol.send(*commands))
+        data = b"".join(map(packed, responses))
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S), self._sending:
                 self._writer.write(data)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +25,19 @@ NUMERIC: dict[ChannelType, np.dtype[Any]] = {
 }
 
 
-class Wire(NamedTuple):
+@dataclass(frozen=True)
+class Wire:
     """A value packed for one DBR type: its structure of metadata, and its elements, big-endian."""
 
     metadata: Any
     data: bytes
     n: int  # elements
+
+    @cached_property
+    def payload(self) -> bytes:
+        """Both as they are sent, a multiple of 8 bytes. Never none: that would end a monitor."""
+        whole = bytes(self.metadata) + self.data
+        return whole + bytes(-len(whole) % 8) or bytes(8)
 
 
 def structure(kind: ChannelType, **values: Any) -> Any:

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
 
 import caproto as ca
 
 from ioc.dbr import Wire
+from ioc.messages import EVENT, OK, value_message
 from ioc.records import Record
 
 BATCH_BYTES = 64 * 1024  # updates sent at once
-HEADER_BYTES = 64  # of an update, about
 
 
 class Monitor:
@@ -43,11 +42,8 @@ class Monitor:
         self.record.monitors.discard(self)
         self.pending.clear()
 
-    def response(self, update: Wire) -> Any:
-        ok = ca.CAStatus.ECA_NORMAL.value.code_with_severity
-        return ca.EventAddResponse(
-            update.data, self.data_type, update.n, ok, self.id, metadata=update.metadata
-        )
+    def message(self, update: Wire) -> bytes:
+        return value_message(EVENT, self.data_type, update, OK, self.id)
 
 
 class Updates:
@@ -83,16 +79,16 @@ class Updates:
         """Wait until there is something to send."""
         await self._ready.wait()
 
-    def take(self) -> tuple[int, list[Any]]:
+    def take(self) -> tuple[int, list[bytes]]:
         """Return how many updates were dropped since the last time, and the next ones to send."""
-        batch: list[Any] = []
+        batch: list[bytes] = []
         n_bytes = 0
         while self._order and n_bytes < BATCH_BYTES:
             monitor = self._order.popleft()
             if monitor.pending:  # else: dropped, or its monitor ended
-                update = monitor.pending.popleft()
-                batch.append(monitor.response(update))
-                n_bytes += len(update.data) + HEADER_BYTES
+                message = monitor.message(monitor.pending.popleft())
+                batch.append(message)
+                n_bytes += len(message)
         if not self._order:
             self._ready.clear()
         n_dropped, self._n_dropped = self._n_dropped, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from daq_core.config import DaqConfig
 from ioc.alarms import NO_ALARM
 from ioc.channel_access import Server
 from ioc.log_output import Errors
+from ioc.messages import HEADER
 from ioc.monitors import Monitor, Updates
 from ioc.pvs import PVS
 from ioc.records import Record, record_of
@@ -89,8 +91,8 @@ def monitored(name: str) -> tuple[Record, Updates]:
     return record, updates
 
 
-def values(batch: list[Any]) -> list[int]:
-    return [int(update.data[0]) for update in batch]
+def values(batch: list[bytes]) -> list[int]:
+    return [struct.unpack_from(">i", update, HEADER.size)[0] for update in batch]
 
 
 def test_updates_come_in_order_and_whole_up_to_the_backlog() -> None:
