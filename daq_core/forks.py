@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 
 from daq_core.errors import Unavailable
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("daq_core.forks")  # also as __main__
 
 RECEIVER, WRITER, LOOK = b"r", b"w", b"l"
 NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look"}  # as ps and top show them

@@ -24,6 +24,7 @@ from daq_core.forks import ForkServer
 from daq_core.network import Network, is_loopback, parse_networks
 from ioc import control, database, environment, inspection, packets, repairing
 from ioc.aliases import pv_names, read_aliases
+from ioc.doctor import command as doctor
 from ioc.log_output import LogLevel
 from ioc.service_client import Unreachable
 
@@ -308,6 +309,7 @@ def demo(
     run(output, keep=keep, n_images=images, rate_hz=rate)
 
 
+doctor.register(app)
 packets.register(app)
 inspection.register(app)
 repairing.register(app)
