@@ -3,7 +3,8 @@
 The rows of ``IOC:`` are in ``ioc.health_pvs``, those of areaDetector in ``ioc.area_detector_pvs``.
 ``v`` is a :class:`ioc.view.View`. The records, ``db/daq.template`` and the PV
 reference are made from ``PVS``. To add a PV, add a line and run
-``std-daq-ioc db --reference docs/reference/pvs.md``; a new prefix is one more entry of ``ioc.rows.MACROS``.
+``std-daq-ioc db --reference docs/reference/pvs.md``, and say what clients may rely on in
+``tests/unit/agreed_pvs.csv``; a new prefix is one more entry of ``ioc.rows.MACROS``.
 """
 
 from __future__ import annotations

@@ -86,6 +86,10 @@ class EpicsPeer:
         assert isinstance(answer, list)
         return answer
 
+    def alarms(self, name: str) -> list[tuple[int, int]]:
+        """Return the alarm status and severity of each update kept so far, oldest first."""
+        return [(status, severity) for status, severity in self._ask("alarms", name=name)]
+
     def connected(self, name: str) -> list[bool]:
         """Return whether the client had a connection to a monitored PV, at each change of that."""
         answer = self._ask("connected", name=name)
@@ -126,6 +130,7 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # pyepics prints what it has to say
     channels: dict[str, Any] = {}
     updates: dict[str, list[Any]] = {}
+    alarms: dict[str, list[tuple[int, int]]] = {}
     connections: dict[str, list[bool]] = {}
     put_statuses: list[int] = []
 
@@ -174,6 +179,7 @@ def main() -> None:
             def note(name: str = name, **event: Any) -> None:
                 value = event["value"]
                 updates[name].append(event["char_value"] if event.get("enum_strs") else value)
+                alarms.setdefault(name, []).append((event["status"], event["severity"]))
 
             def note_connection(name: str = name, conn: bool = False, **event: Any) -> None:
                 connections.setdefault(name, []).append(conn)
@@ -198,6 +204,7 @@ def main() -> None:
 
     calls: dict[str, Any] = {"get": get, "info": info, "put": put, "monitor": monitor, "updates": seen}
     calls["connected"] = connected
+    calls["alarms"] = lambda name: [ca.poll(), alarms[name]][1]
     for line in sys.stdin:
         request = json.loads(line)
         try:

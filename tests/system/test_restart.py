@@ -35,8 +35,17 @@ def test_a_killed_service_comes_back_to_its_clients_with_the_truth(start_service
     service = start_service()
     daq, hdf = service.prefix + "DAQ:", service.prefix + "HDF1:"
     states, written, log1 = daq + "State_RBV", daq + "AcqNWriteCompleted_RBV", daq + "Log1:State_RBV"
+    idle = {  # what they show when no run is going on
+        daq + "Busy_RBV": "Ready",
+        daq + "AcqState_RBV": "NONE",
+        daq + "WriteSync": "Done",
+        daq + "CmdStatus_RBV": "Idle",
+        hdf + "Capture_RBV": "Done",
+        hdf + "Capture": "Done",
+        service.prefix + "cam1:DetectorState_RBV": "Idle",
+    }
     with EpicsPeer(service.ca_port) as client:
-        client.monitor(states, written, log1, service.prefix + "IOC:START_CNT")
+        client.monitor(states, written, log1, *idle, service.prefix + "IOC:START_CNT")
         path = service.output / "interrupted.h5"
         assert client.put(daq + "OutputFile", text(path)) == ECA_NORMAL
         assert client.put(daq + "NImages", 77) == ECA_NORMAL
@@ -48,7 +57,7 @@ def test_a_killed_service_comes_back_to_its_clients_with_the_truth(start_service
 
         service.end(signal.SIGKILL)
         eventually(lambda: client.connected(states)[-1] is False, "the client did not notice the end")
-        n_before = {name: len(client.updates(name)) for name in (states, written, log1)}
+        n_before = {name: len(client.updates(name)) for name in (states, written, log1, *idle)}
         service.start()
         eventually(lambda: client.connected(states)[-1] is True, "the client did not come back by itself")
         client.wait_for(log1, "FAILED", timeout_s=90)
@@ -58,7 +67,8 @@ def test_a_killed_service_comes_back_to_its_clients_with_the_truth(start_service
         assert set(client.updates(states)[n_before[states] :]) == {"READY"}
         assert set(client.updates(written)[n_before[written] :]) <= {0}  # of no run yet
         assert client.updates(log1)[n_before[log1] :] in (["FAILED"], ["NONE", "FAILED"])
-        assert client.text(daq + "AcqState_RBV") == "NONE"
+        for name, shown in idle.items():
+            assert set(client.updates(name)[n_before[name] :]) == {shown}, name
         assert client.text(daq + "Log1:Message_RBV") == KILLED
         assert client.text(daq + "Log1:OutputFile_RBV") == str(path)
         assert client.get(daq + "Log1:NWriteCompleted_RBV") == 5

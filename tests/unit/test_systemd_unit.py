@@ -79,3 +79,4 @@ def test_it_has_the_powers_that_the_service_uses_and_no_other(unit: configparser
     wanted = {"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_NET_ADMIN", "CAP_SYS_NICE"}
     assert set(unit["Service"]["CapabilityBoundingSet"].split()) == wanted
     assert unit["Service"]["NoNewPrivileges"] == "yes"
+    assert unit["Service"]["SystemCallFilter"] == "@system-service"
