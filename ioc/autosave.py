@@ -35,6 +35,7 @@ SETTINGS: tuple[Row, ...] = tuple(row for row in PVS if row.restore is not None)
 
 VERSION = 1
 MAX_BYTES = 1 << 20  # of the file; all settings at their longest are 12 kB
+MAX_STARTS = 1 << 53  # a double holds it exactly
 PERIOD_S = 1.0  # from one save to the next, at least
 RETRY_S = 5.0  # after one that failed
 SLOW_S = 5.0  # a disk that takes longer is in trouble
@@ -194,10 +195,13 @@ class Autosave:
 
 def _parsed(text: str) -> tuple[dict[str, Any], int]:
     """Return settings and starts of a saved file, whatever its version; ValueError says what is wrong."""
-    match json.loads(text):
-        case {"settings": dict(settings), "starts": int(n_starts)}:
-            return settings, max(0, n_starts)
-    raise ValueError("it is not in the form that autosave writes")
+    kept = json.loads(text)
+    if not isinstance(kept, dict) or not isinstance(kept.get("settings"), dict):
+        raise ValueError("it is not in the form that autosave writes")
+    n_starts = kept.get("starts")
+    if not isinstance(n_starts, int) or not 0 <= n_starts < MAX_STARTS:
+        n_starts = 0
+    return kept["settings"], n_starts
 
 
 def _as_put(record: Record, value: Any) -> tuple[ChannelType, list[Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ioc.autosave import SETTINGS
 from ioc.cli import app
 from ioc.database import NO_PREFIX, REFERENCE, files
 from ioc.db_operations import has_alarm
@@ -92,6 +93,11 @@ def test_the_archiver_gets_no_json_text_and_no_setpoint() -> None:
     for name, _, _ in lines:
         assert "Json" not in name
         assert NAMES[name].put is None
+
+
+def test_what_is_saved_is_what_the_service_restores() -> None:
+    assert names_in("daq_settings.req") == [row.pv("X:") for row in SETTINGS]
+    assert all(row.put is not None and row.record != "busy" for row in SETTINGS)
 
 
 def test_no_command_is_saved() -> None:
