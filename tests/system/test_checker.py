@@ -1,0 +1,385 @@
+"""The checker is content with a good outcome, and notices each way in which one can be bad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.oracle.packets import datagram, packet_numbers, place_packet
+from tests.system.checker import INVARIANTS, check
+from tests.system.evidence import Counters, End, Evidence, Images, Look, Owned, RunEvidence, Sent
+
+CONFIG = {
+    "detector_type": "jungfrau",
+    "bit_depth": 16,
+    "module_positions": {"0": [0, 0, 1023, 7], "1": [0, 10, 1023, 17]},  # two rows of gap between them
+    "module_sync_queue_size": 8,
+    "image_timeout_s": 0.5,
+}
+N_IMAGES = 5
+LOST = (3, 1, 1)  # of image 3, from module 1, its second packet
+OWNER = 1000
+PATH, NEXT = "/data/run.h5", "/data/next.h5"
+
+
+def packets() -> list[Sent]:
+    """Five images of two modules with two packets each; one packet is lost."""
+    random, sent = np.random.default_rng(1), []
+    for image in range(1, N_IMAGES + 1):
+        for module, corners in enumerate(CONFIG["module_positions"].values()):  # type: ignore[attr-defined]
+            for i, number in enumerate(packet_numbers("jungfrau", 16, corners)):
+                payload = random.integers(1, 2**16, 4096, np.uint16).tobytes()
+                if (image, module, i) != LOST:
+                    sent.append(
+                        Sent(10 + 0.01 * image, image, module, False, datagram(image, number, payload))
+                    )
+    return sent
+
+
+def images_of(sent: list[Sent]) -> Images:
+    """Return what a perfect DAQ writes of these packets."""
+    pixels, n_received = np.zeros((N_IMAGES, 18, 1024), np.uint16), np.zeros(N_IMAGES, int)
+    for packet in sent:
+        corners = list(CONFIG["module_positions"].values())[packet.port]  # type: ignore[attr-defined]
+        place_packet(
+            pixels[packet.image - 1], packet.data, detector="jungfrau", bit_depth=16, corners=corners
+        )
+        n_received[packet.image - 1] += 1
+    return Images(
+        pixels=pixels,
+        columns={
+            "image_id": np.arange(1, N_IMAGES + 1, dtype=np.uint64),
+            "status": (n_received < 4).astype(np.uint64),
+            "missing_packets": (4 - n_received).astype(np.uint32),
+            "timestamp": np.full(N_IMAGES, 1e9),
+        },
+        state="FINISHED",
+        message="Completed.",
+        counters={"missing_packets": 1, "incomplete_images": 1, "dropped_images": 0},
+    )
+
+
+def record(path: str, run_id: int) -> dict[str, Any]:
+    return {
+        "state": "FINISHED",
+        "message": "Completed.",
+        "request": {"output_file": path, "n_images": N_IMAGES, "run_id": run_id},
+        "n_write_completed": N_IMAGES,
+    }
+
+
+def good() -> Evidence:
+    sent = packets()
+    end = End("READY", "FINISHED", "Completed.", PATH, N_IMAGES, N_IMAGES)
+    file = images_of(sent)
+    tortured = RunEvidence(
+        name="tortured",
+        output_file=PATH,
+        n_images=N_IMAGES,
+        run_id=1,
+        ends={"REST": end, "CA": end, "Redis": end},
+        file=file,
+        sent=sent,
+        armed_s=10.0,
+        looks=[Look(0, 0), Look(2, 3)],
+        before=Counters(received=7, placed=7),
+        after=Counters(received=7 + len(sent), placed=7 + len(sent)),
+        losses=file.counters,
+        stop_took_s=0.1,
+    )
+    whole = [replace_packet(packet, image=packet.image + 100) for packet in sent if packet.image != LOST[0]]
+    keep = [i for i in range(N_IMAGES) if i != LOST[0] - 1]
+    columns = {name: column[keep] for name, column in file.columns.items()}
+    columns["image_id"] = columns["image_id"] + np.uint64(100)
+    no_losses = dict.fromkeys(file.counters, 0)
+    perfect = replace(
+        tortured,
+        name="after it",
+        output_file=NEXT,
+        n_images=4,
+        run_id=2,
+        ends={face: replace(end, output_file=NEXT, n_images=4, n_completed=4) for face in tortured.ends},
+        file=Images(file.pixels[keep], columns, "FINISHED", "Completed.", no_losses),
+        sent=whole,
+        after=Counters(received=7 + len(whole), placed=7 + len(whole)),
+        losses=no_losses,
+        looks=[],
+        is_perfect=True,
+    )
+    following = record(NEXT, 2) | {"n_write_completed": 4}
+    following["request"] = following["request"] | {"n_images": 4}
+    journal = [record(PATH, 1), following]
+    logs = [{"info": {"run_id": 2}}, {"info": {"run_id": 1}}]
+    files = [Owned(PATH, OWNER, "aa"), Owned(NEXT, OWNER, "bb")]
+    outside = [Owned("/elsewhere/precious", 0, "cc")]
+    return Evidence(
+        config=CONFIG,
+        runs=[tortured, perfect],
+        accepted=[(PATH, 1), (NEXT, 2)],
+        refused=["/data/refused.h5"],
+        journal=journal,
+        logs=logs,
+        redis_log=logs[::-1],
+        owner=OWNER,
+        files=files,
+        outside_before=outside,
+        outside_after=list(outside),
+        finished=list(files),
+    )
+
+
+def replace_packet(packet: Sent, *, image: int) -> Sent:
+    """Return the same packet as one of another image."""
+    return packet._replace(image=image, data=image.to_bytes(8, "little") + packet.data[8:])
+
+
+def test_a_good_outcome_breaks_nothing() -> None:
+    assert check(good()) == []
+
+
+# ------------------------------------------------------------------ how an outcome can be bad
+
+
+def of_run(i: int, **changes: Any) -> Callable[[Evidence], Evidence]:
+    def bend(evidence: Evidence) -> Evidence:
+        runs = list(evidence.runs)
+        runs[i] = replace(runs[i], **changes)
+        return replace(evidence, runs=runs)
+
+    return bend
+
+
+def of_face(face: str, **changes: Any) -> Callable[[Evidence], Evidence]:
+    def bend(evidence: Evidence) -> Evidence:
+        ends = dict(evidence.runs[0].ends)
+        ends[face] = replace(ends[face], **changes)
+        return of_run(0, ends=ends)(evidence)
+
+    return bend
+
+
+def of_file(change: Callable[[Images], Images], i: int = 0) -> Callable[[Evidence], Evidence]:
+    def bend(evidence: Evidence) -> Evidence:
+        file = evidence.runs[i].file
+        assert file is not None
+        copied = replace(
+            file, pixels=file.pixels.copy(), columns={k: v.copy() for k, v in file.columns.items()}
+        )
+        return of_run(i, file=change(copied))(evidence)
+
+    return bend
+
+
+def pixel(row: int, y: int, value: int) -> Callable[[Images], Images]:
+    def change(file: Images) -> Images:
+        file.pixels[row, y, 17] = value
+        return file
+
+    return change
+
+
+def column(name: str, row: int, value: int) -> Callable[[Images], Images]:
+    def change(file: Images) -> Images:
+        file.columns[name][row] = value
+        return file
+
+    return change
+
+
+def rows(keep: list[int]) -> Callable[[Images], Images]:
+    """Keep only some images, or some of them twice."""
+
+    def change(file: Images) -> Images:
+        columns = {name: values[keep] for name, values in file.columns.items()}
+        return replace(file, pixels=file.pixels[keep], columns=columns)
+
+    return change
+
+
+def without_a_packet(file: Images) -> Images:
+    """A packet that arrived is left out of the first image, and that is admitted everywhere."""
+    file.pixels[0, 0:4] = 0
+    file.columns["missing_packets"][0] = file.columns["status"][0] = 1
+    return replace(file, counters={**file.counters, "missing_packets": 2, "incomplete_images": 2})
+
+
+def old_pixels(file: Images) -> Images:
+    """Where a packet is missing are the pixels of the image before."""
+    file.pixels[2, 14:18] = file.pixels[1, 14:18]
+    return file
+
+
+def silently_filled(file: Images) -> Images:
+    return column("status", 2, 0)(column("missing_packets", 2, 0)(old_pixels(file)))
+
+
+def shorter_column(file: Images) -> Images:
+    return replace(file, columns={**file.columns, "status": file.columns["status"][:-1]})
+
+
+def dropped(file_rows: list[int]) -> Callable[[Evidence], Evidence]:
+    """Two images are not in the file of a run that was stopped; one of them is counted."""
+
+    def bend(evidence: Evidence) -> Evidence:
+        bent = of_file(rows(file_rows))(evidence)
+        file = bent.runs[0].file
+        assert file is not None
+        counters = {"missing_packets": 1, "incomplete_images": 1, "dropped_images": 1}
+        file = replace(file, message="Interrupted.", counters=counters)
+        ends = {f: replace(e, message="Interrupted.", n_completed=3) for f, e in bent.runs[0].ends.items()}
+        journal = [
+            bent.journal[0] | {"message": "Interrupted.", "n_write_completed": 3},
+            *bent.journal[1:],
+        ]
+        return replace(of_run(0, file=file, ends=ends, losses=counters)(bent), journal=journal)
+
+    return bend
+
+
+def journal(change: Callable[[list[Any]], list[Any]]) -> Callable[[Evidence], Evidence]:
+    return lambda evidence: replace(evidence, journal=change(list(evidence.journal)))
+
+
+def counted(**changes: int) -> Callable[[Evidence], Evidence]:
+    def bend(evidence: Evidence) -> Evidence:
+        after = evidence.runs[0].after
+        assert after is not None
+        return of_run(0, after=replace(after, **changes))(evidence)
+
+    return bend
+
+
+def owned(**changes: Any) -> Callable[[Evidence], Evidence]:
+    def bend(evidence: Evidence) -> Evidence:
+        return replace(evidence, files=[replace(evidence.files[0], **changes), evidence.files[1]])
+
+    return bend
+
+
+BAD: dict[str, tuple[int, Callable[[Evidence], Evidence], str]] = {
+    "a packet in no counter": (1, counted(placed=25), "26 packets received, but 25 in"),
+    "a packet that nobody knows of": (1, counted(received=25, placed=25), "19 sent, 18 received, 0 dropped"),
+    "more packets than were sent": (1, counted(received=27, placed=27), "19 sent, 20 received"),
+    "a counter that goes back": (1, counted(placed=20, late=6, received=6), "went back"),
+    "a good packet called malformed": (1, counted(placed=25, malformed=1), "counted 0 and 1"),
+    "a pixel is another": (2, of_file(pixel(1, 3, 5)), "were never sent"),
+    "a pixel between the modules": (2, of_file(pixel(1, 8, 5)), "between the modules are not 0"),
+    "an image is missing": (2, dropped([0, 1, 2]), "whole images are not in the file"),
+    "an image is there twice": (2, of_file(rows([0, 1, 2, 3, 3])), "times in the file"),
+    "another id": (2, of_file(column("image_id", 1, 4)), "id 4"),
+    "a packet that arrived is left out": (
+        2,
+        of_file(without_a_packet),
+        "1 packets more than are in the file",
+    ),
+    "old pixels where some are missing": (3, of_file(old_pixels), "were never sent"),
+    "silently filled": (3, of_file(silently_filled), "were never sent"),
+    "missing packets uncounted": (
+        3,
+        of_file(column("missing_packets", 2, 0)),
+        "1 packets are missing, it says 0",
+    ),
+    "incomplete, and called good": (3, of_file(column("status", 2, 0)), "status 0 with 1 packets missing"),
+    "good, and called incomplete": (3, of_file(column("status", 1, 1)), "status 1 with 0 packets missing"),
+    "datasets of different length": (4, of_file(shorter_column), "different lengths"),
+    "a count ahead of the reader": (4, of_run(0, looks=[Look(3, 2)]), "was 3 when a reader saw 2"),
+    "a count above the file's": (4, of_face("CA", n_completed=6), "CA counts 6 images"),
+    "a finished run counts less than the file": (4, of_face("REST", n_completed=4), "the file has 5"),
+    "counted, and no file": (4, of_run(0, file=None), "there is no file to read"),
+    "a face says another count": (
+        5,
+        of_face("Redis", n_completed=4),
+        "n_completed is 5 in REST and 4 in Redis",
+    ),
+    "a face says another message": (
+        5,
+        of_face("CA", message="Interrupted."),
+        "message is 'Completed.' in REST",
+    ),
+    "the file says another end": (5, of_file(lambda f: replace(f, message="Interrupted.")), "the file says"),
+    "the file is never finished": (5, of_file(lambda f: replace(f, state="WRITING")), "still says WRITING"),
+    "CA and file count losses differently": (
+        5,
+        of_run(0, losses={"missing_packets": 2, "incomplete_images": 1, "dropped_images": 0}),
+        "missing_packets is 2 in CA and 1 in the file",
+    ),
+    "the status is of another run": (5, of_run(0, output_file="/data/other.h5"), "as the last run"),
+    "no record": (6, journal(lambda runs: runs[1:]), "0 records in the journal"),
+    "two records": (6, journal(lambda runs: [runs[0], *runs]), "2 records in the journal"),
+    "a record of nothing": (6, journal(lambda runs: [*runs, record("/data/x.h5", 9)]), "was never accepted"),
+    "a record says another count": (
+        6,
+        journal(lambda runs: [runs[0] | {"n_write_completed": 4}, runs[1]]),
+        "FINISHED as 'Completed.', not 'Interrupted.'",
+    ),
+    "a record without an end": (
+        6,
+        journal(lambda r: [r[0] | {"state": "WRITING"}, r[1]]),
+        "a run in WRITING",
+    ),
+    "failed without a reason": (6, journal(lambda r: [r[0] | {"state": "FAILED"}, r[1]]), "FAILED as"),
+    "a log that lacks a run": (6, lambda e: replace(e, logs=e.logs[1:]), "is not the journal's"),
+    "a log in Redis that has one twice": (
+        6,
+        lambda e: replace(e, redis_log=[*(e.redis_log or []), e.logs[0]]),
+        "is not the journal's",
+    ),
+    "root's file": (7, owned(uid=0), "belongs to user 0, not 1000"),
+    "a finished file is altered": (7, owned(digest="zz"), "it was altered"),
+    "a finished file is gone": (7, lambda e: replace(e, files=e.files[1:]), "or is gone"),
+    "a file of a refused request": (
+        7,
+        lambda e: replace(e, files=[*e.files, Owned("/data/refused.h5", OWNER, "dd")]),
+        "of a request that was refused",
+    ),
+    "something outside is altered": (
+        7,
+        lambda e: replace(e, outside_after=[replace(e.outside_before[0], digest="dd")]),
+        "outside of the allowed root: it was altered",
+    ),
+    "something is made outside": (
+        7,
+        lambda e: replace(e, outside_after=[*e.outside_before, Owned("/elsewhere/new", OWNER, "ee")]),
+        "it was made there",
+    ),
+    "Stop takes long": (8, of_run(0, stop_took_s=6.0), "Stop took 6.0 s"),
+    "not ready afterwards": (8, of_face("CA", state="UNKNOWN"), "CA shows UNKNOWN"),
+    "the next run lacks an image": (8, of_file(rows([0, 1, 2]), 1), "the ids are"),
+    "the next run lacks a packet": (8, of_file(column("missing_packets", 0, 1), 1), "images lack packets"),
+    "the next run has no file": (8, of_run(1, file=None), "there is no file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_outcome_is_noticed(case: str) -> None:
+    invariant, bend, says = BAD[case]
+    broken = check(bend(good()))
+    of_invariant = [str(b) for b in broken if b.invariant == invariant]
+    assert any(says in text for text in of_invariant), broken
+
+
+def test_every_invariant_has_a_way_to_be_broken() -> None:
+    assert {invariant for invariant, _, _ in BAD.values()} == set(INVARIANTS)
+
+
+def test_drops_that_are_counted_are_no_violation() -> None:
+    """The kernel dropped a packet, and the image says so."""
+    bend = of_file(without_a_packet)
+    evidence = bend(good())
+    file = evidence.runs[0].file
+    assert file is not None
+    after = Counters(received=25, placed=25, kernel_drops=1)
+    evidence = of_run(0, after=after, losses=file.counters)(evidence)
+    assert check(evidence) == []
+
+
+def test_a_lost_receiver_explains_what_is_missing_but_no_false_pixel() -> None:
+    evidence = of_run(0, receiver_lost=True, after=Counters(received=10, placed=10))(good())
+    evidence = of_file(without_a_packet)(evidence)
+    evidence = of_run(0, losses=evidence.runs[0].file.counters)(evidence)  # type: ignore[union-attr]
+    assert check(evidence) == []
+    assert check(of_file(pixel(1, 3, 5))(evidence))
