@@ -43,6 +43,14 @@ bench: $(VENV)/.test  ## Measure the data path and write benchmarks/RESULTS.md (
 bench-quick: $(VENV)/.test  ## The same measurements, short: to see that they run
 	$(BIN)/python -m benchmarks --quick
 
+.PHONY: torture
+torture: $(VENV)/.test  ## Break everything for MINUTES=10, by SEED, and check that nothing is lost
+	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),10)
+
+.PHONY: soak
+soak: $(VENV)/.test  ## Run for MINUTES=60 at half of what the machine can, and see that nothing grows
+	$(BIN)/python -m tests.torture.soak --minutes $(or $(MINUTES),60)
+
 # ---- what developers run now and then
 
 .PHONY: db

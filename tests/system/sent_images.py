@@ -175,7 +175,7 @@ def _completeness(
     n_given_up = run.losses["dropped_images"] - (run.losses["incomplete_images"] if drops_incomplete else 0)
     rows = {image_id: row for row, image_id in enumerate(ids)}
     absent, short = [], 0
-    for image, is_due in _prompt(config, run, images, ids):
+    for image, is_due in _prompt(config, run, images, ids, len(units)):
         row = rows.get(image.frame)
         is_whole = len(image.units) == len(units)
         if row is None:
@@ -199,7 +199,7 @@ def _completeness(
 
 
 def _prompt(
-    config: Any, run: RunEvidence, images: dict[int, SentImage], ids: list[int]
+    config: Any, run: RunEvidence, images: dict[int, SentImage], ids: list[int], n_units: int
 ) -> Iterator[tuple[SentImage, bool]]:
     """Yield the images of which it is known how they have to be in the file, and whether they have to."""
     frames = Counter(image.frame for image in images.values())
@@ -216,4 +216,7 @@ def _prompt(
             image.last_s - image.first_s < config["image_timeout_s"] / 2 and n_begun[i] - i < window / 4
         )
         if frames[image.frame] == 1 and is_in_run and is_quick:
-            yield image, i < end
+            # A stop leaves out what still waits for packets.
+            waits_s = 0.0 if len(image.units) == n_units else 2 * config["image_timeout_s"]
+            is_over = run.stopped_s is None or image.last_s + waits_s < run.stopped_s
+            yield image, i < end and is_over

@@ -1,0 +1,35 @@
+"""A short slice of ``make torture``: whatever is done to a service, none of the invariants is broken."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.torture.__main__ import again, table, torture
+from tests.torture.rounds import Tally
+
+SEED = 18
+SECONDS = 40
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that the user who owns the files may enter; pytest's own are for one user alone."""
+    folder = Path(tempfile.mkdtemp(prefix="std-daq-torture-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.timeout(300)
+def test_faults_of_every_kind_break_no_invariant(public_folder: Path) -> None:
+    tally = Tally()
+    torture(public_folder, tally, SEED, SECONDS)
+    says = [f"{said}\n  again: {again(SEED, number)}" for number, said in tally.broken]
+    assert not says, "\n".join(says)
+    print(table(tally))
+    assert tally.n_rounds >= 3
+    assert tally.faults.total() >= 10
