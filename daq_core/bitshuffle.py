@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import weakref
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,16 +59,50 @@ _bitshuffle_bound = _function("bshuf_compress_lz4_bound", _size, _size, _size, _
 _bitshuffle_zstd_bound = _function("bshuf_compress_zstd_bound", _size, _size, _size, _size)
 compress_lz4_blocks = _function("bshuf_compress_lz4", ctypes.c_int64, _pointer, _pointer, _size, _size, _size)
 """(pixels, into, number of pixels, bytes of a pixel, pixels of a block) -> bytes; negative: an error."""
-compress_zstd_blocks = _function(
-    "bshuf_compress_zstd", ctypes.c_int64, _pointer, _pointer, _size, _size, _size, _int
+lz4_reusing = _function(
+    "LZ4_compress_fast_extState_fastReset", _int, _pointer, _pointer, _pointer, _int, _int, _int
 )
-"""The same, with the level at the end."""
+"""(state, pixels, into, bytes, room, acceleration) -> bytes; 0: an error."""
+zstd_reusing = _function(
+    "ZSTD_compressCCtx", ctypes.c_int64, _pointer, _pointer, _size, _pointer, _size, _int
+)
+"""(state, into, room, pixels, bytes, level) -> bytes; negative: an error."""
 _decompress_bitshuffle = _function(
     "bshuf_decompress_lz4", ctypes.c_int64, _pointer, _pointer, _size, _size, _size
 )
+_lz4_state_bytes = _function("LZ4_sizeofState", _int)
+_init_lz4_state = _function("LZ4_initStream", _pointer, _pointer, _size)
+_new_zstd_context = _function("ZSTD_createCCtx", _pointer)
+_free_zstd_context = _function("ZSTD_freeCCtx", _size, _pointer)
 _lz4_bound = _function("LZ4_compressBound", _int, _int)
 _compress_lz4 = _function("LZ4_compress_default", _int, _pointer, _pointer, _int, _int)
 _decompress_lz4 = _function("LZ4_decompress_safe", _int, _pointer, _pointer, _int, _int)
+
+
+class CodecState:
+    """Memory of a codec that it uses again from block to block; of one thread."""
+
+    def __init__(self, address: int, memory: Any = None, free: Callable[[int], Any] | None = None) -> None:
+        self.address = address
+        self._memory = memory
+        if free is not None:
+            weakref.finalize(self, free, address)
+
+
+def new_lz4_state() -> CodecState:
+    """Return a state for :data:`lz4_reusing`."""
+    memory = np.zeros(int(_lz4_state_bytes()) // 8 + 1, np.uint64)
+    if not _init_lz4_state(memory.ctypes.data, memory.nbytes):
+        raise MemoryError("LZ4 does not take the memory for its state")
+    return CodecState(memory.ctypes.data, memory)
+
+
+def new_zstd_state() -> CodecState:
+    """Return a state for :data:`zstd_reusing`."""
+    address = _new_zstd_context()
+    if not address:
+        raise MemoryError("no memory for a context of zstd")
+    return CodecState(address, free=_free_zstd_context)
 
 
 def block_pixels(item_bytes: int) -> int:
