@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import copying, end_to_end, limits, receiving, starting, writing
+from benchmarks import compressed, copying, end_to_end, limits, receiving, starting, writing
 from benchmarks.cpu import use_two_cores, wall
 from benchmarks.figure import FULL, QUICK, Benchmark, Effort, Figure, LostError, SkippedError
 from benchmarks.report import one_line, render
@@ -21,6 +21,7 @@ SUBJECTS: dict[str, ModuleType] = {
     "Runs: CPU time and latency": end_to_end,
     "Filling images: bytes per second of CPU time": copying,
     "Writing: CPU time per image": writing,
+    "Compressing: CPU time and rate": compressed,
     "Starting": starting,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"

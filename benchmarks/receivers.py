@@ -220,9 +220,11 @@ def _newest(first_id: int, traffic: Traffic) -> range:
     return range(max(first_id, traffic.next_id - N_COMPARED), traffic.next_id)
 
 
-def known_pixels(config: DaqConfig) -> Callable[[int], npt.NDArray[Any]]:
+def known_pixels(
+    config: DaqConfig, pictures: type[Simulator] = Simulator
+) -> Callable[[int], npt.NDArray[Any]]:
     """Return a function that gives the pixels of an image id, rendered once a picture."""
-    simulator = Simulator(config)
+    simulator = pictures(config)
     picture = functools.cache(simulator.image)
     return lambda image_id: picture(image_id % simulator.n_pictures)
 
@@ -234,20 +236,40 @@ def known_packets(config: DaqConfig) -> Callable[[int], npt.NDArray[np.uint8]]:
 
 
 @functools.cache
-def compiled(name: str) -> str:
-    """Compile a reference with the system's C compiler and return the program's path."""
+def compiled(name: str, *libraries: str) -> str:
+    """Compile a reference with the system's C compiler and return the program's path.
+
+    ``libraries`` are found by pkg-config, and named as it names them.
+    """
     compiler = shutil.which("cc")
     if compiler is None:
         raise SkippedError("no C compiler `cc` is installed to build the reference with")
     program = os.path.join(_build_folder().name, name)
     source = str(REFERENCES / f"{name}.c")
     command = [compiler, "-O3", "-march=native", "-Wall", "-o", program, source]
+    command += [flag for library in libraries for flag in _flags(library)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if built.returncode:
         with suppress(OSError):
             os.unlink(program)
-        raise SkippedError(f"{source} cannot be compiled: {built.stderr.strip().splitlines()[-1]}")
+        said = built.stderr.strip().splitlines()
+        raise SkippedError(
+            f"cannot be compiled: {next((line for line in said if 'error' in line), said[-1])}"
+        )
     return program
+
+
+def _flags(library: str) -> list[str]:
+    try:
+        found = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", library], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        raise SkippedError(
+            f"pkg-config does not find the library {library} to build the reference with; "
+            f"on Debian: apt-get install pkg-config lib{library}-dev"
+        ) from None
+    return found.stdout.split()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import hdf5plugin  # noqa: F401 - to read compressed images
 import numpy as np
 
 from benchmarks.cpu import process_cpu, wall
@@ -55,8 +56,10 @@ async def running_daq(config: DaqConfig) -> AsyncIterator[Daq]:
         yield daq
 
 
-async def take_run(daq: Daq, traffic: Traffic, path: Path, n_images: int, rate_hz: float) -> RunCost:
-    """Write a run; LostError when anything is missing. The file is removed again."""
+async def take_run(
+    daq: Daq, traffic: Traffic, path: Path, n_images: int, rate_hz: float, *, n_compared: int = N_COMPARED
+) -> RunCost:
+    """Write a run; LostError when anything is missing, or one of some images differs. The file is removed."""
     before = daq.snapshot.counters
     first_id = traffic.next_id
     try:
@@ -82,22 +85,22 @@ async def take_run(daq: Daq, traffic: Traffic, path: Path, n_images: int, rate_h
             raise RuntimeError(status.acquisition.message)
         if placed != sent.n_packets or losses.dropped_images or losses.incomplete_images:
             raise LostError(f"{sent.n_packets} packets sent, {placed} placed, {losses}")
-        _check_file(path, traffic.config, first_id, n_images)
+        await asyncio.to_thread(_check_file, path, traffic, first_id, n_images, n_compared)
     finally:
         await asyncio.to_thread(path.unlink, missing_ok=True)
     return RunCost(n_images, sent.n_packets, control, receiver, writer, sent, end - sent.start)
 
 
-def _check_file(path: Path, config: DaqConfig, first_id: int, n_images: int) -> None:
+def _check_file(path: Path, traffic: Traffic, first_id: int, n_images: int, n_compared: int) -> None:
     """Compare the file's image ids and status with what was sent, and some images' pixels."""
-    pixels = known_pixels(config)
+    pixels = known_pixels(traffic.config, traffic.pictures)
     with h5py.File(path) as file:
         data = file["entry/data"]
         if not np.array_equal(data["image_id"], np.arange(first_id, first_id + n_images)):
             raise LostError(f"{path} has other images than were sent")
         if data["status"][:].any():
             raise LostError(f"{path} has images that are not good")
-        for row in np.unique(np.linspace(0, n_images - 1, N_COMPARED).astype(int)):
+        for row in np.unique(np.linspace(0, n_images - 1, n_compared).astype(int)):
             if (data["data"][row] != pixels(first_id + row)).any():
                 raise LostError(f"image {row} of {path} has other pixels than were sent")
 

@@ -32,6 +32,7 @@ from daq_core.sockets import MESSAGE_BYTES
 
 SEGMENTED_BYTES = 65_000  # UDP_SEGMENT takes less than 64 KiB
 SOL_UDP, UDP_SEGMENT = 17, 103
+BRIGHTEST_PHOTONS = 1.0  # a pixel and image, on average; images compress to a tenth then
 
 Shape = Literal["plain", "lossy", "even"]
 """plain: packets in small bursts, all of them, in order;
@@ -49,18 +50,30 @@ class Sent:
     cpu_s: float
 
 
+class Photons(Simulator):
+    """Pictures of single photons on the same rings: most pixels are 0, as where images compress well."""
+
+    def image(self, image_id: int) -> npt.NDArray[Any]:
+        random = np.random.default_rng([image_id % self.n_pictures])
+        mean = self._mean * (BRIGHTEST_PHOTONS / self._mean.max())
+        return random.poisson(mean).astype(self.layout.ring_dtype)
+
+
 class Traffic:
     """The sender process of one detector, ready to send at once::
 
     with Traffic(config) as traffic:
         sent = traffic.send(config.start_udp_port, n_images=1000, rate_hz=500)
+
+    ``photons``: send :class:`Photons`.
     """
 
-    def __init__(self, config: DaqConfig) -> None:
+    def __init__(self, config: DaqConfig, *, photons: bool = False) -> None:
         self.config = config
+        self.pictures = Photons if photons else Simulator
         self.next_id = 1
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.traffic", config.as_json()],
+            [sys.executable, "-m", "benchmarks.traffic", config.as_json(), self.pictures.__name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -103,8 +116,8 @@ Picture = tuple[list[npt.NDArray[np.uint8]], Burst]
 class PictureSender:
     """Sends a cycle of pictures that are rendered and packed once."""
 
-    def __init__(self, config: DaqConfig) -> None:
-        simulator = Simulator(config)
+    def __init__(self, config: DaqConfig, pictures: type[Simulator]) -> None:
+        simulator = pictures(config)
         self._stamp = format_of(config).stamp
         pictures = [simulator.packets(image_id) for image_id in range(simulator.n_pictures)]
         self.n_packets = sum(map(len, pictures[0]))
@@ -195,8 +208,9 @@ def _segmented(picture: list[npt.NDArray[np.uint8]], n_segments: int) -> Burst:
 
 
 def main() -> int:
-    """Run as the sender process; the config is the argument."""
-    sender = PictureSender(DaqConfig.parse(json.loads(sys.argv[1])))
+    """Run as the sender process; the arguments are the config and the name of the pictures."""
+    pictures = Photons if sys.argv[2] == Photons.__name__ else Simulator
+    sender = PictureSender(DaqConfig.parse(json.loads(sys.argv[1])), pictures)
     print(json.dumps({"n_packets": sender.n_packets}), flush=True)
     for line in sys.stdin:
         order: dict[str, Any] = json.loads(line)
