@@ -60,8 +60,7 @@ def survives(service: Service) -> Iterator[random.Random]:
         values = wire.values(wire.channels([row.pv(service.prefix) for row in PVS]))
         assert len(values) == len(PVS)
         assert set(map(len, values)) == {40}
-        (errors,) = wire.values(wire.channels([f"{service.prefix}IOC:Errors_RBV"]))
-    assert errors.rstrip(b"\0") == b"0", service.log()[-3000:]
+    assert "Traceback" not in service.log()  # errors of ours; that a config does not run is the user's
     assert resident_mb(service.pid) - before < MAY_GROW_MB
 
 

