@@ -74,6 +74,7 @@ class Commands:
         self.setpoints = Setpoints()
         self.staging = Staging()
         self.last = LastCommand()
+        self._given_up = asyncio.Event()  # a Stop could not make the DAQ READY; then there is another one
 
     # -- setpoints ---------------------------------------------------------------------------
 
@@ -126,12 +127,18 @@ class Commands:
                 raise RunFailed(status.acquisition.message)
 
     async def stop(self, choice: str, client: Client) -> None:
-        """End whatever goes on; returns when the DAQ is READY."""
+        """End whatever goes on; returns when the DAQ is READY. Nobody waits for anything after it."""
         if choice == "Stop":
             async with self.carry_out("Stop", client):
                 with self.active("Stop"):
-                    await self._daq.stop()
-                    await self.area.end_acquire()
+                    try:
+                        await self._daq.stop()
+                    except DaqError:
+                        self._given_up.set()
+                        self._given_up = asyncio.Event()
+                        raise
+                    finally:
+                        await self.area.end_acquire()
 
     async def _start(self) -> DaqStatus:
         wanted = self.setpoints
@@ -196,7 +203,20 @@ class Commands:
                 self.staging = Staging()
             with self.active("ConfigApply"):
                 async with asyncio.timeout(RECONFIGURE_TIMEOUT_S):
-                    await self._daq.reconfigured()
+                    await self._reconfigured()
+
+    async def _reconfigured(self) -> None:
+        """Wait until the new config runs, or until a Stop could not make the DAQ READY with it."""
+        running = asyncio.create_task(self._daq.reconfigured())
+        given_up = asyncio.create_task(self._given_up.wait())
+        try:
+            await asyncio.wait({running, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                raise Unavailable("Stopped before the new config ran. See State_RBV and DeployMessage_RBV.")
+            await running
+        finally:
+            running.cancel()
+            given_up.cancel()
 
     async def revert_config(self, choice: str, client: Client) -> None:
         """Forget what is staged."""
