@@ -58,10 +58,15 @@ class Server:
         self._records = records
         self._fields: dict[str, Record] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        commands.access.on_change(self._follow_rules)
+
+    def _follow_rules(self) -> None:
+        for circuit in self.circuits:
+            circuit.follow_rules()
 
     @property
     def n_channels(self) -> int:
-        return sum(len(circuit.records) for circuit in self.circuits)
+        return sum(len(circuit.channels) for circuit in self.circuits)
 
     def find(self, name: str) -> Record | None:
         """Return the record or field of a name: ``X``, ``X.VAL``, ``X.EGU``, ``X.VAL$``; None for others."""

@@ -8,6 +8,8 @@
 - Whatever else goes wrong with what a client sends ends this client alone.
 - A put runs as a task of its own, so one that waits for the end of a run does
   not delay anything, and a client that vanishes does not cancel it.
+- What a client may do is settled when it makes a channel, and again when the access
+  rules change: it is told, and its monitors end or begin to show something.
 """
 
 from __future__ import annotations
@@ -15,17 +17,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import caproto as ca
 
-from daq_core.errors import DaqError
+from ioc.channels import Channel, Channels, Denied, Refused
 from ioc.commands import Client
-from ioc.messages import OK, READ, READ_NOTIFY, Garbage, Requests, packed, value_message
+from ioc.messages import NO_READ_ACCESS, OK, READ, READ_NOTIFY, Garbage, Requests, packed, value_message
 from ioc.monitors import Monitor, Updates
-from ioc.records import Record
-from ioc.rows import Put
+from ioc.printable import printable
+from ioc.puts import Puts
 
 if TYPE_CHECKING:
     from ioc.channel_access import Server
@@ -36,18 +37,8 @@ SEND_TIMEOUT_S = 6.0
 SEND_BUFFER_BYTES = 64 * 1024  # small, so that a client that stops reading is noticed soon
 MAX_CHANNELS = 10_000  # of a client: every PV and many fields; one more is not found
 MAX_MONITORS = 10_000  # of a client; one more is refused
-MAX_PUTS = 100  # of a client, that wait for their completion; one more is refused
 READ_BYTES = 16 * 1024
 VERSION = ca.DEFAULT_PROTOCOL_VERSION
-READABLE = frozenset(ca.ChannelType) - {ca.ChannelType.PUT_ACKT, ca.ChannelType.PUT_ACKS}
-
-
-class Refused(Exception):
-    """A request that this server does not grant, with the CA status that says so."""
-
-    def __init__(self, status: ca.CAStatus, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class Circuit:
@@ -57,13 +48,10 @@ class Circuit:
         self._reader, self._writer, self._server = reader, writer, server
         peer = writer.get_extra_info("peername")
         self._requests = Requests()
-        self.client = Client("", "", peer[0])
-        self.records: dict[int, Record] = {}  # by sid, the server's name of a channel
-        self._cids: dict[int, int] = {}  # the client's names of them, by sid
-        self._next_sid = 1
+        self.channels = Channels(server.commands.access, peer[0])
         self._monitors: dict[int, Monitor] = {}  # by subscription id
         self._updates = Updates()
-        self._n_puts = 0  # that are not answered yet
+        self._puts = Puts(server.commands, server.report)
         self._sending = asyncio.Lock()
         self._closed = False
         _bound_buffers(writer)
@@ -94,6 +82,10 @@ class Circuit:
         self._writer.transport.abort()
 
     @property
+    def client(self) -> Client:
+        return self.channels.client
+
+    @property
     def _name(self) -> str:
         return f"{self.client} ({self.client.address})"
 
@@ -109,7 +101,7 @@ class Circuit:
         if response:
             await self._send(*response)
         if isinstance(command, (ca.WriteRequest, ca.WriteNotifyRequest)):
-            self._server.spawn(self._put(self._record(command.sid), command))
+            self._server.spawn(self._put(self._channel(command), command))
             await asyncio.sleep(0)  # a setpoint is there before the next request is looked at
 
     def _response(self, command: Any) -> list[Any]:
@@ -117,9 +109,9 @@ class Circuit:
             case ca.VersionRequest():
                 return [ca.VersionResponse(VERSION)]
             case ca.HostNameRequest():
-                self.client = replace(self.client, host=printable(command.name))
+                self.channels.claim(host=_claimed(command))
             case ca.ClientNameRequest():
-                self.client = replace(self.client, user=printable(command.name))
+                self.channels.claim(user=_claimed(command))
             case ca.EchoRequest():
                 return [ca.EchoResponse()]
             case ca.SearchRequest():
@@ -145,88 +137,67 @@ class Circuit:
 
     def _create_channel(self, command: ca.CreateChanRequest) -> list[Any]:
         record = self._server.find(command.name)
-        if record is None or len(self.records) >= MAX_CHANNELS:
+        if record is None or len(self.channels) >= MAX_CHANNELS:
             return [ca.CreateChFailResponse(cid=command.cid)]
         data_type, n = record.data_type, record.nelm
         if command.name.endswith("$") and data_type is ca.ChannelType.STRING:
             data_type, n = ca.ChannelType.CHAR, 40
-        rights = ca.AccessRights.READ | (ca.AccessRights.WRITE if record.row.put else 0)
-        sid = self._next_sid
-        self._next_sid += 1
-        self.records[sid], self._cids[sid] = record, command.cid
+        sid, channel = self.channels.open(command.cid, record)
         return [
-            ca.AccessRightsResponse(cid=command.cid, access_rights=rights),
+            channel.access,
             ca.CreateChanResponse(data_type=data_type, data_count=n, cid=command.cid, sid=sid),
         ]
 
     def _clear_channel(self, command: ca.ClearChannelRequest) -> list[Any]:
-        self._record(command.sid)
+        self._channel(command)
         for monitor in [m for m in self._monitors.values() if m.sid == command.sid]:
             self._forget(monitor)
-        del self.records[command.sid], self._cids[command.sid]
+        self.channels.close(command.sid)
         return [ca.ClearChannelResponse(command.sid, command.cid)]
 
-    def _record(self, sid: int) -> Record:
-        if sid not in self.records:
-            raise Garbage(f"a request to channel {sid}, which is not there")
-        return self.records[sid]
+    def _channel(self, command: Any) -> Channel:
+        if command.sid not in self.channels:
+            raise Garbage(f"a request to channel {command.sid}, which is not there")
+        return self.channels[command.sid]
+
+    def follow_rules(self) -> None:
+        """Tell the client what it may do since the access rules changed, where it differs."""
+        moved = self.channels.follow_rules()
+        if moved:
+            self._server.spawn(self._tell_rights(list(moved)))  # begins before what the monitors send
+        for monitor in self._monitors.values():
+            readable = self.channels[monitor.sid].rights.read
+            if monitor.sid in moved and moved[monitor.sid].read != readable:
+                monitor.allow(readable)
+
+    async def _tell_rights(self, sids: list[int]) -> None:
+        await self._send(*(self.channels[sid].access for sid in sids if sid in self.channels))
 
     def _read(self, command: Any) -> bytes:
-        record = self._record(command.sid)
-        self._check_readable(record, command)
-        value = record.wire(command.data_type, command.data_count)
+        channel = self._channel(command)
+        channel.check_type(command)
+        record, status = channel.record, OK
+        if channel.rights.read:
+            value = record.wire(command.data_type, command.data_count)
+        elif isinstance(command, ca.ReadRequest):
+            raise Denied(ca.CAStatus.ECA_NORDACCESS, f"{record.name}: the access rules do not allow it.")
+        else:  # the answer itself has the status, and zeros
+            value, status = record.blank_wire(command.data_type, command.data_count), NO_READ_ACCESS
         kind = READ_NOTIFY if isinstance(command, ca.ReadNotifyRequest) else READ
-        return value_message(kind, command.data_type, value, OK, command.ioid)
-
-    def _check_readable(self, record: Record, command: Any) -> None:
-        if command.data_type not in READABLE:
-            raise Refused(
-                ca.CAStatus.ECA_BADTYPE, f"{record.name} cannot be read as type {command.data_type}."
-            )
-        if command.data_count > max(record.nelm, 40):
-            raise Refused(ca.CAStatus.ECA_BADCOUNT, f"{record.name} has {record.nelm} elements.")
+        return value_message(kind, command.data_type, value, status, command.ioid)
 
     # -- puts --------------------------------------------------------------------------------
 
-    async def _put(self, record: Record, command: Any) -> None:
+    async def _put(self, channel: Channel, command: Any) -> None:
         """Carry out a put and answer it when it is complete; a failed one is answered with the reason."""
-        commands = self._server.commands
-        self._n_puts += 1
         try:
-            if self._n_puts > MAX_PUTS:
-                raise Refused(ca.CAStatus.ECA_PUTFAIL, f"{MAX_PUTS} puts of this client wait already.")
-            put, value = self._decoded(record, command)
-            log.info("%s puts %s = %.200r", self._name, record.name, value)
-            await put(commands, value, self.client)
+            await self._puts.carry_out(channel, command, self.client)
         except Refused as refused:
-            commands.reject(record.row.name, str(refused), self.client)
             response = self._error(command, refused.status, str(refused))
-        except (DaqError, TimeoutError) as reason:  # shown by the command itself
-            log.info("%s: put of %s refused: %s", self._name, record.name, reason)
-            response = self._error(command, ca.CAStatus.ECA_PUTFAIL, str(reason) or "timed out")
-        except Exception as fault:
-            self._server.report(f"put of {record.name}", fault)
-            response = self._error(command, ca.CAStatus.ECA_PUTFAIL, f"internal error: {fault}")
         else:
             response = self._done(command)
-        finally:
-            self._n_puts -= 1
         if response:
             await self._send_late(command, *response)
-
-    def _decoded(self, record: Record, command: Any) -> tuple[Put, Any]:
-        if record.row.put is None:
-            raise Refused(ca.CAStatus.ECA_NOWTACCESS, f"{record.name} is read only.")
-        if command.data_type not in ca.native_types:
-            raise Refused(
-                ca.CAStatus.ECA_BADTYPE, f"{record.name} cannot be put as type {command.data_type}."
-            )
-        try:
-            return record.row.put, record.decode(command.data_type, command.data[: command.data_count])
-        except (ValueError, OverflowError) as reason:
-            raise Refused(ca.CAStatus.ECA_PUTFAIL, str(reason)) from None
-        except Exception as broken:  # the payload is not what its header announces
-            raise Refused(ca.CAStatus.ECA_PUTFAIL, f"{record.name}: unreadable value: {broken}") from None
 
     def _done(self, command: Any) -> list[Any]:
         if not isinstance(command, ca.WriteNotifyRequest):
@@ -234,28 +205,29 @@ class Circuit:
         return [ca.WriteNotifyResponse(command.data_type, command.data_count, OK, command.ioid)]
 
     def _error(self, command: Any, status: ca.CAStatus, reason: str) -> list[Any]:
-        if command.sid not in self._cids:
+        if command.sid not in self.channels:
             return []
-        return [ca.ErrorResponse(command, self._cids[command.sid], status, reason.encode()[:500] + b"\0")]
+        cid = self.channels[command.sid].cid
+        return [ca.ErrorResponse(command, cid, status, reason.encode()[:500] + b"\0")]
 
     async def _send_late(self, command: Any, *response: Any) -> None:
         """Answer a put that took its time: its channel or its client may be gone by now."""
-        if command.sid in self.records:
+        if command.sid in self.channels:
             await self._send(*response)
 
     # -- monitors ----------------------------------------------------------------------------
 
     def _add_monitor(self, command: ca.EventAddRequest) -> None:
-        record = self._record(command.sid)
-        self._check_readable(record, command)
+        channel = self._channel(command)
+        channel.check_type(command)
         if command.subscriptionid in self._monitors:
             self._forget(self._monitors[command.subscriptionid])
         if len(self._monitors) >= MAX_MONITORS:
             raise Refused(ca.CAStatus.ECA_ALLOCMEM, f"This client has {MAX_MONITORS} monitors already.")
-        monitor = Monitor(record, command, self._updates)
+        monitor = Monitor(channel.record, command, self._updates)
         self._monitors[monitor.id] = monitor
-        record.monitors.add(monitor)
-        monitor.offer(record.wire(monitor.data_type, monitor.n))
+        channel.record.monitors.add(monitor)
+        monitor.allow(channel.rights.read)
 
     def _cancel_monitor(self, command: ca.EventCancelRequest) -> list[Any]:
         monitor = self._monitors.get(command.subscriptionid)
@@ -300,9 +272,9 @@ class Circuit:
             self.close()
 
 
-def printable(name: str) -> str:
-    """Return what a client calls itself, fit for a log line."""
-    return "".join(c if c.isprintable() else "?" for c in name[:64])
+def _claimed(request: Any) -> str:
+    """Return the name that a client gives itself or its host."""
+    return printable(bytes(request.buffers[1]).split(b"\0")[0].decode("utf-8", "replace"))
 
 
 def _bound_buffers(writer: asyncio.StreamWriter) -> None:

@@ -23,6 +23,7 @@ from daq_core.errors import DaqError, InvalidConfig
 from daq_core.forks import ForkServer
 from daq_core.network import Network, is_loopback, parse_networks
 from ioc import control, database, environment, inspection, packets, repairing
+from ioc.access_file import read_access_file
 from ioc.aliases import pv_names, read_aliases
 from ioc.doctor import command as doctor
 from ioc.log_output import LogLevel
@@ -222,6 +223,15 @@ def serve(
             show_default=False,
         ),
     ] = "",
+    acf: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="STD_DAQ_ACF",
+            help="EPICS access security file: who may read and put what by Channel Access; "
+            "default: all may read, clients on this machine may put.",
+            show_default=False,
+        ),
+    ] = None,
     list_pvs: Annotated[
         bool, typer.Option("--list-pvs", help="Print the names of all PVs, aliases too, and end.")
     ] = False,
@@ -251,6 +261,8 @@ def serve(
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
     aliases = read_aliases(alias_file, prefix) if alias_file is not None else {}
+    if acf is not None:
+        read_access_file(acf)  # a mistake in it is told at once; its hosts are looked up later
     if list_pvs:
         print(*pv_names(prefix), *aliases, sep="\n")
         return
@@ -287,6 +299,7 @@ def serve(
         aliases=aliases,
         engineer=engineer,
         location=location,
+        acf=acf,
     )
     try:
         raise typer.Exit(run(options, log_level, forks))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from daq_core.daq import Daq
+    from ioc.access_control import AccessControl
     from ioc.rows import Put
 
 log = logging.getLogger(__name__)
@@ -62,13 +63,22 @@ AUTOSAVE = Client("autosave", "localhost", "")
 class Commands:
     """The setpoints and commands of the IOC.
 
-    `changed` is called whenever one of its values changed, `end` to end the service soon, in
-    order, so that it is started again.
+    `changed` is called whenever one of its values changed, `note_error` with what IOC:LastError_RBV
+    shows, `end` to end the service soon, in order, so that it is started again.
     """
 
-    def __init__(self, daq: Daq, changed: Callable[[], None], end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        daq: Daq,
+        changed: Callable[[], None],
+        access: AccessControl,
+        note_error: Callable[[str], None],
+        end: Callable[[], None] | None = None,
+    ) -> None:
         self._daq = daq
         self.changed = changed
+        self.access = access
+        self._note_error = note_error
         self._end = end
         self.area = AreaDetector(daq, self)
         self.setpoints = Setpoints()
@@ -223,6 +233,20 @@ class Commands:
         if choice == "Revert":
             async with self.carry_out("ConfigRevert", client):
                 self.staging = Staging()
+
+    # -- who may do what ---------------------------------------------------------------------
+
+    async def reload_access(self, choice: str, client: Client) -> None:
+        """Read the access file again; connected clients are told. A wrong file leaves the rules alone."""
+        if choice != "Reload":
+            return
+        async with self.carry_out("READACF", client):
+            with self.active("READACF"):
+                try:
+                    await self.access.reload()
+                except InvalidConfig as wrong:
+                    self._note_error(f"READACF: {wrong} The rules are as before.")
+                    raise
 
     # -- what is shown of it -----------------------------------------------------------------
 

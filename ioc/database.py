@@ -22,11 +22,12 @@ REFERENCE = Path("docs/reference/pvs.md")
 
 def files() -> Mapping[str, Callable[[str], str]]:
     """Return what makes each file of ``db/``: a function of the prefix."""
-    from ioc import db_operations, db_template, screen_phoebus, screen_pydm
+    from ioc import db_access, db_operations, db_template, screen_phoebus, screen_pydm
 
     return {
         "daq.template": db_template.template,
         "daq.substitutions": db_template.substitutions,
+        "daq.acf": db_access.access_file,
         "daq_settings.req": db_operations.settings,
         "archive.txt": db_operations.archive,
         "alarm.xml": db_operations.alarms,
@@ -50,7 +51,7 @@ def db(
         Path | None, typer.Option(help="Write the page with all PVs, too.", show_default=False)
     ] = None,
 ) -> None:
-    """Write the database, screens, and lists for archiver, alarm server, autosave and gateway.
+    """Write the database, an access file, screens, and lists for archiver, alarms, autosave and gateway.
 
     All are made from the PVs that `serve` has. Archiver, alarm server and gateway know no macros:
     give the prefix for them.

@@ -12,8 +12,12 @@ HEAD = """\
 
 Names follow the prefix given to `std-daq-ioc serve --prefix`. `X_RBV` shows what is
 true, `X` what was asked for. A text of `n` bytes is a CHAR waveform in UTF-8
-(`caget -S`, `caput -S`). States in alarm have their severity behind a colon. A `put`
-makes the PV writable; commands act on a put of 1 or of their second state.
+(`caget -S`, `caput -S`). States in alarm have their severity behind a colon. Commands
+act on a put of 1 or of their second state.
+
+Access is the field ASG, the group that the rules of an access file are for: RO can only be
+read, RW are setpoints, CMD commands, ADM is for experts. Without a file all may read, and
+clients on the service's machine may put; see [who may put](../how-to/decide-who-may-put.md).
 
 | PV | record | value | access | meaning |
 |---|---|---|---|---|
@@ -33,5 +37,4 @@ def _line(row: Row) -> str:
     value = states or row.egu
     if row.record == "waveform":
         value = f"text of {row.nelm} bytes" if row.ftvl == "CHAR" else f"up to {row.nelm} integers {row.egu}"
-    access = "put" if row.put is not None else "read"
-    return f"| `{row.pv('')}` | {row.record} | {value.strip()} | {access} | {row.description} |\n"
+    return f"| `{row.pv('')}` | {row.record} | {value.strip()} | {row.access} | {row.description} |\n"

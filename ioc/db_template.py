@@ -54,6 +54,7 @@ def _record(row: Row) -> str:
 def _fields(row: Row) -> Iterator[tuple[str, object]]:
     """List a record's fields as a C IOC knows them; those that are as by default are left out."""
     yield "DESC", row.description
+    yield "ASG", row.access
     if row.egu:
         yield "EGU", row.egu
     if row.record in ("ai", "ao"):

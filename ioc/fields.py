@@ -11,6 +11,7 @@ from typing import Any
 
 from caproto import ChannelType
 
+from ioc.access_rules import FIELD_LEVEL
 from ioc.alarms import NO_ALARM
 from ioc.records import Choice, Integer, Number, Record, String
 from ioc.rows import Row
@@ -36,6 +37,7 @@ def field_of(record: Record, name: str) -> Record | None:
     if look is None:
         return None
     field = _make(record, name, look(record))
+    field.group, field.level = record.group, FIELD_LEVEL
     field.refresh = lambda: _follow(field, look(record), record.time)
     field.refresh()
     record.followers.append(field)
@@ -79,6 +81,7 @@ def _looks(record: Record) -> dict[str, Look]:
     looks: dict[str, Look] = {
         "NAME": lambda r: r.name,
         "DESC": lambda r: row.description,
+        "ASG": lambda r: row.access,
         "RTYP": lambda r: row.record,
         "SEVR": lambda r: _severity(r.alarm.severity),
         "STAT": lambda r: r.alarm.status.name,

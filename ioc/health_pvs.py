@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ioc.alarms import NO_LIMITS, Limits
 from ioc.commands import Commands
-from ioc.rows import Row, Source, command, enum, flag, number, string, text
+from ioc.rows import Row, Source, command, enum, flag, for_experts, number, string, text
 from ioc.view import duration, iso
 
 PATH, FOLDER = 1024, 256  # bytes of a text, its end included
@@ -78,7 +78,9 @@ HEALTH = (
     health("CaDropped_RBV", "", 0, lambda v: v.ioc.n_dropped, "Updates dropped for slow clients", ANY_CLIENT),
     health("CaStalled_RBV", "", 0, lambda v: v.ioc.n_stalled, "CA clients that stopped reading", ANY_CLIENT),
     text("LastError_RBV", PATH, lambda v: v.ioc.last_error or v.face.last_error, "Last error", macro="IOC"),
-    command("SYSRESET", "No|Restart", Commands.restart, "End; the supervisor starts it anew", macro="IOC"),
+    *for_experts(
+        command("SYSRESET", "No|Restart", Commands.restart, "End; the supervisor starts it anew", macro="IOC")
+    ),
     *MACHINE,
     *AUTOSAVE,
 )

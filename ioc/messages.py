@@ -21,6 +21,7 @@ MAX_SHORT = 0xFFFF  # what a header cannot say in 16 bits, it says in 32 more
 HEADER = struct.Struct(">HHHHII")
 LONG_HEADER = struct.Struct(">HHHHIIII")
 OK: int = ca.CAStatus.ECA_NORMAL.value.code_with_severity
+NO_READ_ACCESS: int = ca.CAStatus.ECA_NORDACCESS.value.code_with_severity
 
 KNOWN = frozenset(Commands[ca.CLIENT])
 READ_NOTIFY, READ, EVENT = 15, 3, 1  # messages that carry a value

@@ -14,7 +14,7 @@ from collections import deque
 import caproto as ca
 
 from ioc.dbr import Wire
-from ioc.messages import EVENT, OK, value_message
+from ioc.messages import EVENT, NO_READ_ACCESS, OK, value_message
 from ioc.records import Record
 
 BATCH_BYTES = 64 * 1024  # updates sent at once
@@ -32,10 +32,19 @@ class Monitor:
         self.record = record
         self.pending: deque[Wire] = deque()
         self._updates = updates
+        self._readable = True
+
+    def allow(self, readable: bool) -> None:
+        """Begin with the value as it is; or, where the client may not read it, say so and be silent."""
+        self.pending.clear()  # they are of the time before
+        self._readable = readable
+        wire = self.record.wire if readable else self.record.blank_wire
+        self._updates.add(self, wire(self.data_type, self.n))
 
     def offer(self, update: Wire) -> None:
         """Queue an update."""
-        self._updates.add(self, update)
+        if self._readable:
+            self._updates.add(self, update)
 
     def end(self) -> None:
         """Want no more updates, and none of those that wait."""
@@ -43,7 +52,8 @@ class Monitor:
         self.pending.clear()
 
     def message(self, update: Wire) -> bytes:
-        return value_message(EVENT, self.data_type, update, OK, self.id)
+        status = OK if self._readable else NO_READ_ACCESS
+        return value_message(EVENT, self.data_type, update, status, self.id)
 
 
 class Updates:

@@ -15,6 +15,7 @@ from typing import Any
 
 from daq_core.receiver import BUFFER_BYTES
 from daq_core.status import MAX_N_IMAGES
+from ioc.access_pvs import ACCESS
 from ioc.alarms import Limits, above_zero, is_error, not_empty, rising, warns
 from ioc.area_detector_pvs import AREA_DETECTOR
 from ioc.commands import MAX_LOG_N, Commands, stage
@@ -28,6 +29,7 @@ from ioc.rows import (
     count,
     enum,
     flag,
+    for_experts,
     integers,
     number,
     setting,
@@ -179,18 +181,26 @@ CONFIG = (
     *config_pair("CfgBitDepth", "bit_depth", "Bits of a pixel", put=Commands.put_bit_depth),
     *config_pair("CfgImagePixelHeight", "image_pixel_height", "Rows of the image"),
     *config_pair("CfgImagePixelWidth", "image_pixel_width", "Columns of the image"),
-    *config_pair("CfgNModules", "n_modules", "Modules of the detector"),
-    *config_pair("CfgStartUdpPort", "start_udp_port", "UDP port of module 0", UDP_PORTS),
     *config_pair("CfgWriterUserId", "writer_user_id", "User that owns the files"),
-    text("CfgDetectorName", NAME, lambda v: v.staged[NAMED], "Name of the detector", put_name),
+    *for_experts(
+        *config_pair("CfgNModules", "n_modules", "Modules of the detector"),
+        *config_pair("CfgStartUdpPort", "start_udp_port", "UDP port of module 0", UDP_PORTS),
+        text("CfgDetectorName", NAME, lambda v: v.staged[NAMED], "Name of the detector", put_name),
+        choice(
+            "CfgDetectorType", DETECTORS, lambda v: detector(v.staged[TYPE]), Commands.put_type, "Detector"
+        ),
+        integers(
+            "CfgModulePositions", CORNERS, "px", lambda v: v.corners, "Their corners", Commands.put_corners
+        ),
+        integers(
+            "CfgModuleIds", MAX_MODULES, "", lambda v: v.ids, "Modules, in that order", Commands.put_ids
+        ),
+        text("CfgJson", JSON, lambda v: v.staged_json, "Staged config; a put merges", Commands.put_json),
+    ),
     text("CfgDetectorName_RBV", NAME, lambda v: v.config.detector_name, "Name of the detector, in use"),
-    choice("CfgDetectorType", DETECTORS, lambda v: detector(v.staged[TYPE]), Commands.put_type, "Detector"),
     enum("CfgDetectorType_RBV", DETECTORS, lambda v: detector(v.config.detector_type), "Detector, in use"),
-    integers("CfgModulePositions", CORNERS, "px", lambda v: v.corners, "Their corners", Commands.put_corners),
     integers("CfgModulePositions_RBV", CORNERS, "px", lambda v: v.corners_in_use, "Corners in use"),
-    integers("CfgModuleIds", MAX_MODULES, "", lambda v: v.ids, "Modules, in that order", Commands.put_ids),
     integers("CfgModuleIds_RBV", MAX_MODULES, "", lambda v: v.ids_in_use, "Modules in use"),
-    text("CfgJson", JSON, lambda v: v.staged_json, "Staged config; a put merges", Commands.put_json),
     text("CfgJson_RBV", JSON, lambda v: v.config.as_json(), "Config in use, as JSON"),
     command("ConfigApply", "Done|Apply", Commands.apply_config, "Use the staged config", "busy"),
     command("ConfigRevert", "Done|Revert", Commands.revert_config, "Forget the staged config"),
@@ -256,4 +266,4 @@ LOSSES = (
 
 DAQ = (*STATUS, *REQUEST, *COMMANDS, *CONFIG, *RATES, *LOGS, *LOSSES)
 
-PVS: tuple[Row, ...] = (*DAQ, *HEALTH, *AREA_DETECTOR)
+PVS: tuple[Row, ...] = (*DAQ, *HEALTH, *ACCESS, *AREA_DETECTOR)

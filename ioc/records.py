@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 from caproto import ChannelType, SubscriptionType, TimeStamp, native_type
 
+from ioc.access_rules import VALUE_LEVEL
 from ioc.alarms import NO_ALARM, UNDEFINED, Alarm
 from ioc.dbr import INT32, STRING_BYTES, Wire, cut, element_bytes, numbers, packed, string, structure
 from ioc.rows import Row
@@ -42,6 +43,8 @@ class Record(ABC):
     def __init__(self, name: str, row: Row) -> None:
         self.name = name
         self.row = row
+        self.group: str = row.access  # who may read and put it: see ioc.access_rules
+        self.level = VALUE_LEVEL
         self.value: Any = None
         self.alarm = UNDEFINED
         self.time: float | None = None  # Unix seconds of the last change
@@ -101,6 +104,14 @@ class Record(ABC):
         if n:
             data = data[: n * size].ljust(n * size, b"\0")
         return Wire(b"" if kind is native else self._metadata(kind, native), data, len(data) // size)
+
+    def blank_wire(self, data_type: int, n: int = 0) -> Wire:
+        """Return what stands where nothing may be read: zeros, as many as a value would have, or one."""
+        kind, n = ChannelType(data_type), n or 1
+        if kind in (ChannelType.CLASS_NAME, ChannelType.STSACK_STRING):
+            return Wire(structure(kind), b"", 1)
+        size = element_bytes(native_type(kind))
+        return Wire(b"" if kind is native_type(kind) else structure(kind), bytes(n * size), n)
 
     def _metadata(self, kind: ChannelType, native: ChannelType) -> Any:
         dbr = structure(kind)

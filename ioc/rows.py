@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from caproto import AlarmStatus
 
+from ioc.access_rules import AccessGroup
 from ioc.alarms import NO_ALARM, NO_LIMITS, RECEIVER_DOWN, SEVERITIES, UNDEFINED, Alarm, AlarmRule, Limits
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class Row:
     limits: Limits = NO_LIMITS
     rule: AlarmRule | None = None  # beyond limits and severities
     needs_receiver: bool = False  # INVALID/COMM while the receiver is down
+    putters: AccessGroup = "RW"  # field ASG of a PV that can be put
+
+    @property
+    def access(self) -> AccessGroup:
+        """The access security group: RO where nothing can be put."""
+        return "RO" if self.put is None else self.putters
 
     def pv(self, prefix: str) -> str:
         """Return the PV's whole name, e.g. ``X02DA:DAQ:State_RBV``."""
@@ -116,7 +123,7 @@ def command(name: str, text: str, put: Put, description: str, record: RecordType
     def state(view: View) -> str:
         return str(kinds["choices"][name in view.command.active])
 
-    return Row(name, record, description, state, put, **kinds, **more)
+    return Row(name, record, description, state, put, **kinds, **{"putters": "CMD"} | more)
 
 
 def choice(name: str, text: str, value: Source, put: Put, description: str) -> Row:
@@ -161,3 +168,8 @@ def pair(setpoint: Row, **more: Any) -> tuple[Row, Row]:
 def integers(name: str, nelm: int, egu: str, value: Source, description: str, put: Put | None = None) -> Row:
     """Make an array of 32-bit integers."""
     return Row(name, "waveform", description, value, put, nelm=nelm, egu=egu, ftvl="LONG")
+
+
+def for_experts(*rows: Row) -> tuple[Row, ...]:
+    """Put rows into the group of what experts may put: what can make a detector unusable."""
+    return tuple(replace(row, putters="ADM") for row in rows)

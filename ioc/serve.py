@@ -28,6 +28,7 @@ from daq_core.network import Network, is_loopback
 from daq_core.options import DaqOptions
 from daq_core.status import DaqState
 from daq_core.token_file import read_token
+from ioc.access_control import AccessControl
 from ioc.autosave import Autosave
 from ioc.log_output import Errors, LogLevel, log_to
 from ioc.notify import ServiceManager
@@ -83,6 +84,7 @@ class ServeOptions:
     aliases: Mapping[str, str] = field(default_factory=dict)  # second names of PVs
     engineer: str = ""
     location: str = ""
+    acf: Path | None = None  # who may do what by Channel Access
 
     def daq_options(self) -> DaqOptions:
         return DaqOptions(
@@ -133,6 +135,7 @@ async def serve(
     restart = asyncio.Event()
     app = make_app(daq, sync_limit_s=options.sync_limit_s, access=options.access())
     rest = RestServer(app, options.bind, options.rest_port)
+    ca_access = AccessControl(options.acf)
     async with _redis(options) as redis_url, daq:
         publisher = RedisPublisher(daq, redis_url) if redis_url is not None else None
         ioc = Ioc(
@@ -148,6 +151,7 @@ async def serve(
             location=options.location,
             errors=errors,
             end=restart.set,
+            access=ca_access,
         )
         ca_started = asyncio.Event()
         try:

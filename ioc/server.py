@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from daq_core.detectors import layout_of
 from daq_core.errors import DaqError
 from daq_core.status import Counters, DaqStatus, Snapshot
+from ioc.access_control import AccessControl
 from ioc.autosave import Autosave
 from ioc.channel_access import Server
 from ioc.commands import Commands
@@ -63,6 +64,8 @@ class Ioc:
         What went wrong in the program; errors of this face are added.
     end : callable, optional
         Ends the program soon, in order, for SYSRESET.
+    access : AccessControl, optional
+        Who may read and put what; without it: all may read, this machine may put.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class Ioc:
         location: str = "",
         errors: Errors | None = None,
         end: Callable[[], None] | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self._daq = daq
         self._health = health
         self._records = {row.pv(prefix): record_of(row, prefix) for row in PVS}
-        self._commands = Commands(daq, self._refresh, end)
+        access = access or AccessControl()
+        self._commands = Commands(daq, self._refresh, access, self._note_error, end)
         self._autosave = autosave
         self._watch = Watch()
         found = self._records | {alias: self._records[pv] for alias, pv in (aliases or {}).items()}
@@ -158,6 +163,7 @@ class Ioc:
             staging=commands.staging,
             command=commands.last,
             area=commands.area.state,
+            access=commands.access.rules,
         )
         now = time.time() if when is None else when
         for record in self._records.values():
@@ -248,6 +254,11 @@ class Ioc:
         if where not in self._known:  # the same fault twenty times a second is one fault
             self._known.add(where)
             log.error("%s", where, exc_info=fault, extra=COUNTED)
+
+    def _note_error(self, text: str) -> None:
+        """Do the same for a mistake of somebody else's, which needs no traceback."""
+        self._errors.add(text)
+        log.error("%s", text, extra=COUNTED)
 
 
 def _moved(before: Snapshot, after: Snapshot) -> bool:

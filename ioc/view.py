@@ -25,6 +25,7 @@ from daq_core.status import (
     Snapshot,
     WriteRequest,
 )
+from ioc.access_rules import AccessRules
 from ioc.area_view import Area
 from ioc.machine import Machine, Usage
 from ioc.staging import Staging
@@ -111,6 +112,7 @@ class View:
     staging: Staging = field(default_factory=Staging)
     command: LastCommand = field(default_factory=LastCommand)
     area: Area = field(default_factory=Area)
+    access: AccessRules = field(default_factory=AccessRules)
     earlier: Counters = field(default_factory=Counters)  # some seconds ago: to see what rises
     face: FaceHealth = field(default_factory=FaceHealth)
     ioc: IocHealth = field(default_factory=IocHealth)

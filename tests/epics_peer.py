@@ -103,6 +103,14 @@ class EpicsPeer:
             assert time.monotonic() < deadline, f"{name}: no {value!r} in {self.updates(name)}"
             time.sleep(0.02)
 
+    def rights(self, *names: str) -> list[tuple[bool, bool]]:
+        """Return what may be read and written of some PVs, as the server told this client."""
+        return [(bool(read), bool(write)) for read, write in self._ask("rights", names=names)]
+
+    def wait_for_rights(self, name: str, read: bool, write: bool, timeout_s: float = 10.0) -> None:
+        """Wait until the newest callback for changed access rights of a PV came with these."""
+        assert self._ask("wait_for_rights", name=name, wanted=[read, write], timeout_s=timeout_s), name
+
     def _ask(self, what: str, **arguments: Any) -> Any:
         self._send(what, **arguments)
         return self._answer()
@@ -133,6 +141,7 @@ def main() -> None:
     alarms: dict[str, list[tuple[int, int]]] = {}
     connections: dict[str, list[bool]] = {}
     put_statuses: list[int] = []
+    rights_seen: dict[str, list[list[bool]]] = {}
 
     def note_completion(arguments: Any) -> None:
         put_statuses.append(arguments.status)
@@ -202,9 +211,34 @@ def main() -> None:
         ca.poll()
         return connections[name]
 
+    def watched_rights(name: str) -> list[list[bool]]:
+        """Return the rights a PV had, oldest first; the first time, begin to keep them."""
+        chid = channel(name)
+        if name not in rights_seen:
+            seen_now = rights_seen[name] = []
+            ca.replace_access_rights_event(chid, lambda read, write: seen_now.append([read, write]))
+        return rights_seen[name]
+
+    def rights(names: list[str]) -> list[tuple[int, int]]:
+        for name in names:
+            channels.setdefault(name, ca.create_channel(name, connect=False))
+        for name in names:
+            watched_rights(name)
+        ca.poll()
+        return [(ca.read_access(channel(name)), ca.write_access(channel(name))) for name in names]
+
+    def wait_for_rights(name: str, wanted: list[bool], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while watched_rights(name)[-1:] != [wanted]:
+            if time.monotonic() > deadline:
+                return False
+            ca.poll()
+        return True
+
     calls: dict[str, Any] = {"get": get, "info": info, "put": put, "monitor": monitor, "updates": seen}
     calls["connected"] = connected
     calls["alarms"] = lambda name: [ca.poll(), alarms[name]][1]
+    calls |= {"rights": rights, "wait_for_rights": wait_for_rights}
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from daq_core.errors import Unavailable
-from ioc.circuits import MAX_CHANNELS, MAX_MONITORS, MAX_PUTS
+from ioc.circuits import MAX_CHANNELS, MAX_MONITORS
+from ioc.puts import MAX_PUTS
 from ioc.pvs import PVS
 from tests.ca_wire import (
     CHAR,

@@ -55,7 +55,7 @@ def test_a_pv_is_as_agreed(agreed: dict[str, dict[str, str]], row: Row) -> None:
             f"{choice}:{severity}" if severity else choice
             for choice, severity in zip(row.choices, row.severities, strict=True)
         ),
-        "access": "RO" if row.put is None else "RW",
+        "access": row.access,
         "limits": " ".join(
             f"{name.upper()} {value:g}"
             for name in ("lolo", "low", "high", "hihi")
