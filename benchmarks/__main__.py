@@ -10,18 +10,32 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import compressed, copying, end_to_end, limits, receiving, starting, writing
+from benchmarks import (
+    answering,
+    bytecode,
+    compressed,
+    copying,
+    end_to_end,
+    limits,
+    receiving,
+    short_runs,
+    starting,
+    writing,
+)
 from benchmarks.cpu import use_two_cores, wall
 from benchmarks.figure import FULL, QUICK, Benchmark, Effort, Figure, LostError, SkippedError
-from benchmarks.report import one_line, render
+from benchmarks.report import one_line, render, summary
 
 SUBJECTS: dict[str, ModuleType] = {
     "Receiving: CPU time per packet": receiving,
     "Highest lossless rates": limits,
-    "Runs: CPU time and latency": end_to_end,
+    "Runs: CPU time": end_to_end,
     "Filling images: bytes per second of CPU time": copying,
     "Writing: CPU time per image": writing,
     "Compressing: CPU time and rate": compressed,
+    "Short runs": short_runs,
+    "Answers while the machine is busy, and starts by each face": answering,
+    "Python in the data path": bytecode,
     "Starting": starting,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -36,6 +50,8 @@ def main() -> int:
         print(f"This machine is busy (load {load:.1f}): expect a wide spread.", file=sys.stderr)
     begin = wall()
     sections, skipped = _measure(QUICK if options.quick else FULL, options.only)
+    if not options.only:
+        print(summary(sections))
     print(f"measured in {wall() - begin:.0f} s")
     if options.output:
         command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])

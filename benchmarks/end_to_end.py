@@ -1,4 +1,4 @@
-"""What a run costs each process, and how soon it begins and ends."""
+"""What a run costs each process, in CPU time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,15 @@ import tempfile
 import time
 from pathlib import Path
 
-import h5py
-import numpy as np
-
 from benchmarks import detectors
 from benchmarks.cpu import wall
-from benchmarks.figure import Effort, Figure, LostError, percentile
+from benchmarks.figure import Effort, Figure, LostError
 from benchmarks.receivers import CReceiver, Received
 from benchmarks.runs import RunCost, running_daq, take_run
 from benchmarks.traffic import Traffic
-from daq_core.daq import Daq
-from daq_core.status import AcquisitionState, Snapshot, WriteRequest
 
 MAX_TRIES = 6
 IMAGE_BYTES = 2**20
-FEW_ROWS = 16  # of the images whose latency is measured: four packets
 
 
 def cpu_of_each_process(effort: Effort) -> list[Figure]:
@@ -114,67 +108,4 @@ def _pwrite(path: Path, ring: int, n_images: int, rate_hz: float) -> float:
     return used / n_images * 1e3
 
 
-def latency(effort: Effort) -> list[Figure]:
-    """Short runs of one small image, one after the other."""
-    to_waiting, to_finished = asyncio.run(_measure_latency(effort.n_runs))
-    note = "p50 {:.1f} ms, p99 {:.1f} ms of {} runs"
-    return [
-        Figure(
-            "request to WAITING_IMAGES",
-            "",
-            tuple(to_waiting),
-            goal="p50 ≤ 50 ms",
-            note=note.format(percentile(to_waiting, 50), percentile(to_waiting, 99), len(to_waiting)),
-            unit="ms",
-        ),
-        Figure(
-            "first packet of the last image to FINISHED",
-            "",
-            tuple(to_finished),
-            goal="p50 ≤ 50 ms",
-            note=note.format(percentile(to_finished, 50), percentile(to_finished, 99), len(to_finished)),
-            unit="ms",
-        ),
-    ]
-
-
-async def _measure_latency(n_runs: int) -> tuple[list[float], list[float]]:
-    config = detectors.jungfrau(height=FEW_ROWS)
-    to_waiting, to_finished = [], []
-    with tempfile.TemporaryDirectory(prefix="std-daq-benchmarks-") as folder, Traffic(config) as traffic:
-        async with running_daq(config) as daq:
-            for number in range(n_runs):
-                waiting, finished = await _one_run(daq, traffic, Path(folder, f"{number}.h5"))
-                to_waiting.append(waiting)
-                to_finished.append(finished)
-    return to_waiting, to_finished
-
-
-async def _one_run(daq: Daq, traffic: Traffic, path: Path) -> tuple[float, float]:
-    """Return the milliseconds from request to WAITING_IMAGES, and from last image to FINISHED."""
-    finished_at: list[float] = []
-
-    def note_the_end(snapshot: Snapshot) -> None:
-        acquisition = snapshot.status.acquisition
-        this_run = acquisition.request is not None and acquisition.request.output_file == str(path)
-        if this_run and not acquisition.running:
-            finished_at.append(time.time())
-
-    unsubscribe = daq.subscribe(note_the_end)
-    asked = wall()
-    await daq.start(WriteRequest.checked(str(path), 1))
-    waiting = wall() - asked
-    run_ended = asyncio.create_task(daq.wait())
-    await asyncio.to_thread(traffic.send, daq.snapshot.config.start_udp_port, 1, 0.0)
-    status = await run_ended
-    unsubscribe()
-    if status.acquisition.state is not AcquisitionState.FINISHED:
-        raise RuntimeError(status.acquisition.message)
-    with h5py.File(path) as file:
-        if not np.array_equal(file["entry/data/status"], [0]):
-            raise LostError(f"{path}: its image is not good")
-        first_packet = float(file["entry/data/timestamp"][0])
-    return waiting * 1e3, (finished_at[0] - first_packet) * 1e3
-
-
-BENCHMARKS = (cpu_of_each_process, latency)
+BENCHMARKS = (cpu_of_each_process,)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+NOTHING = "= 0"
+"""A goal that only zero reaches."""
+GOAL = re.compile(r"(p(?P<percent>\d+) )?(?P<sign>[≤≥=]) (?P<limit>[\d.]+)( \S+)?$")
 
 
 class SkippedError(Exception):
@@ -44,7 +49,7 @@ class Figure:
     name      : what was measured
     reference : what it is divided by, "" when it is an absolute figure
     values    : of each round: the ratio, or the absolute figure in `unit`
-    goal      : what to reach, e.g. "≤ 1.10"; "" for none
+    goal      : what to reach, e.g. "≤ 1.10", "p99 ≤ 10 ms", NOTHING; "" for none
     note      : the absolute numbers behind it, and what they were measured with
     """
 
@@ -56,7 +61,8 @@ class Figure:
     unit: str = ""
 
     def __post_init__(self) -> None:
-        if not self.values or not all(math.isfinite(v) and v > 0 for v in self.values):
+        least = 0.0 if self.goal == NOTHING else math.ulp(0.0)
+        if not self.values or not all(math.isfinite(v) and v >= least for v in self.values):
             raise ValueError(f"{self.name}: not a measurement: {self.values}")
 
     @property
@@ -79,6 +85,30 @@ class Figure:
         theirs = statistics.median(b for _, b in pairs)
         absolute = f"{ours:.3g} / {theirs:.3g} {unit}".strip()
         return cls(name, reference, tuple(a / b for a, b in pairs), goal, f"{absolute}; {note}".strip("; "))
+
+    @classmethod
+    def of_times(cls, name: str, milliseconds: Sequence[float], *, goal: str, note: str = "") -> Figure:
+        """Make a figure of how long something took each time; the percentiles are in the note."""
+        p50, p99 = (percentile(milliseconds, percent) for percent in (50, 99))
+        told = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms of {len(milliseconds)}"
+        return cls(name, "", tuple(milliseconds), goal, f"{told}; {note}".strip("; "), "ms")
+
+    @property
+    def judged(self) -> float:
+        """What the goal is about: a percentile where it names one, else the median."""
+        found = GOAL.match(self.goal)
+        if found and found["percent"]:
+            return percentile(self.values, float(found["percent"]))
+        return self.median
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal is reached; None where there is none."""
+        found = GOAL.match(self.goal)
+        if found is None:
+            return None
+        value, limit = self.judged, float(found["limit"])
+        return value <= limit if found["sign"] in "≤=" else value >= limit
 
 
 Benchmark = Callable[[Effort], list[Figure]]

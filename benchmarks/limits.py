@@ -74,7 +74,7 @@ async def _measure(effort: Effort) -> list[Figure]:
             note=in_files,
         ),
         Figure.ratio(
-            "the same",
+            "sender to file, of what the cores could do",
             "cores / CPU per packet of all processes",
             [(rate / 1e3, _bound(trial) / 1e3) for rate, trial in files if isinstance(trial, RunCost)],
             goal="≥ 0.75",

@@ -39,11 +39,6 @@ RING_BYTES = 256 * 2**20
 N_COMPARED = 5
 QUIET_S = 1.0  # after so long without a packet no more will come
 
-RUN_RECEIVER = """
-import socket, sys
-from daq_core.receiver import run_receiver
-run_receiver(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
-"""
 REFERENCES = Path(__file__).parent / "reference"
 
 
@@ -68,15 +63,21 @@ class Received:
 
 RUN_RECEIVER = """
 import socket, sys
+from daq_core.compiled import load_kernels
 from daq_core.receiver import run_receiver
+load_kernels()
+{before}
 run_receiver(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
 """
 
 
 class OurReceiver:
-    """The receiver process on a ring of ours, without a run: images are assembled and let go."""
+    """The receiver process on a ring of ours, without a run: images are assembled and let go.
 
-    def __init__(self, config: DaqConfig) -> None:
+    It runs the program `before` once it has loaded everything; `descriptor` is then its third argument.
+    """
+
+    def __init__(self, config: DaqConfig, *, before: str = "", descriptor: int | None = None) -> None:
         self.layout = layout_of(config)
         self._port = config.start_udp_port
         self._pixels = known_pixels(config)
@@ -84,11 +85,12 @@ class OurReceiver:
         shape = ring_shape(self.layout, n_slots)
         ring = shape.create()
         self._channel, theirs = socket.socketpair()
+        descriptors = [theirs.fileno(), ring] + ([] if descriptor is None else [descriptor])
         try:
             self.ring = shape.attach(ring)
             self._process = subprocess.Popen(
-                [sys.executable, "-c", RUN_RECEIVER, str(theirs.fileno()), str(ring)],
-                pass_fds=(theirs.fileno(), ring),
+                [sys.executable, "-c", RUN_RECEIVER.format(before=before), *map(str, descriptors)],
+                pass_fds=descriptors,
             )
         finally:
             os.close(ring)

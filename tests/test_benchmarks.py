@@ -41,7 +41,7 @@ def test_a_ratio_is_ours_over_the_reference_round_by_round() -> None:
 def test_the_results_name_what_was_measured_and_what_was_not() -> None:
     figure = Figure.ratio("copy", "memcpy", [(1.0, 2.0), (3.0, 2.0)], goal="≥ 0.80")
     text = render({"Kernels": [figure]}, ["receiving: no C compiler"], "python -m benchmarks", 0.1, 2)
-    assert "| copy | memcpy | **1.00** | 0.50 … 1.50 | ≥ 0.80 |" in text
+    assert "| copy | memcpy | **1.00** | 0.50 … 1.50 | ≥ 0.80 | reached |" in text
     assert "- receiving: no C compiler" in text
     assert "`python -m benchmarks`" in text
 
