@@ -17,6 +17,7 @@ from daq_core.detectors import layout_of
 
 READS_PER_SECOND = 400  # of each of the two: people and screens ask for less
 MS = 1e3
+PATIENCE_S = 30.0
 BURST_S = 0.5  # of traffic that is handed to the sender at once
 
 
@@ -33,15 +34,14 @@ def reads_at_the_limit(effort: Effort) -> list[Figure]:
         )
         try:
             with CaClient(service) as ca, _flood(traffic, effort.packets_per_second) as n_packets:
-                asked_at = wall()
+                _wait_until_written(rest)
+                asked_at, sent_before = wall(), n_packets()
                 n_reads = max(10, round(READS_PER_SECOND * effort.seconds * 4))
                 reads = {
                     "Channel Access": _read(lambda: ca.get("DAQ:AcqNWriteCompleted_RBV"), n_reads),
                     "REST": _read(lambda: rest.get("/writer/status"), n_reads),
                 }
-                rate = n_packets() / (wall() - asked_at)
-            if not rest.get("/writer/status")["writer"]["acquisition"]["stats"]["n_write_completed"]:
-                raise LostError("nothing was written meanwhile")
+                rate = (n_packets() - sent_before) / (wall() - asked_at)
         finally:
             rest.post("/writer/stop", {})
     return [
@@ -53,6 +53,15 @@ def reads_at_the_limit(effort: Effort) -> list[Figure]:
         )
         for face, times in reads.items()
     ]
+
+
+def _wait_until_written(rest: RestClient) -> None:
+    """Wait for the first images in the file: the data path is at work then."""
+    deadline = wall() + PATIENCE_S
+    while not rest.get("/writer/status")["writer"]["acquisition"]["stats"]["n_write_completed"]:
+        if wall() > deadline:
+            raise LostError(f"no image was written within {PATIENCE_S:.0f} s")
+        time.sleep(0.01)
 
 
 def _read(read: Callable[[], object], n_reads: int) -> list[float]:

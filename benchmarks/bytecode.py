@@ -25,7 +25,7 @@ atexit.register(sys.settrace, None)
 threading.settrace(count)
 sys.settrace(count)
 """
-"""Run before the receiver's program: the interpreter calls ``count`` before each instruction of any thread."""
+"""Run before the receiver's program: ``count`` is called before each instruction of any thread."""
 
 
 def per_packet(effort: Effort) -> list[Figure]:

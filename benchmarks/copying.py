@@ -19,6 +19,7 @@ from daq_core.config import DaqConfig
 from daq_core.conversion import convert
 from daq_core.detectors import gigafrost, layout_of, sls
 from daq_core.detectors.packed import put_4_bit, put_12_bit
+from daq_core.prefault import populate
 from daq_core.receiver import ring_shape
 from daq_core.ring import Ring
 from daq_core.simulator import Simulator
@@ -179,7 +180,10 @@ def _new_ring(config: DaqConfig, n_slots: int) -> Ring:
     shape = ring_shape(layout_of(config), n_slots)
     descriptor = shape.create()
     try:
-        return shape.attach(descriptor, populate=True)
+        ring = shape.attach(descriptor)
+        for memory in (ring.slots, ring.marks, ring.pixels):
+            populate(memory)
+        return ring
     finally:
         os.close(descriptor)
 

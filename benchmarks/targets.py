@@ -62,7 +62,7 @@ TARGETS = (
     Target("Eiger 4 bit", ("unpack an Eiger half module of 4 bit",), "≥ 1.5"),
     Target("Jungfrau gain and pedestal to float32", ("convert a Jungfrau module to float32",), "≥ 0.45"),
     Target(
-        "writer CPU, uncompressed, aligned",
+        "writer CPU, uncompressed",
         ("write 1 MiB images to HDF5, a flush every 32 images",),
         "≤ 1.03",
     ),

@@ -7,9 +7,13 @@ import math
 import pytest
 
 from benchmarks.__main__ import SUBJECTS
-from benchmarks.figure import SMALLEST, Benchmark, Figure, SkippedError, percentile
+from benchmarks.figure import NOTHING, SMALLEST, Benchmark, Figure, SkippedError, percentile
 from benchmarks.report import render
+from benchmarks.targets import TARGETS
 
+FOUND: dict[str, Figure] = {}
+"""What the benchmarks gave so far, by name."""
+MEASURED: set[str] = set()
 ALL = [benchmark for subject in SUBJECTS.values() for benchmark in subject.BENCHMARKS]
 
 
@@ -20,9 +24,45 @@ def test_a_benchmark_gives_finite_figures_of_lossless_data(measure: Benchmark) -
         figures = measure(SMALLEST)
     except SkippedError as reason:
         pytest.skip(str(reason))
+    MEASURED.add(measure.__name__)
     assert figures
+    FOUND.update({figure.name: figure for figure in figures})
     for figure in figures:
-        assert all(math.isfinite(value) and value > 0 for value in figure.values)
+        assert all(math.isfinite(value) and value >= 0 for value in figure.values)
+
+
+def test_every_target_is_shown_by_figures_with_goals() -> None:
+    if {benchmark.__name__ for benchmark in ALL} > MEASURED:
+        pytest.skip("not all benchmarks were run before")
+    for target in TARGETS:
+        for name in target.figures:
+            assert name in FOUND, f"{target.row}: no benchmark gives {name!r}"
+            assert FOUND[name].reached is not None, f"{name} has no goal"
+
+
+def test_a_goal_is_about_the_median_or_about_the_percentile_it_names() -> None:
+    times = [1.0] * 98 + [30.0, 40.0]
+    assert Figure.of_times("read", times, goal="p50 ≤ 10 ms").reached is True
+    assert Figure.of_times("read", times, goal="p99 ≤ 10 ms").reached is False
+    assert Figure("a", "b", (0.7, 0.9), goal="≥ 0.80").reached is True
+    assert Figure("a", "b", (0.7,), goal="").reached is None
+
+
+def test_only_nothing_reaches_the_goal_of_nothing() -> None:
+    assert Figure("bytecode", "", (0.0,), goal=NOTHING).reached is True
+    assert Figure("bytecode", "", (0.001,), goal=NOTHING).reached is False
+
+
+def test_a_target_is_missed_with_one_of_its_figures_and_the_results_have_a_place_for_the_reason() -> None:
+    names = TARGETS[1].figures
+    figures = [
+        Figure(name, "C", (value,), goal="≤ 1.45") for name, value in zip(names, (1.4, 1.6), strict=True)
+    ]
+    text = render({"Receiving": figures}, [], "python -m benchmarks", 0.1, 2)
+    assert f"| {TARGETS[1].row} | ≤ 1.45 | ≤ 1.33 | 1.40, 1.60 | not reached |" in text
+    assert f"- {names[1]}: " in text
+    assert f"- {names[0]}: " not in text
+    assert f"| {TARGETS[0].row} | – | ≤ 1.02 | – | not measured |" in text
 
 
 def test_a_figure_without_a_measurement_is_refused() -> None:
