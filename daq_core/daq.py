@@ -317,6 +317,8 @@ class Daq:
             with contextlib.suppress(Busy):  # it had ended already
                 self._step(WriterLost(f"internal error: {error}"))
         self._run = None
+        if run.unmended:
+            self._spawn(run.mend_late())
         if run.aborted:
             self._record()
         if not self.snapshot.status.receiver_down:

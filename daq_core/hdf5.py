@@ -62,6 +62,7 @@ class ImageFile:
         self._data: h5d.DatasetID = data.id
         self._columns = [_Column(file["entry/data"][name].id) for name in COLUMNS]
         self._failure: OSError | None = None
+        self._has_name = self._is_named()
 
     @classmethod
     def create(
@@ -101,14 +102,14 @@ class ImageFile:
             try:
                 create_layout(file, shape, np.dtype(dtype), detector_name, run, packed)
                 file.swmr_mode = True
+                # HDF5 gave its lock up with that. A shared one lets readers in and keeps out
+                # whoever would change the file: `repair`, h5clear, another writer.
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return cls(path, file, compressor)
             except BaseException:
                 _abandoned.append(file)
                 raise
-            # HDF5 gave its lock up with that. A shared one lets readers in and keeps out
-            # whoever would change the file: `repair`, h5clear, another writer.
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return cls(path, file, compressor)
 
     def append(
         self,
@@ -164,6 +165,10 @@ class ImageFile:
         if self._failure is not None:
             self._attempt(self._cut)
         self._attempt(self._file.flush)
+        try:
+            self._check_name()
+        except OSError as error:
+            self._failure = self._failure or error
         if self._failure is not None and state == "FINISHED":
             state, message = "FAILED", f"ERROR: {self._failure}"
         self._attempt(lambda: record_end(self._file, state, message, stop_time, counters))
@@ -171,6 +176,22 @@ class ImageFile:
         if self._failure is not None:
             _abandoned.append(self._file)
             raise self._failure
+
+    def check_exists(self) -> None:
+        """Raise OSError when the file was removed meanwhile; HDF5 goes on writing to it without a word."""
+        if os.fstat(self._file.id.get_vfd_handle()).st_nlink == 0:
+            raise OSError(f"{self.path} was removed while it was written; its images are lost.")
+
+    def _check_name(self) -> None:
+        self.check_exists()
+        if self._has_name and not self._is_named():
+            raise OSError(f"{self.path} was renamed while it was written; its images are where it is now.")
+
+    def _is_named(self) -> bool:
+        """Tell whether the path leads to this file; on some file systems that cannot be known."""
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(self._file.id.get_vfd_handle()), os.stat(self.path))
+        return False
 
     def _check(self, images: Sequence[npt.NDArray[Any]], columns: list[npt.NDArray[Any]]) -> None:
         """HDF5 would take any bytes for a chunk."""
@@ -255,13 +276,16 @@ def _descriptor(path: str, overwrite: bool, roots: Sequence[str]) -> Iterator[in
             if overwrite:
                 _check_replaceable(path, fd)
             yield fd
+            closing, fd = fd, -1
+            os.close(closing)  # on NFS it may be the first to say that the disk is full
         except BaseException:
             if not overwrite:
                 with suppress(OSError):
                     os.unlink(name, dir_fd=folder)
             raise
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
 
 def _check_replaceable(path: str, fd: int) -> None:
@@ -286,7 +310,7 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except FileExistsError:
         raise  # ours, explained already
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError) as error:  # KeyError: h5py could not read a group
         found = re.search(r"errno = (\d+)", str(error))
         errno = int(found[1]) if found else getattr(error, "errno", None)
         reason = os.strerror(errno) if errno else str(error).rstrip(".")

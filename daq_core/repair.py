@@ -64,7 +64,7 @@ class _Refused(Exception):
     """Why a file was left alone."""
 
 
-def repair(path: str, *, roots: Sequence[str] = ("/",)) -> RepairReport:
+def repair(path: str, *, failure: str = "", roots: Sequence[str] = ("/",)) -> RepairReport:
     """Make a file that its writer could not close open again with the images counted so far.
 
     Its state becomes FAILED, unless the writer had recorded another one, and all
@@ -73,7 +73,9 @@ def repair(path: str, *, roots: Sequence[str] = ("/",)) -> RepairReport:
 
     Parameters
     ----------
-    roots : folders that it may be in, links resolved
+    failure : what the run ended with, if that is known: a FINISHED that the writer could not make
+        true, because the disk refused its very last bytes, becomes FAILED with that message
+    roots   : folders that it may be in, links resolved
 
     Raises
     ------
@@ -88,14 +90,15 @@ def repair(path: str, *, roots: Sequence[str] = ("/",)) -> RepairReport:
             size = os.fstat(fd).st_size
             end = max(size, superblock.end_of_file)
             with _extended(fd, size, end):
-                n_images, finished = _inspect(_by(fd), size, swmr=superblock.flags != 0)
+                n_images, state = _inspect(_by(fd), size, swmr=superblock.flags != 0)
+            finished = state not in _untrue(failure)
             if superblock.flags == 0 and size == end and finished:
                 return RepairReport(path, "intact", n_images, f"{path} needs no repair.", _end(_by(fd)))
             os.pwrite(fd, superblock.closed(end).packed(), 0)
             os.fsync(fd)
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(fd, fcntl.LOCK_UN)  # HDF5 locks it itself
-            _record(_by(fd), n_images)
+            _record(_by(fd), n_images, failure)
             recorded = _end(_by(fd))
     except _Refused as reason:
         return RepairReport(path, "refused", None, f"{path} was not repaired: {reason}.")
@@ -172,8 +175,13 @@ def _extended(fd: int, size: int, end: int) -> Iterator[None]:
         raise
 
 
-def _inspect(path: str, size: int, *, swmr: bool) -> tuple[int, bool]:
-    """Return how many images the file has, and whether its writer recorded how the run ended.
+def _untrue(failure: str) -> tuple[str, ...]:
+    """Return the states that a file must not be left in."""
+    return (UNFINISHED, "FINISHED") if failure else (UNFINISHED,)
+
+
+def _inspect(path: str, size: int, *, swmr: bool) -> tuple[int, str]:
+    """Return how many images the file has, and the state that its writer recorded.
 
     Refuse a file of another program, and one that does not have all images in its first `size` bytes.
     """
@@ -182,8 +190,10 @@ def _inspect(path: str, size: int, *, swmr: bool) -> tuple[int, bool]:
             datasets = [file["entry/data"][name] for name in ("data", *COLUMNS)]
             if max(map(_end_of_chunks, datasets)) > size:
                 raise _Refused("it is cut off in the middle of its images; is it an unfinished copy?")
-            return min(map(len, datasets)), file["entry/run/state"].asstr()[()] != UNFINISHED
-    except KeyError:
+            return min(map(len, datasets)), file["entry/run/state"].asstr()[()]
+    except KeyError as error:
+        if "errno" in str(error):  # h5py says it so when it could not read a group
+            raise _Refused(f"HDF5 cannot read it: {error}") from error
         raise _Refused("it is not a file of this DAQ") from None
     except (OSError, RuntimeError) as error:
         raise _Refused(f"HDF5 cannot read it: {error}") from error
@@ -201,7 +211,7 @@ def _end_of_chunks(dataset: h5py.Dataset) -> int:
     return end
 
 
-def _record(path: str, n_images: int) -> None:
+def _record(path: str, n_images: int, failure: str) -> None:
     """Write into the file how its run ended, and give all its datasets the same length."""
     with h5py.File(path, "r+", libver=("v110", "v110")) as file:
         # As the writer did, so that being killed here does no harm either.
@@ -210,8 +220,8 @@ def _record(path: str, n_images: int) -> None:
             dataset = file["entry/data"][name]
             if len(dataset) > n_images:
                 dataset.resize(n_images, axis=0)
-        if file["entry/run/state"].asstr()[()] == UNFINISHED:
-            record_state(file, "FAILED", f"ERROR: writer lost; {n_images} images recovered.")
+        if file["entry/run/state"].asstr()[()] in _untrue(failure):
+            record_state(file, "FAILED", failure or f"ERROR: writer lost; {n_images} images recovered.")
 
 
 def _end(path: str) -> RecordedEnd | None:

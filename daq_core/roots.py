@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from daq_core.errors import InvalidRequest
 
@@ -44,7 +44,7 @@ def opened_folder(folder: str, roots: Sequence[str]) -> Iterator[int]:
     try:
         yield descriptor
     finally:
-        os.close(descriptor)
+        _close(descriptor)
 
 
 def _walk(folder: str, real: str) -> int:
@@ -54,7 +54,7 @@ def _walk(folder: str, real: str) -> int:
         for part in filter(None, real.split("/")):
             descriptor = entered(descriptor, part)
     except OSError as error:
-        os.close(descriptor)
+        _close(descriptor)
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise InvalidRequest(
                 f"Output file folder {folder} cannot be used: a part of it is not a folder any more."
@@ -66,5 +66,10 @@ def _walk(folder: str, real: str) -> int:
 def entered(folder: int, part: str) -> int:
     """Close the descriptor of a folder and return that of one in it, which must not be a link."""
     inner = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    os.close(folder)
+    _close(folder)
     return inner
+
+
+def _close(folder: int) -> None:
+    with suppress(OSError):  # nothing was written through it that could be lost
+        os.close(folder)

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Self
 
 from daq_core.acquisition import (
@@ -30,6 +31,7 @@ from daq_core.acquisition import (
 )
 from daq_core.config import DaqConfig
 from daq_core.errors import DaqError, InvalidRequest, Unavailable
+from daq_core.forks import NAMES, WRITER
 from daq_core.image_timeouts import ImageTimeouts
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
@@ -47,6 +49,10 @@ DRAIN_S = 2.5  # after a stop, for the images in memory to reach the disk
 HURRY_S = 1.0  # after that, for the writer to close its file without the rest
 KILL_S = 0.2  # for a writer that was killed to be gone
 MEND_S = 1.0  # for the file of a lost writer to be made readable
+MEND_LATE_S = 60.0  # for the same, when nobody waits for it any more
+LATE_TICK_S = 1.0  # how often a killed writer that hangs in its file system is looked at
+
+WRITER_NAME = NAMES[WRITER]
 
 Apply = Callable[[Event], DaqStatus]
 
@@ -74,6 +80,7 @@ class Run:
         self.low_space = ""  # of the file system
         self.aborted = False  # the receiver is gone; the run has failed already
         self._killed = ""  # why, when we did it
+        self.unmended = ""  # what the file should say, when its file system did not let us yet
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[DaqStatus] = loop.create_future()
         self.ended: asyncio.Future[DaqStatus] = loop.create_future()
@@ -125,7 +132,7 @@ class Run:
                 else:
                     if "failed" in message and self.opened.done():
                         await self._until_gone()
-                        await self._mend()
+                        await self._mend(message["failed"]["reason"])
                     self._end(message, apply)
                     return
         except WriterLostError as error:
@@ -133,7 +140,7 @@ class Run:
             self._pipeline.release()
             self._pipeline.n_restarts += 1
             apply(WriterLost(str(error)))
-            await self._mend()
+            await self._mend(f"writer lost: {error}")
         finally:
             heard.cancel()
             self._pipeline.release()
@@ -246,18 +253,32 @@ class Run:
             async with asyncio.timeout(MEND_S):
                 await self._hear()
 
-    async def _mend(self) -> None:
-        """Have another process make a file readable that was not closed in order."""
-        mender = Run(replace(self.task, repair=True), self._pipeline)
+    async def _mend(self, reason: str, patience_s: float = MEND_S) -> None:
+        """Have another process make a file readable that was not closed in order, and say why in it."""
+        mender = Run(replace(self.task, repair=True, failure=f"ERROR: {reason}"), self._pipeline)
+        self.unmended = ""
         try:
-            async with asyncio.timeout(MEND_S):
+            async with asyncio.timeout(patience_s):
                 await mender._connect()
                 said = await mender._hear()
-            log.warning("%s", said.get("repaired") or said["failed"]["reason"])
         except (DaqError, WriterLostError, TimeoutError) as error:
-            log.error("%s could not be repaired: %s", self.task.output_file, str(error) or "no answer")
+            self.unmended = reason
+            log.error("%s could not be repaired yet: %s", self.task.output_file, str(error) or "no answer")
+        else:
+            found = said.get("repaired") or said["failed"]["reason"]
+            self.unmended = reason if "open elsewhere" in found else ""
+            log.warning("%s", found)
         finally:
             mender.discard()
+
+    async def mend_late(self) -> None:
+        """Mend the file when its file system has let go of the writer, however long that takes."""
+        log.warning("%s is repaired when its file system answers again", self.task.output_file)
+        while _is_writer(self._pid):  # noqa: ASYNC110  the kernel tells nobody but its parent
+            await asyncio.sleep(LATE_TICK_S)
+        await self._mend(self.unmended, MEND_LATE_S)
+        if self.unmended:
+            log.error("%s was given up; by hand: std-daq-ioc repair FILE", self.task.output_file)
 
     async def _connect(self) -> None:
         channel = await self._pipeline.open_channel()
@@ -285,6 +306,13 @@ class Run:
             raise WriterLostError(f"process {self._pid} {self._killed or 'ended unexpectedly'}")
         message: dict[str, Any] = json.loads(line)
         return message
+
+
+def _is_writer(pid: int | None) -> bool:
+    """Tell whether a process is a writer that has not ended yet, though it may have been killed."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_bytes() == WRITER_NAME + b"\n"
+    return False
 
 
 def task_of(request: WriteRequest, config: DaqConfig, options: DaqOptions, pipeline: Pipeline) -> WriterTask:

@@ -84,6 +84,7 @@ class WriterTask:
     compression: str = "none"
     compression_threads: int = 0
     repair: bool = False  # mend the file that a lost writer left behind, and write nothing
+    failure: str = ""  # with `repair`: the message that the run ended with, if it is known
 
     def to_json(self) -> str:
         return json.dumps({"task": asdict(self)})
@@ -277,9 +278,10 @@ class Writer:
             images["n_missing"].astype(np.uint32),
             images["first_ns"] / 1e9,
         )
-        self.words[Word.LATENCY_NS] = time.time_ns() - int(images["first_ns"][-1])
+        # Of a clock that was set back meanwhile, nothing is known.
+        self.words[Word.LATENCY_NS] = max(0, time.time_ns() - int(images["first_ns"][-1]))
         self.words[Word.COMPLETED] = file.n_written
-        self._note_free_space()
+        self._look_at_disk(file)
 
     def _pixels(self, slots: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
         """Return the images of some slots: where they lie, or converted."""
@@ -296,12 +298,15 @@ class Writer:
                 self._mapped[slot] = True
         return images
 
-    def _note_free_space(self) -> None:
+    def _look_at_disk(self, file: ImageFile) -> None:
+        """Once a second, note the free space, and see that nobody has removed the file."""
         now = time.monotonic()
         if now - self._noted_s > 1.0:
             self._noted_s = now
-            space = os.statvfs(os.path.dirname(self.task.output_file))
-            self.words[Word.DISK_FREE] = space.f_bavail * space.f_frsize
+            file.check_exists()
+            with contextlib.suppress(OSError):  # the folder was renamed
+                space = os.statvfs(os.path.dirname(self.task.output_file))
+                self.words[Word.DISK_FREE] = space.f_bavail * space.f_frsize
 
     def _counters(self, epoch: int) -> dict[str, int]:
         """Return what the receiver counted for this run, for the file; nothing if it never began it."""
@@ -328,7 +333,7 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     if task.repair:
         try:
             become(find_owner(task.writer_user_id, writer_group=task.writer_group))
-            report = repair(task.output_file, roots=task.output_roots)
+            report = repair(task.output_file, failure=task.failure, roots=task.output_roots)
             control.tell(repaired=report.message, outcome=report.outcome, end=_end_of(report))
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})

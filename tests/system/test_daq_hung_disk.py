@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import pytest
 
 from daq_core.errors import Unavailable
 from daq_core.status import AcquisitionState, DaqState
-from tests.loopback import Bench, jungfrau, loopback_daq
+from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 DISK_MIB = 64
 
@@ -77,12 +78,12 @@ async def test_a_disk_that_hangs_during_a_run_is_ended_by_stop_and_others_go_on(
     disk: Disk, tmp_path: Path
 ) -> None:
     async with loopback_daq(jungfrau(rows=64), tmp_path) as bench:
-        await bench.start(0, disk.folder / "a.h5")
-        await bench.send(bench.next_ids(5))
+        path = await bench.start(0, disk.folder / "a.h5")
+        await bench.send(first := bench.next_ids(5))
         await bench.until_written(5)
         disk.freeze()
         try:
-            await bench.send(bench.next_ids(20))
+            await bench.send(rest := bench.next_ids(20))
             stopping = asyncio.create_task(bench.stop())
             assert await heartbeat(bench, stopping.done) < 2
             await stopping
@@ -90,6 +91,19 @@ async def test_a_disk_that_hangs_during_a_run_is_ended_by_stop_and_others_go_on(
             await bench.perfect_run()  # elsewhere, while that disk still hangs
         finally:
             disk.thaw()
+        await eventually(lambda: repaired(path), 30)  # by itself, now that it can be
+        with h5py.File(path) as file:
+            n_readable = len(file["entry/data/data"])
+        assert n_readable >= 5
+        assert_holds(path, bench.simulator, [*first, *rest][:n_readable])
+
+
+def repaired(path: Path) -> bool:
+    try:
+        with h5py.File(path) as file:
+            return str(file["entry/run/state"].asstr()[()]) == "FAILED"
+    except OSError:
+        return False
 
 
 async def test_a_disk_that_hangs_before_the_file_is_open_is_ended_by_stop(disk: Disk, tmp_path: Path) -> None:
