@@ -10,7 +10,8 @@ again: readers may see it twice, never out of order.
 ``daq:status``, ``daq:writer_status``  the status, on every change and at 1 Hz
 ``daq:stat``                           the throughput, at 1 Hz
 ``daq:config``                         the detector config, on change and at start
-``daq:log``                            each acquisition that ended with a file
+``daq:log``                            each acquisition that ended with a file; those of the
+                                       journal, when Redis has none
 ===================================  ==============================================
 
 Source: README of std_daq_client 1.3.5 (streams, field ``json``); its example
@@ -173,7 +174,7 @@ class RedisPublisher:
             try:
                 async with self._connection() as client:
                     async with asyncio.timeout(TIMEOUT_S):
-                        await client.ping()
+                        await self._fill_log(client)
                     await self._send_queued(client)  # before what is true now: in order
                     self._begin()
                     await self._send_queued(client)
@@ -210,6 +211,14 @@ class RedisPublisher:
         finally:
             with contextlib.suppress(RedisError, OSError):
                 await client.aclose()
+
+    async def _fill_log(self, client: redis.Redis) -> None:
+        """Give a Redis without a log, a new one or one that came back empty, what the journal has."""
+        if await client.exists(LOG):
+            return
+        self._unanswered = [entry for entry in self._unanswered if entry.stream != LOG]
+        oldest_first = tuple(reversed(self._daq.snapshot.log))
+        self._logs = deque(Entry(LOG, entry.as_json()) for entry in models.finished(oldest_first))
 
     def _begin(self) -> None:
         """Queue the present status and config, so that a Redis that came back empty has them."""

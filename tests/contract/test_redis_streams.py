@@ -233,6 +233,34 @@ async def test_a_killed_server_is_started_again_and_nothing_of_a_run_is_lost(
         assert (await entries(redis, CONFIG))[-1] == daq.snapshot.config.as_dict()
 
 
+async def test_a_server_that_came_back_empty_has_the_whole_log_again_and_nothing_twice(
+    daq: SimulatedDaq, server: EmbeddedRedis, publisher: RedisPublisher, tmp_path: Path
+) -> None:
+    before = [await take_run(daq, tmp_path / f"{n}.h5") for n in range(3)]
+    await until_sent(publisher)
+    killed = server.pid
+    os.kill(killed, signal.SIGKILL)
+    meanwhile = await take_run(daq, tmp_path / "meanwhile.h5")
+    await until(lambda: server.pid != killed)
+    await until_sent(publisher)
+    after = await take_run(daq, tmp_path / "after.h5")
+    await until_sent(publisher)
+    async with Redis(host=LOOPBACK, port=server.port) as redis:
+        assert await entries(redis, LOG) == [{**run, "reports": []} for run in (*before, meanwhile, after)]
+
+
+async def test_a_new_server_gets_the_log_of_the_journal_and_one_that_has_a_log_keeps_its_own(
+    daq: SimulatedDaq, server: EmbeddedRedis, redis: Redis, tmp_path: Path
+) -> None:
+    runs = [await take_run(daq, tmp_path / f"{n}.h5") for n in range(2)]
+    async with publishing(daq, server.url) as publisher:
+        await until_sent(publisher)
+        assert await entries(redis, LOG) == [{**run, "reports": []} for run in runs]
+    async with publishing(daq, server.url) as publisher:
+        await until_sent(publisher)
+        assert len(await entries(redis, LOG)) == len(runs)
+
+
 @pytest.mark.usefixtures("short_timeout")
 async def test_a_server_that_hangs_delays_neither_a_run_nor_its_entries_for_ever(
     daq: SimulatedDaq, redis: Redis, server: EmbeddedRedis, tmp_path: Path
