@@ -29,6 +29,7 @@ class Board:
         self.snapshot = snapshot
         self.run_warning = ""  # what the writer of the run found worth a warning
         self.low_space = ""  # and what it said of the free space
+        self.log_trouble = ""  # why the acquisition log is not on the disk
         self._pipeline = pipeline
         self._listeners: list[Listener] = []
         self._changed = asyncio.Event()
@@ -71,7 +72,8 @@ class Board:
 
     def _warn(self, losses: Losses) -> str:
         """Return all there is to warn of, and log what is new of it."""
-        warnings = [*filter(None, (self.run_warning, self.low_space)), *read_warnings(self._pipeline, losses)]
+        ours = filter(None, (self.run_warning, self.low_space, self.log_trouble))
+        warnings = [*ours, *read_warnings(self._pipeline, losses)]
         for warning in warnings:
             if warning not in self._warned:
                 log.warning("%s", warning)

@@ -376,6 +376,7 @@ class Daq:
         while True:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
+            self._board.log_trouble = self._journal.trouble
             self._board.show(stats=self._meter.rates(self._pipeline, time.monotonic()))
 
     def _step(self, event: Event) -> DaqStatus:

@@ -5,8 +5,8 @@ never recorded because the service was killed; see ``daq_core.interrupted``.
 
 An append-only file of one JSON object a line, each synced to the disk by a
 thread of its own, because a disk may take its time and the loop may not; what
-waits for a disk that hangs is a line a run. A torn last line, left by a crash, is
-passed over.
+waits for a disk that hangs is a line a run. A disk that refuses gets the lines
+again with the next one. A torn last line, left by a crash, is passed over.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import logging
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,8 @@ BEGUN_PREFIX = '{"begun": '
 class Journal:
     """The newest acquisitions in memory, all of them in ``journal.jsonl`` of a folder, if there is one.
 
+    ``trouble`` is why the newest lines are not on the disk, "" when they are.
+
     Raises
     ------
     Unavailable
@@ -59,6 +62,8 @@ class Journal:
         self._newest: deque[Acquisition] = deque(maxlen=REMEMBERED)
         self._path = folder / "journal.jsonl" if folder is not None else None
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._unsaved: deque[str] = deque(maxlen=REMEMBERED)  # lines that the disk refused; its thread's
+        self.trouble = ""
         self.total = 0
         self._begun: dict[float, Begun] = {}  # runs whose end is not recorded
         if self._path is not None:
@@ -77,7 +82,7 @@ class Journal:
         self._begun[begun.start_time] = begun
         if self._path is not None:
             written: Future[None] = self._disk.submit(
-                _append, self._path, json.dumps({"begun": asdict(begun)})
+                self._save, self._path, json.dumps({"begun": asdict(begun)})
             )
             await asyncio.wrap_future(written)
 
@@ -87,11 +92,25 @@ class Journal:
         self.total += 1
         self._forget(acquisition)
         if self._path is not None:
-            self._disk.submit(_append, self._path, json.dumps(asdict(acquisition)))
+            self._disk.submit(self._save, self._path, json.dumps(asdict(acquisition)))
 
     async def close(self) -> None:
         """Wait until everything is on the disk."""
         await asyncio.get_running_loop().run_in_executor(None, self._disk.shutdown)
+
+    def _save(self, path: Path, line: str) -> None:
+        """In the disk's thread: append a line, behind those that the disk refused before."""
+        self._unsaved.append(line)
+        try:
+            _append(path, "\n".join(self._unsaved))
+        except OSError as error:
+            trouble = f"the acquisition log {path} cannot be written: {error.strerror}"
+            if trouble != self.trouble:
+                log.error("%s; it is kept in memory", trouble)
+            self.trouble = trouble
+        else:
+            self._unsaved.clear()
+            self.trouble = ""
 
     def _load(self, path: Path) -> None:
         try:
@@ -125,15 +144,20 @@ class Journal:
             self._begun.pop(ended.start_time, None)
 
 
-def _append(path: Path, line: str) -> None:
-    try:
-        with path.open("a+b") as file:
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                torn = file.read(1) != b"\n"  # left by a crash: it must not swallow this line too
-                line = "\n" + line if torn else line
-            file.write(line.encode() + b"\n")
-            file.flush()
+def _append(path: Path, lines: str) -> None:
+    """Append lines and sync them; when the disk refuses, leave the file as it was."""
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > 0:
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"  # left by a crash: it must not swallow this line too
+            lines = "\n" + lines if torn else lines
+        content = lines.encode() + b"\n"
+        try:
+            while content:
+                content = content[file.write(content) :]
             os.fsync(file.fileno())
-    except OSError as error:
-        log.error("the acquisition log %s cannot be written: %s", path, error.strerror)
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise

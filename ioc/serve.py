@@ -35,6 +35,7 @@ from ioc.notify import ServiceManager
 from ioc.precedence import take_precedence
 from ioc.saved_config import SavedConfig
 from ioc.server import Ioc
+from ioc.state_dir import held_state_dir
 from ioc.view import FaceHealth, StdDaqJson
 from rest_bridge import models
 from rest_bridge.access import Access
@@ -264,15 +265,6 @@ def ready_line(daq: Daq, options: ServeOptions) -> str:
     )
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(
-            f"The state directory {folder} cannot be made: {error.strerror}. See --state-dir."
-        ) from None
-
-
 def _print_now(line: str) -> None:
     print(line, flush=True)
 
@@ -294,17 +286,17 @@ def run(
     """
     log_to(level=level)
     take_precedence()
-    _make_folder(options.state_dir)
-    saved = SavedConfig(options.config, options.state_dir)
-    config = saved.choose(fresh=options.fresh)
-    autosave = Autosave(options.state_dir, fresh=options.fresh)
-    daq = Daq(config, options.daq_options(), forks)
-    errors = Errors()
-    try:
-        with errors.of_the_log():
-            return asyncio.run(until_signalled(serve(daq, options, saved, autosave, errors, announce)))
-    except DaqError:
-        raise
-    except Exception:
-        log.critical("ended by an error of ours", exc_info=True)
-        return 1
+    with held_state_dir(options.state_dir):
+        saved = SavedConfig(options.config, options.state_dir)
+        config = saved.choose(fresh=options.fresh)
+        autosave = Autosave(options.state_dir, fresh=options.fresh)
+        daq = Daq(config, options.daq_options(), forks)
+        errors = Errors()
+        try:
+            with errors.of_the_log():
+                return asyncio.run(until_signalled(serve(daq, options, saved, autosave, errors, announce)))
+        except DaqError:
+            raise
+        except Exception:
+            log.critical("ended by an error of ours", exc_info=True)
+            return 1

@@ -153,6 +153,56 @@ def test_a_taken_port_is_one_clear_line(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("shared", ["everything", "ports", "state_dir"])
+def test_a_second_service_is_refused_and_the_run_of_the_first_goes_on(
+    service: Service, tmp_path: Path, shared: str
+) -> None:
+    path = service.output / f"first-{shared}.h5"
+    assert service.post("/writer/write_async", {"output_file": str(path), "n_images": 20})["status"] == "ok"
+    options = dict(service.options)
+    if shared == "ports":
+        options["state_dir"] = tmp_path / "other"
+    if shared == "state_dir":
+        other = {**service.config.as_dict(), "start_udp_port": free_ports(2, socket.SOCK_DGRAM)}
+        (tmp_path / "other.json").write_text(json.dumps(other))
+        options |= {"config": tmp_path / "other.json", "rest_port": free_ports(), "redis_port": free_ports()}
+        options["ca_port"] = free_ports(1, socket.SOCK_STREAM, socket.SOCK_DGRAM)
+    code, said = refused(options)
+    complaint = said.splitlines()[-1]
+    assert code == 1
+    assert complaint.startswith("std-daq-ioc: ")
+    assert ("cannot listen on" if shared == "ports" else "is in use by another service") in complaint
+    assert "Traceback" not in said
+    service.simulator().send(20, rate_hz=50)
+    assert service.wait_for("FINISHED", "FAILED")["acquisition"]["message"] == "Completed."
+    with h5py.File(path) as file:
+        assert len(file["entry/data/data"]) == 20
+
+
+def test_a_state_directory_that_cannot_be_written_is_a_warning_and_runs_go_on(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        service = start_service(state_dir=folder)
+        assert f"the state directory {folder} cannot be written" in service.log()
+        path = str(service.output / "a.h5")
+        service.post("/writer/write_async", {"output_file": path, "n_images": 5})
+        service.simulator().send(5, rate_hz=50)
+        assert service.wait_for("FINISHED", "FAILED")["acquisition"]["message"] == "Completed."
+        assert service.post("/daq/config", {"image_timeout_s": 0.25})["status"] == "ok"
+        service.wait_for("READY")
+        assert len(service.get("/daq/logs/5")["logs"]) == 1
+        assert "journal.jsonl cannot be written: Read-only file system" in service.log()
+        assert service.end() == 0
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
 def test_a_taken_udp_port_is_one_clear_line(options: dict[str, object]) -> None:
     config = options["config"]
     assert isinstance(config, Path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,42 @@ async def test_a_disk_that_refuses_is_logged_and_hurts_nobody(
     await journal.close()
     assert journal.newest_first() == (DONE,)
     assert "journal.jsonl cannot be written: No such file" in caplog.text
+
+
+async def test_what_a_full_disk_refused_is_written_with_the_next_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    await write(tmp_path, DONE)
+    path.rename(tmp_path / "kept")
+    path.symlink_to("/dev/full")
+    journal = Journal(None)
+    journal._path = path
+    await journal.begin(BEGUN)
+    journal.add(FAILED)
+    await journal.begin(BEGUN)
+    assert journal.trouble == f"the acquisition log {path} cannot be written: No space left on device"
+    (tmp_path / "kept").replace(path)
+    journal.add(NAMED)
+    await journal.close()
+    assert journal.trouble == ""
+    assert Journal(tmp_path).newest_first() == (NAMED, FAILED, DONE)
+
+
+@pytest.mark.parametrize("n_fitting", [1, 30, 200])
+async def test_a_line_that_fits_only_partly_is_taken_back(tmp_path: Path, n_fitting: int) -> None:
+    """The limit of this process's files stands in for a disk; the kernel writes up to it."""
+    await write(tmp_path, DONE)
+    path = tmp_path / "journal.jsonl"
+    before, unlimited = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    journal = Journal(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + n_fitting, unlimited[1]))
+    try:
+        journal.add(FAILED)
+        await journal.begin(BEGUN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert "File too large" in journal.trouble
+    assert path.read_bytes() == before
+    await journal.close()
 
 
 def test_a_log_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
