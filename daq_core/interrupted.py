@@ -19,6 +19,7 @@ from typing import Any
 
 from daq_core.errors import DaqError
 from daq_core.journal import Begun
+from daq_core.repair import OPEN_ELSEWHERE
 from daq_core.status import Acquisition, AcquisitionState
 from daq_core.writer import WriterTask
 
@@ -48,7 +49,7 @@ async def end_of(begun: Begun, task: WriterTask, open_channel: OpenChannel) -> A
         answer = await _ask(task, open_channel)
         if answer.get("outcome") != "refused" or time.monotonic() > deadline:
             return _acquisition(begun, answer)
-        if "open elsewhere" not in answer["repaired"]:
+        if OPEN_ELSEWHERE not in answer["repaired"]:
             return _acquisition(begun, answer)
         await asyncio.sleep(PAUSE_S)
 

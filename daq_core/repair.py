@@ -33,6 +33,9 @@ SUPERBLOCK = struct.Struct("<8s B B B B Q Q Q Q L")
 addresses: base, extension, end of file, root group; and the checksum of all before it."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+OPEN_ELSEWHERE = "open elsewhere"
+"""In the message of a refusal that is over when somebody closes the file."""
+
 OPEN_FOR_WRITE, OPEN_FOR_SWMR = 0x01, 0x04  # consistency flags
 
 
@@ -154,7 +157,7 @@ def _locked(path: str, roots: Sequence[str]) -> Iterator[int]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _Refused("it is open elsewhere, perhaps still being written") from None
+            raise _Refused(f"it is {OPEN_ELSEWHERE}, perhaps still being written") from None
         except OSError:
             pass  # a file system without locks
         yield fd

@@ -35,6 +35,7 @@ from daq_core.forks import NAMES, WRITER
 from daq_core.image_timeouts import ImageTimeouts
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
+from daq_core.repair import OPEN_ELSEWHERE
 from daq_core.ring import Word
 from daq_core.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
 from daq_core.writer import WriterTask
@@ -255,21 +256,28 @@ class Run:
 
     async def _mend(self, reason: str, patience_s: float = MEND_S) -> None:
         """Have another process make a file readable that was not closed in order, and say why in it."""
-        mender = Run(replace(self.task, repair=True, failure=f"ERROR: {reason}"), self._pipeline)
-        self.unmended = ""
+        self.unmended = reason
+        found = "no answer"
         try:
             async with asyncio.timeout(patience_s):
-                await mender._connect()
-                said = await mender._hear()
+                # A writer that is ending closes its channel before its file.
+                while OPEN_ELSEWHERE in (found := await self._try_to_mend(reason)):  # noqa: ASYNC110
+                    await asyncio.sleep(TICK_S)
         except (DaqError, WriterLostError, TimeoutError) as error:
-            self.unmended = reason
-            log.error("%s could not be repaired yet: %s", self.task.output_file, str(error) or "no answer")
+            log.error("%s could not be repaired yet: %s", self.task.output_file, str(error) or found)
         else:
-            found = said.get("repaired") or said["failed"]["reason"]
-            self.unmended = reason if "open elsewhere" in found else ""
+            self.unmended = ""
             log.warning("%s", found)
+
+    async def _try_to_mend(self, reason: str) -> str:
+        """Have a process look at the file; returns what it found."""
+        mender = Run(replace(self.task, repair=True, failure=f"ERROR: {reason}"), self._pipeline)
+        try:
+            await mender._connect()
+            said = await mender._hear()
         finally:
             mender.discard()
+        return str(said.get("repaired") or said["failed"]["reason"])
 
     async def mend_late(self) -> None:
         """Mend the file when its file system has let go of the writer, however long that takes."""
