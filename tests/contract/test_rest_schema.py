@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.service import Service
 
@@ -27,6 +27,7 @@ ROUTES = (
 WITH_INPUT = (("POST", "/writer/write_async"), ("POST", "/daq/config"), ("GET", "/daq/logs/{n_logs}"))
 
 
+@pytest.mark.timeout(300)  # a config that is taken up costs a receiver's start, and another to go back
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
     [
@@ -48,7 +49,13 @@ def test_every_answer_to_anything_is_the_envelope_of_the_page(
 
 
 def try_all(cases: Any, attempt: Callable[[Any], None]) -> None:
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=15,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        phases=[Phase.generate],  # to make a found case smaller takes a config change for each attempt
+    )
     @given(case=cases)
     def each(case: Any) -> None:
         attempt(case)
