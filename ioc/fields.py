@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from caproto import ChannelType
+from caproto import AlarmStatus, ChannelType
 
 from ioc.access_rules import FIELD_LEVEL
 from ioc.alarms import NO_ALARM
-from ioc.records import Choice, Integer, Number, Record, String
+from ioc.records import Byte, Choice, Integer, Number, Record, Short, String
 from ioc.rows import Row
 
 FTYPES = (
@@ -21,6 +21,7 @@ FTYPES = (
     *("INT64", "UINT64", "FLOAT", "DOUBLE", "ENUM"),
 )
 SEVERITY_NAMES = ("NO_ALARM", "MINOR", "MAJOR", "INVALID")
+STATUS_NAMES = tuple(status.name for status in AlarmStatus)
 STATE_WORDS = (
     *("ZR", "ON", "TW", "TH", "FR", "FV", "SX", "SV"),
     *("EI", "NI", "TE", "EL", "TV", "TT", "FT", "FF"),
@@ -52,6 +53,10 @@ def _make(record: Record, name: str, value: Any) -> Record:
     full = f"{record.name}.{name}"
     if isinstance(value, _Menu):
         return Choice(full, _row(full, "mbbi", choices=value.choices, severities=("",) * len(value.choices)))
+    if isinstance(value, bool):
+        return Byte(full, _row(full, "longin"))
+    if isinstance(value, _Short):
+        return Short(full, _row(full, "longin"))
     if isinstance(value, str):
         return String(full, _row(full, "stringin"))
     if isinstance(value, float):
@@ -62,6 +67,10 @@ def _make(record: Record, name: str, value: Any) -> Record:
 
 def _row(name: str, record: Any, **more: Any) -> Row:
     return Row(name, record, "", lambda view: None, **more)
+
+
+class _Short(int):
+    """A number of 16 bits."""
 
 
 class _Menu(str):
@@ -84,16 +93,16 @@ def _looks(record: Record) -> dict[str, Look]:
         "ASG": lambda r: row.access,
         "RTYP": lambda r: row.record,
         "SEVR": lambda r: _severity(r.alarm.severity),
-        "STAT": lambda r: r.alarm.status.name,
+        "STAT": lambda r: _Menu(r.alarm.status.name, STATUS_NAMES),
         "AMSG": lambda r: r.alarm.message,
-        "UDF": lambda r: int(r.value is None),
+        "UDF": lambda r: r.value is None,
         "DISA": lambda r: 0,  # ophyd asks a detector's DataType_RBV whether it is disabled
     }
     if record.data_type in (ChannelType.LONG, ChannelType.DOUBLE):
         looks["EGU"] = lambda r: row.egu
         looks |= _numeric(row, float if record.data_type == ChannelType.DOUBLE else int)
     if row.record in ("ai", "ao"):
-        looks["PREC"] = lambda r: row.precision
+        looks["PREC"] = lambda r: _Short(row.precision)
     if row.record == "waveform":
         looks["FTVL"] = lambda r: _Menu(row.ftvl, FTYPES)
         looks["NELM"] = lambda r: float(row.nelm)

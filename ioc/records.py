@@ -22,6 +22,7 @@ from ioc.alarms import NO_ALARM, UNDEFINED, Alarm
 from ioc.dbr import INT32, STRING_BYTES, Wire, cut, element_bytes, numbers, packed, string, structure
 from ioc.rows import Row
 
+MAX_STATES = 16  # that a DBR_CTRL_ENUM has room for
 VALUE = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG
 
 
@@ -125,7 +126,7 @@ class Record(ABC):
         if "precision" in fields:
             dbr.precision = self.row.precision
         if "strs" in fields:
-            dbr.enum_strings = [choice.encode() for choice in self.row.choices]
+            dbr.enum_strings = [choice.encode() for choice in self.row.choices[:MAX_STATES]]
         for name, limit in self._limits().items():
             if name in fields:
                 setattr(dbr, name, numbers([limit], native)[0].item())
@@ -205,6 +206,18 @@ class Integer(Number):
 
     def _format(self, value: Any) -> str:
         return str(value)
+
+
+class Byte(Integer):
+    """A number of one byte, as EPICS has for what is true or false of a record."""
+
+    data_type = ChannelType.CHAR
+
+
+class Short(Integer):
+    """A number of two bytes."""
+
+    data_type = ChannelType.INT
 
 
 class Integers(Integer):

@@ -91,6 +91,10 @@ class Connection:
 
     def channels(self, names: Sequence[str]) -> list[int]:
         """Create channels, all at once; return their server ids."""
+        return [answer.p2 for answer in self.created(names)]
+
+    def created(self, names: Sequence[str]) -> list[Answer]:
+        """Create channels, all at once; return the server's words: type, element count, server id (p2)."""
         cids = [next(self._ids) for _ in names]
         self.send(
             *(
@@ -98,9 +102,9 @@ class Connection:
                 for cid, name in zip(cids, names, strict=True)
             )
         )
-        sids = {answer.p1: answer.p2 for answer in self.answers(CREATE, len(names))}
-        self._cids |= {sid: cid for cid, sid in sids.items()}
-        return [sids[cid] for cid in cids]
+        answers = {answer.p1: answer for answer in self.answers(CREATE, len(names))}
+        self._cids |= {answer.p2: cid for cid, answer in answers.items()}
+        return [answers[cid] for cid in cids]
 
     def clear(self, sids: Sequence[int]) -> None:
         """Clear channels, all at once."""

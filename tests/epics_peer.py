@@ -63,6 +63,10 @@ class EpicsPeer:
         assert isinstance(answer, dict)
         return answer
 
+    def search(self, *names: str) -> None:
+        """Connect many PVs at once, which is quicker than one after the other."""
+        self._ask("search", names=names)
+
     def put(self, name: str, value: Any, *, timeout_s: float = 20.0, as_type: int | None = None) -> int:
         """Put a value, wait for its completion, and return the CA status: 1 is a success, 0 nothing came."""
         self.send_put(name, value, timeout_s=timeout_s, as_type=as_type)
@@ -156,6 +160,13 @@ def main() -> None:
             raise TimeoutError(f"{name} is not found")
         return channels[name]
 
+    def search(names: list[str]) -> None:
+        for name in names:
+            if name not in channels:
+                channels[name] = ca.create_channel(name, connect=False, auto_cb=False)
+        for name in names:
+            channel(name)
+
     def get(name: str, as_string: bool) -> Any:
         chid = channel(name)
         if as_string and ca.field_type(chid) == dbr.ENUM:
@@ -236,6 +247,7 @@ def main() -> None:
         return True
 
     calls: dict[str, Any] = {"get": get, "info": info, "put": put, "monitor": monitor, "updates": seen}
+    calls["search"] = search
     calls["connected"] = connected
     calls["alarms"] = lambda name: [ca.poll(), alarms[name]][1]
     calls |= {"rights": rights, "wait_for_rights": wait_for_rights}
