@@ -33,6 +33,8 @@ def words(pv: str, value: Source, description: str) -> Row:
     return string(pv, value, description, macro="IOC")
 
 
+PRECEDENCES = "normal|nice|real-time"
+
 MACHINE = (
     health("SYS_CPU_LOAD", "%", 0, lambda v: v.usage.system_cpu_percent, "All processors", SYSTEM_PERCENT),
     health("IOC_CPU_LOAD", "%", 0, lambda v: v.usage.ioc_cpu_percent, "IOC, of one processor", IOC_PERCENT),
@@ -50,6 +52,7 @@ MACHINE = (
     words("LOCATION", lambda v: v.ioc.location, "Where the detector is"),
     health("PROCESS_ID", "", 0, lambda v: v.machine.process_id, "Process of the IOC"),
     health("PARENT_ID", "", 0, lambda v: v.usage.parent_id, "Its parent: systemd is 1"),
+    enum("Precedence_RBV", PRECEDENCES, lambda v: v.usage.precedence, "Over the data path", macro="IOC"),
     text("APP_DIR", FOLDER, lambda v: v.machine.folder, "Folder it was started in", macro="IOC"),
 )
 

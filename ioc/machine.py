@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+from ioc.precedence import Precedence, present_precedence
+
 T = TypeVar("T")
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -46,6 +48,7 @@ class Usage:
     n_descriptors: int | None = None
     max_descriptors: int | None = None
     parent_id: int | None = None
+    precedence: Precedence | None = None  # over the data path
 
     @property
     def free_descriptors(self) -> int | None:
@@ -75,6 +78,7 @@ class Watch:
             n_descriptors=_known(self._n_descriptors),
             max_descriptors=None if soft_limit == resource.RLIM_INFINITY else soft_limit,
             parent_id=os.getppid(),
+            precedence=present_precedence(),
         )
 
     def _system_percent(self) -> float | None:

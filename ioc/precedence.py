@@ -53,6 +53,14 @@ def take_precedence() -> Precedence:
     return "nice"
 
 
+def present_precedence() -> Precedence:
+    """Return what the main thread of this process has now."""
+    me = os.getpid()
+    if os.sched_getscheduler(me) & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR:
+        return "real-time"
+    return "nice" if os.getpriority(os.PRIO_PROCESS, me) < 0 else "normal"
+
+
 def _limit_run_time() -> None:
     """Have the kernel tell us when we ran for too long without a pause."""
     signal.signal(signal.SIGXCPU, _give_up)

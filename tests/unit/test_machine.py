@@ -53,7 +53,9 @@ def test_memory_and_descriptors_are_those_of_proc(proc: Path) -> None:
 
 def test_what_proc_does_not_tell_is_not_known(tmp_path: Path) -> None:
     usage = Watch(tmp_path).look()
-    assert usage == Usage(max_descriptors=usage.max_descriptors, parent_id=os.getppid())
+    assert usage == Usage(
+        max_descriptors=usage.max_descriptors, parent_id=os.getppid(), precedence=usage.precedence
+    )
 
 
 @pytest.mark.parametrize("text", ["", "cpu", "cpu a b c d", "\0"])

@@ -17,7 +17,7 @@ SCHEDULE = "os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, os.sched_getpara
 BEFORE = """
 import logging, os, resource, subprocess, sys, threading, time
 logging.basicConfig(stream=sys.stderr, level="INFO")
-from ioc.precedence import take_precedence
+from ioc.precedence import present_precedence, take_precedence
 """
 
 
@@ -29,10 +29,10 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 @needs_right
 def test_it_runs_with_the_lowest_real_time_priority_and_says_so() -> None:
-    done = run(f"print(take_precedence()); print({SCHEDULE})")
+    done = run(f"print(take_precedence()); print({SCHEDULE}); print(present_precedence())")
     if "normal" in done.stdout:
         pytest.skip("this machine grants no real-time priority even to root")
-    assert done.stdout.splitlines() == ["real-time", f"{os.SCHED_RR} 1"]
+    assert done.stdout.splitlines() == ["real-time", f"{os.SCHED_RR} 1", "real-time"]
     assert "SCHED_RR, priority 1" in done.stderr
 
 
@@ -89,9 +89,9 @@ def refuse(pid, policy, param):
         raise PermissionError
     real(pid, policy, param)
 os.sched_setscheduler = refuse
-print(take_precedence(), os.nice(0))
+print(take_precedence(), os.nice(0), present_precedence())
 sys.stdout.flush()
 subprocess.run([sys.executable, "-c", "import os; print(os.nice(0))"])
 """
     )
-    assert done.stdout.splitlines() == ["nice -10", "0"]
+    assert done.stdout.splitlines() == ["nice -10 nice", "0"]
