@@ -18,6 +18,7 @@ from benchmarks import (
     end_to_end,
     limits,
     receiving,
+    scaling,
     short_runs,
     starting,
     writing,
@@ -37,6 +38,7 @@ SUBJECTS: dict[str, ModuleType] = {
     "Answers while the machine is busy, and starts by each face": answering,
     "Python in the data path": bytecode,
     "Starting": starting,
+    "How cost grows": scaling,
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
@@ -83,6 +85,7 @@ def _measure(effort: Effort, only: str) -> tuple[dict[str, list[Figure]], list[s
         if not chosen:
             continue
         print(title, flush=True)
+        begin = wall()
         figures: list[Figure] = []
         for benchmark in chosen:
             try:
@@ -93,6 +96,7 @@ def _measure(effort: Effort, only: str) -> tuple[dict[str, list[Figure]], list[s
                 continue
             for figure in new:
                 print(one_line(figure), flush=True)
+        print(f"  in {wall() - begin:.0f} s", flush=True)
         if figures:
             sections[title] = figures
     return sections, skipped

@@ -116,7 +116,7 @@ def unpacking(effort: Effort) -> list[Figure]:
     return [
         _placing("unpack an Eiger half module of 4 bit", four, "≥ 1.00", effort),
         _placing("unpack an Eiger half module of 12 bit", twelve, "", effort),
-        _placing("unpack a GigaFRoST image, 2016 × 2016", detectors.gigafrost(2016), "≥ 0.60", effort),
+        _placing("unpack a GigaFRoST image, 2016 × 2016", detectors.gigafrost(2016, 2016), "≥ 0.60", effort),
     ]
 
 

@@ -29,9 +29,19 @@ def eiger(*, flip_x: bool, bit_depth: int = 16) -> DaqConfig:
     return _config("eiger", 256, 514, {"0": [columns[0], 255, columns[1], 0]}, bit_depth=bit_depth)
 
 
-def gigafrost(side: int) -> DaqConfig:
-    """The images of a GigaFRoST, side × side pixels."""
-    return _config("gigafrost", side, side, {}, n_modules=8)
+def eiger_9m() -> DaqConfig:
+    """A large Eiger: 72 half modules on as many ports, 3084 × 3072 pixels."""
+    positions = {}
+    for row in range(12):
+        for column in range(6):
+            x, y = column * 514, row * 256
+            positions[str(row * 6 + column)] = [x, y, x + 513, y + 255]
+    return _config("eiger", 12 * 256, 6 * 514, positions)
+
+
+def gigafrost(width: int, height: int) -> DaqConfig:
+    """The images of a GigaFRoST."""
+    return _config("gigafrost", height, width, {}, n_modules=8)
 
 
 def _config(

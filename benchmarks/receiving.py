@@ -45,8 +45,7 @@ def paced_at_50_kpps(effort: Effort) -> list[Figure]:
     """A moderate stream, packet by packet, where it matters most how a receiver waits."""
     rate = min(PACED, effort.packets_per_second)
     pairs = against_c(detectors.jungfrau(), "blocking", effort, rate, "even")
-    name = f"Jungfrau module, packets one by one at {rate / 1000:.0f} kpps"
-    return [cpu_figure(name, "C blocking recvmmsg", pairs, "≤ 0.80")]
+    return [cpu_figure("Jungfrau module, packets one by one", "C blocking recvmmsg", pairs, "≤ 0.80")]
 
 
 def with_loss_and_reordering(effort: Effort) -> list[Figure]:
