@@ -31,6 +31,7 @@ from daq_core.ring import (
     OPEN,
     SKIPPED,
     SLOT,
+    WRITER_WORDS,
     Ring,
     Word,
 )
@@ -252,7 +253,10 @@ def floor(ring: Any, local: Any) -> int:
     if epoch == 0 or load_acquire(ring.words, Word.WRITER_DONE) >= epoch - (epoch + 1) % 2:
         oldest = ring.words[Word.PUBLISHED]
     else:
-        oldest = max(ring.words[Word.RUN_FIRST], load_acquire(ring.words, Word.CONSUMED))
+        oldest = load_acquire(ring.words, Word.CONSUMED)
+        for writer in range(1, ring.words[Word.N_WRITERS]):  # the slowest of them
+            oldest = min(oldest, load_acquire(ring.words, Word.CONSUMED + writer * WRITER_WORDS))
+        oldest = max(ring.words[Word.RUN_FIRST], oldest)
         oldest = min(oldest, ring.words[Word.PUBLISHED])
     local[Local.FLOOR] = oldest
     return oldest

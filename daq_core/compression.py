@@ -21,7 +21,6 @@ a new table (LZ4) or make a new context (zstd) there.
 from __future__ import annotations
 
 import ctypes
-import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -48,7 +47,6 @@ ZSTD_LEVEL = 3
 PLACES_BYTES = 256 * 2**20
 MOST_PLACES = 64
 MAX_ROOM = 2**30  # LZ4 counts in 32 bits; a block has 8 KiB
-MAX_THREADS = 16
 WAIT_S = 1.0  # how long a missed wake-up of another thread could go unnoticed
 
 
@@ -172,13 +170,10 @@ class _Hand:
 
 
 class Compressor:
-    """Threads that compress images of one shape and type.
-
-    ``threads``: the calling one included; 0: one for each core this process may use.
-    """
+    """Threads that compress images of one shape and type; the calling one is among them."""
 
     def __init__(
-        self, compression: str, shape: tuple[int, int], dtype: np.dtype[Any], threads: int = 0
+        self, compression: str, shape: tuple[int, int], dtype: np.dtype[Any], threads: int = 1
     ) -> None:
         found = FILTERS[compression]
         if found is None:
@@ -188,11 +183,10 @@ class Compressor:
         block = bitshuffle.block_pixels(dtype.itemsize)
         codec = found.options[1]
         self._how = np.array([codec, n_pixels, dtype.itemsize, block, ZSTD_LEVEL], np.int64)
-        n_threads = threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
         room = bitshuffle.bound(n_pixels, dtype.itemsize, block, zstd=codec == ZSTD)
-        n_places = max(n_threads, min(PLACES_BYTES // room, MOST_PLACES))
+        n_places = max(threads, min(PLACES_BYTES // room, MOST_PLACES))
         self._places = np.empty((n_places, room), np.uint8)  # pages that no chunk reaches are never touched
-        hands = [_Hand(codec, block * dtype.itemsize) for _ in range(n_threads)]
+        hands = [_Hand(codec, block * dtype.itemsize) for _ in range(threads)]
         self._hand = hands[0]
         self._helpers: list[queue.SimpleQueue[Batch]] = []
         for hand in hands[1:]:

@@ -118,6 +118,8 @@ class DaqConfig(BaseModel):
     ram_buffer_gb: Annotated[Number, Field(ge=0, le=4096)] = 0
     """Size of the image ring in GiB; 0: 1 GiB or a quarter of the free memory, whichever is less."""
     number_of_writers: Annotated[Integer, Field(ge=0, le=64)] = 0
+    """Processes that write a run, each its own file, image by image in turn; 0 and 1: one. The file asked for
+    is then a virtual one over run_0.h5, run_1.h5 and so on, made when they are closed."""
     max_number_of_forwarders_spawned: Annotated[Integer, Field(ge=0)] = 8
     use_all_forwarders: bool = False
     sender_sends_full_images: bool = False

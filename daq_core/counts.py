@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daq_core.receiver import BUFFER_BYTES
-from daq_core.ring import Word
+from daq_core.ring import WRITER_WORDS, Word, words_of
 from daq_core.status import Counters, DaqStats, Losses, Rate
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def read_counters(pipeline: Pipeline) -> Counters:
         socket_buffer_bytes=words[Word.SOCKET_BUFFER],
         last_image_id=words[Word.LAST_IMAGE_ID] % 2**64 if words[Word.IMAGES_PUBLISHED] else None,
         last_image_time=_newest_image_time(pipeline, words[Word.PUBLISHED]),
-        write_latency_s=words[Word.LATENCY_NS] / 1e9,
+        write_latency_s=max(_of_writers(words, Word.LATENCY_NS)) / 1e9,
     )
 
 
@@ -47,12 +47,17 @@ def _newest_image_time(pipeline: Pipeline, published: int) -> float | None:
     return int(pipeline.ring.slots["first_ns"][(published - 1) % pipeline.shape.n_slots]) / 1e9
 
 
+def _of_writers(words: list[int], index: int) -> list[int]:
+    """``ring.words_of`` of a copy."""
+    return words[index : index + max(1, words[Word.N_WRITERS]) * WRITER_WORDS : WRITER_WORDS]
+
+
 def _slots_in_use(words: list[int]) -> int:
     """Count slots that are open, or wait for the writer; see ``assembly.floor``."""
     if words[Word.WRITER_DONE] >= words[Word.RUN_EPOCH]:
         oldest = words[Word.PUBLISHED]
     else:
-        oldest = max(words[Word.RUN_FIRST], words[Word.CONSUMED])
+        oldest = max(words[Word.RUN_FIRST], min(_of_writers(words, Word.CONSUMED)))
     return max(0, words[Word.OPENED] - oldest)
 
 
@@ -67,9 +72,9 @@ def read_losses(pipeline: Pipeline) -> Losses:
     return Losses(
         missing_packets=int(words[Word.RUN_MISSING]),
         incomplete_images=int(words[Word.RUN_INCOMPLETE]),
-        dropped_images=int(words[Word.RUN_DROPPED] + words[Word.GIVEN_UP]),
+        dropped_images=int(words[Word.RUN_DROPPED] + words_of(words, Word.GIVEN_UP).sum()),
         mismatched_images=int(words[Word.RUN_MISMATCHED]),
-        invalid_pixels=int(words[Word.INVALID_PIXELS]),
+        invalid_pixels=int(words_of(words, Word.INVALID_PIXELS).sum()),
         silent_modules=tuple(silent) if heard and words[Word.RUN_KEPT] + words[Word.RUN_DROPPED] > 0 else (),
     )
 

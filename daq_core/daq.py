@@ -68,6 +68,7 @@ RECEIVER_DOES_NOT_CARE = {
     "stats_collection_period",
     "compression",
     "compression_threads",
+    "number_of_writers",
 }
 
 Result = TypeVar("Result")

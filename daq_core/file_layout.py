@@ -26,6 +26,7 @@ COLUMNS = {"image_id": "u8", "status": "u8", "missing_packets": "u4", "timestamp
 ROWS_PER_CHUNK = 512
 """Rows of a column in one chunk: a page of 8-byte numbers, rewritten whole at each hand-over."""
 
+FINISHED = "FINISHED"
 UNFINISHED = "WRITING"
 """``/entry/run/state`` of a file that was not closed, or not yet."""
 
@@ -48,6 +49,8 @@ class RunMetadata:
     software: str  # name and version: "std-daq-ioc 0.1.0"
     detector_type: str
     bit_depth: int  # of a pixel on the wire
+    writer: int = 0  # number of the writer of this file, of
+    n_writers: int = 1  # writers that share the run's images
 
 
 def create_layout(
@@ -61,10 +64,7 @@ def create_layout(
     """Make every object the file will ever have, for images of `shape` and `dtype`, `packed` by a filter."""
     file.attrs.update(NX_class="NXroot", default="entry", creator=run.software)
 
-    # The root group lists its members in order of creation, and the detector comes first:
-    # readers that take "the first group, then /data" find the images, as in std_daq's files.
-    # Readers of NeXus go by the `default` attributes.
-    links = _create_group(file, detector_name, "NXcollection")
+    links = create_detector_group(file, detector_name)
 
     entry = _create_group(file, "entry", "NXentry", default="data")
     program, _, version = run.software.partition(" ")
@@ -90,15 +90,38 @@ def create_layout(
     for name in COUNTERS:
         counters[name] = np.int64(-1)
 
+    if run.n_writers > 1:
+        about["writer"], about["n_writers"] = np.int64(run.writer), np.int64(run.n_writers)
+        _create_growing(about, "present", (), np.dtype("u1"), ROWS_PER_CHUNK, fill_value=1)
+
     data = _create_group(entry, "data", "NXdata", signal="data")
     for name, kind in COLUMNS.items():
         _create_growing(data, name, (), np.dtype(kind), ROWS_PER_CHUNK)
     # After the columns: HDF5 flushes metadata in the order of its place in the file.
     _create_growing(data, "data", shape, dtype, 1, packed)
-    data["data"].attrs["interpretation"] = "image"
-    data["timestamp"].attrs.update(units="s", long_name="Unix time of the first packet of the image")
+    describe_columns(data)
     for name in ("data", *COLUMNS):
         links[name] = data[name]  # a hard link
+
+
+def create_detector_group(file: h5py.File, detector_name: str) -> h5py.Group:
+    """Make the group with the detector's name, where std_daq's readers look; call it before all others."""
+    # The root group lists its members in order of creation, and the detector comes first:
+    # readers that take "the first group, then /data" find the images, as in std_daq's files.
+    # Readers of NeXus go by the `default` attributes.
+    return _create_group(file, detector_name, "NXcollection")
+
+
+def describe_columns(data: h5py.Group) -> None:
+    """Give the datasets of an image group their attributes."""
+    data["data"].attrs["interpretation"] = "image"
+    data["timestamp"].attrs.update(units="s", long_name="Unix time of the first packet of the image")
+
+
+def extend_present(file: h5py.File, n_images: int) -> None:
+    """Say that so many images are here; only a part of a run has that dataset, and it reads as 1 all over."""
+    if "present" in file["entry/run"]:
+        file["entry/run/present"].resize(n_images, axis=0)
 
 
 def record_end(
@@ -135,12 +158,17 @@ def _create_growing(
     dtype: np.dtype,
     n_per_chunk: int,
     packed: Filter | None = None,
+    fill_value: int = 0,
 ) -> None:
     """Create a dataset of 0 rows that may grow without limit, `n_per_chunk` rows a chunk."""
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_chunk((n_per_chunk, *shape))
     properties.set_fill_time(h5d.FILL_TIME_NEVER)  # every chunk is written whole
     properties.set_obj_track_times(False)
+    if fill_value:  # nothing is written then
+        properties.set_fill_time(h5d.FILL_TIME_IFSET)
+        properties.set_alloc_time(h5d.ALLOC_TIME_INCR)
+        properties.set_fill_value(np.array(fill_value, dtype))
     if packed is not None:
         properties.set_filter(packed.code, h5z.FLAG_MANDATORY, packed.options)
     space = h5s.create_simple((0, *shape), (h5s.UNLIMITED, *shape))

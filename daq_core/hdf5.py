@@ -23,7 +23,14 @@ import numpy.typing as npt
 from h5py import h5d, h5f, h5p
 
 from daq_core.compression import Compressor, load_filters
-from daq_core.file_layout import COLUMNS, ROWS_PER_CHUNK, RunMetadata, create_layout, record_end
+from daq_core.file_layout import (
+    COLUMNS,
+    ROWS_PER_CHUNK,
+    RunMetadata,
+    create_layout,
+    extend_present,
+    record_end,
+)
 from daq_core.output import why_not_replaced
 from daq_core.roots import opened_folder
 
@@ -92,7 +99,7 @@ class ImageFile:
         FileExistsError  there is something at `path` that is not to be replaced
         OSError          any other reason why there is no such file now
         """
-        with _explained(f"Cannot create output file {path}"), _descriptor(path, overwrite, roots) as fd:
+        with explained(f"Cannot create output file {path}"), new_descriptor(path, overwrite, roots) as fd:
             packed = None
             if compressor is not None:
                 packed = compressor.filter
@@ -135,7 +142,7 @@ class ImageFile:
         self._check(images, columns)
         n_images = self.n_written + len(images)
         try:
-            with _explained(f"Cannot write image {self.n_written} to {self.path}"):
+            with explained(f"Cannot write image {self.n_written} to {self.path}"):
                 # Rows first and `data` last: a reader who sees an image finds its row.
                 for column, rows in zip(self._columns, columns, strict=True):
                     column.append(rows)
@@ -171,6 +178,7 @@ class ImageFile:
             self._failure = self._failure or error
         if self._failure is not None and state == "FINISHED":
             state, message = "FAILED", f"ERROR: {self._failure}"
+        self._attempt(lambda: extend_present(self._file, self.n_written))
         self._attempt(lambda: record_end(self._file, state, message, stop_time, counters))
         self._attempt(self._file.close)
         if self._failure is not None:
@@ -213,7 +221,7 @@ class ImageFile:
     def _attempt(self, step: Callable[[], None]) -> None:
         """Take a step of closing; remember the first failure and go on."""
         try:
-            with _explained(f"Cannot close {self.path}"):
+            with explained(f"Cannot close {self.path}"):
                 step()
         except OSError as error:
             self._failure = self._failure or error
@@ -260,7 +268,7 @@ def _create_hdf5(path: str, aligned: bool) -> h5py.File:
 
 
 @contextmanager
-def _descriptor(path: str, overwrite: bool, roots: Sequence[str]) -> Iterator[int]:
+def new_descriptor(path: str, overwrite: bool, roots: Sequence[str]) -> Iterator[int]:
     """Open a new file, or with `overwrite` an existing regular one that nobody else has open.
 
     A new file is removed again when the body fails.
@@ -304,7 +312,7 @@ def _check_replaceable(path: str, fd: int) -> None:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """Turn the stack of messages that HDF5 gives into one line: `what`, and the reason."""
     try:
         yield

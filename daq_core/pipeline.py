@@ -145,9 +145,10 @@ class Pipeline:
     def next_epoch(self) -> int:
         return int(self.words[Word.EPOCH]) + 1
 
-    def arm(self, n_images: int) -> int:
+    def arm(self, n_images: int, n_writers: int) -> int:
         """Let the receiver keep images from now on, 0: until :meth:`disarm`; returns the epoch."""
         self.words[Word.N_IMAGES] = n_images
+        self.words[Word.N_WRITERS] = n_writers
         self.words[Word.EPOCH] += 1
         return int(self.words[Word.EPOCH])
 

@@ -25,7 +25,7 @@ from typing import Literal
 import h5py
 from h5py import h5d
 
-from daq_core.file_layout import COLUMNS, UNFINISHED, record_state
+from daq_core.file_layout import COLUMNS, UNFINISHED, extend_present, record_state
 from daq_core.roots import opened_folder
 
 SUPERBLOCK = struct.Struct("<8s B B B B Q Q Q Q L")
@@ -203,8 +203,10 @@ def _inspect(path: str, size: int, *, swmr: bool) -> tuple[int, str]:
 
 
 def _end_of_chunks(dataset: h5py.Dataset) -> int:
-    """Return the file address behind the last byte of a dataset's values."""
+    """Return the file address behind the last byte of a dataset's values; 0 for a virtual one."""
     end = 0
+    if dataset.chunks is None:  # of a file over several, which is made in one go
+        return end
 
     def look_at(chunk: h5d.StoreInfo) -> None:
         nonlocal end
@@ -223,6 +225,7 @@ def _record(path: str, n_images: int, failure: str) -> None:
             dataset = file["entry/data"][name]
             if len(dataset) > n_images:
                 dataset.resize(n_images, axis=0)
+        extend_present(file, n_images)
         if file["entry/run/state"].asstr()[()] in _untrue(failure):
             record_state(file, "FAILED", failure or f"ERROR: writer lost; {n_images} images recovered.")
 

@@ -35,6 +35,10 @@ FREE, OPEN, COMPLETE, INCOMPLETE, SKIPPED = range(5)
 GOOD, MISSING_PACKETS, ID_MISMATCH = range(3)
 
 
+MAX_WRITERS = 64
+WRITER_WORDS = 8  # a cache line
+
+
 class _Words(NamedTuple):
     """Index of each control word; words of different writers never share a cache line."""
 
@@ -43,6 +47,7 @@ class _Words(NamedTuple):
     N_IMAGES: int = 1  # images the armed run wants; 0: until stopped
     WRITER_DONE: int = 2  # the last epoch whose writer has ended, in order or not
     LEAVE: int = 3  # 1: the receiver shall end
+    N_WRITERS: int = 4  # of the armed run; 0 is one
 
     # receiver
     PUBLISHED: int = 8  # sequence number after the newest published image; futex word
@@ -77,7 +82,7 @@ class _Words(NamedTuple):
     KERNEL_DROPS: int = 40
     SOCKET_BUFFER: int = 41  # bytes granted per port
 
-    # writer
+    # writer; those of writer w of several lie w × WRITER_WORDS further on, see words_of
     CONSUMED: int = 48  # sequence number after the newest image the writer is done with
     COMPLETED: int = 49  # images of the run that a reader of the file can see
     LATENCY_NS: int = 50  # newest image: first packet to flushed
@@ -87,7 +92,7 @@ class _Words(NamedTuple):
 
     INVALID_PIXELS: int = 53  # of the run: in a gain stage that does not exist
 
-    COUNT: int = 64
+    COUNT: int = 48 + MAX_WRITERS * WRITER_WORDS
 
 
 Word = _Words()  # an instance, because kernels take named tuples for constants but no classes
@@ -190,6 +195,12 @@ def choose_n_slots(
     slot_cost = one.slot_bytes + one.n_marks * 8 + SLOT.itemsize
     wanted = int(ram_buffer_gb * 2**30) if ram_buffer_gb > 0 else min(2**30, free_bytes // 4)
     return max(8, min(1_000_000, wanted // slot_cost))
+
+
+def words_of(words: npt.NDArray[np.int64], index: int) -> npt.NDArray[np.int64]:
+    """Return a writer's word of all writers of the run: (n_writers,) int64, e.g. to be summed."""
+    n_writers = max(1, int(words[Word.N_WRITERS]))
+    return words[index : index + n_writers * WRITER_WORDS : WRITER_WORDS]
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -36,9 +36,9 @@ from daq_core.image_timeouts import ImageTimeouts
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
 from daq_core.repair import OPEN_ELSEWHERE
-from daq_core.ring import Word
+from daq_core.ring import Word, words_of
 from daq_core.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
-from daq_core.writer import WriterTask
+from daq_core.writer_task import WriterTask
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Run:
 
     def _arm(self, apply: Apply) -> None:
         """Arm the ring and show WAITING_IMAGES in one go: an image that follows belongs to the run."""
-        self._epoch = self._pipeline.arm(self.task.n_images)
+        self._epoch = self._pipeline.arm(self.task.n_images, self.task.n_writers)
         status = apply(FileOpened())
         if status.stopping:
             self._pipeline.disarm()
@@ -176,7 +176,7 @@ class Run:
         words = self._pipeline.words
         if not self._epoch or words[Word.RUN_EPOCH] != self._epoch:
             return
-        n_kept, n_completed = int(words[Word.RUN_KEPT]), int(words[Word.COMPLETED])
+        n_kept, n_completed = int(words[Word.RUN_KEPT]), int(words_of(words, Word.COMPLETED).sum())
         status = apply(ImagesWritten(0, 0))
         if status.state is not DaqState.WRITING:
             return  # the receiver was lost: the run has ended already
@@ -346,4 +346,5 @@ def task_of(request: WriteRequest, config: DaqConfig, options: DaqOptions, pipel
         overwrite=options.overwrite,
         compression=config.compression,
         compression_threads=config.compression_threads,
+        n_writers=max(1, config.number_of_writers),
     )

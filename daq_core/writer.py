@@ -27,11 +27,10 @@ import contextlib
 import json
 import logging
 import os
-import select
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -45,139 +44,75 @@ from daq_core.errors import DaqError
 from daq_core.file_layout import COUNTERS, RunMetadata
 from daq_core.hdf5 import ImageFile
 from daq_core.output import check_output, check_space
-from daq_core.repair import RepairReport, repair
-from daq_core.ring import SKIPPED, Ring, RingShape, Word, map_pages, wait_for_change
+from daq_core.part_files import part_path, repair_run, share_of
+from daq_core.repair import RepairReport
+from daq_core.ring import (
+    SKIPPED,
+    WRITER_WORDS,
+    Ring,
+    RingShape,
+    Word,
+    map_pages,
+    wait_for_change,
+    words_of,
+)
 from daq_core.user import become, find_owner
+from daq_core.writer_task import Control, WriterTask
+from daq_core.writers import Lead
 
 log = logging.getLogger(__name__)
 
 HAND_OVER = 32  # most images between two flushes; fewer when the writer keeps up
-GATHER_S = (
-    0.005  # hand-overs begin so far apart, unless one is full or the last: half of their CPU time is saved
-)
+GATHER_S = 0.005  # how far apart hand-overs begin, unless one is full or the last: it halves their cost
 WAIT_S = 0.02  # how long a missed wake-up or word from control can go unnoticed
 
 
-@dataclass(frozen=True)
-class WriterTask:
-    """Everything a writer needs to know of its run."""
-
-    output_file: str
-    n_images: int  # 0: until stopped
-    run_id: int | str
-    image_shape: tuple[int, int]
-    dtype: str
-    detector_name: str
-    detector_type: str
-    bit_depth: int
-    config_json: str
-    software: str
-    n_slots: int
-    n_modules: int
-    n_units: int
-    room_bytes: int
-    writer_user_id: int
-    writer_group: int | None
-    min_user_id: int
-    output_roots: tuple[str, ...]
-    overwrite: bool
-    compression: str = "none"
-    compression_threads: int = 0
-    repair: bool = False  # mend the file that a lost writer left behind, and write nothing
-    failure: str = ""  # with `repair`: the message that the run ended with, if it is known
-
-    def to_json(self) -> str:
-        return json.dumps({"task": asdict(self)})
-
-
-class Control:
-    """The control process as the writer sees it: lines of JSON on a socket."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._pending = b""
-        self.gone = False
-
-    def tell(self, **message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._channel.sendall(json.dumps(message).encode() + b"\n")
-
-    def hear(self, timeout_s: float | None) -> dict[str, Any] | None:
-        """Return the next message; None after the timeout or when control is gone."""
-        while b"\n" not in self._pending:
-            ready, _, _ = select.select([self._channel], [], [], timeout_s)
-            if not ready:
-                return None
-            try:
-                received = self._channel.recv(1 << 20)
-            except ConnectionResetError:
-                received = b""
-            if not received:
-                self.gone = True
-                return None
-            self._pending += received
-        line, _, self._pending = self._pending.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-
 class Writer:
-    """One run, from the check of its path to the closed file."""
+    """One run, or one writer's share of it, from the file's first byte to its last."""
 
     def __init__(
-        self, task: WriterTask, control: Control, ring: Ring, converter: Converter | None = None
+        self,
+        task: WriterTask,
+        control: Control,
+        ring: Ring,
+        converter: Converter | None = None,
+        number: int = 0,
     ) -> None:
         self.task = task
         self.control = control
         self.ring = ring
         self.converter = converter
+        self.number = number  # of task.n_writers that share the run's images
+        self.path = part_path(task.output_file, number) if task.n_writers > 1 else task.output_file
         self.words = ring.words
+        self.own = ring.words[number * WRITER_WORDS :]  # the words of a writer are these of it
         self.failure = ""  # why the run ends as FAILED although the file is fine
         self.given_up = False  # do not wait for the rest of the images
+        self._n_seen = 0  # images of the run that were to be written, by whichever writer
         self._mapped = np.zeros(len(ring.slots), np.bool_)  # slots whose pages this process has
         self._noted_s = 0.0  # when the free space was looked at last
 
-    def run(self) -> None:
+    def run(self, start_time: float, epoch: int) -> None:
+        """Create the file, write the run's images and close it; every outcome is told to control."""
         try:
-            warning = self._check()
-        except DaqError as error:
-            self.control.tell(refused=str(error))
-            return
-        self.control.tell(checked=warning)
-        order = self.control.hear(None)
-        if order is None or "open" not in order:
-            return
-        try:
-            file = self._create(order["open"]["start_time"])
+            file = self._create(start_time)
         except OSError as error:
             self.control.tell(failed={"reason": str(error), "n_completed": 0})
             return
-        self.words[Word.COMPLETED] = 0
-        self.words[Word.GIVEN_UP] = 0
-        self.words[Word.INVALID_PIXELS] = 0
+        self.own[Word.COMPLETED] = 0
+        self.own[Word.GIVEN_UP] = 0
+        self.own[Word.INVALID_PIXELS] = 0
         self.control.tell(opened={})
-        self._fill(file, order["open"]["epoch"])
-
-    def _check(self) -> dict[str, Any]:
-        """Become the user, look at the path; what is found wrong here refuses the request."""
-        task = self.task
-        owner = find_owner(task.writer_user_id, writer_group=task.writer_group, min_user_id=task.min_user_id)
-        become(owner)
-        free = check_output(task.output_file, roots=task.output_roots, overwrite=task.overwrite)
-        image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
-        n_images = task.n_images if task.compression == "none" else 0  # nobody knows how small they become
-        low = check_space(free, n_images, image_bytes)
-        self.words[Word.DISK_FREE] = free
-        return {"free_bytes": free, "warning": owner.warning, "low_space": low}
+        self._fill(file, epoch)
 
     def _create(self, start_time: float) -> ImageFile:
         task = self.task
         dtype = np.dtype(task.dtype)
         compressor = None
         if task.compression != "none":
-            compressor = Compressor(task.compression, task.image_shape, dtype, task.compression_threads)
+            compressor = Compressor(task.compression, task.image_shape, dtype, task.threads)
         return ImageFile.create(
-            task.output_file,
+            self.path,
             shape=task.image_shape,
             dtype=dtype,
             detector_name=task.detector_name,
@@ -190,6 +125,8 @@ class Writer:
                 software=task.software,
                 detector_type=task.detector_type,
                 bit_depth=task.bit_depth,
+                writer=self.number,
+                n_writers=task.n_writers,
             ),
             overwrite=task.overwrite,
             roots=task.output_roots,
@@ -204,8 +141,8 @@ class Writer:
         except OSError as problem:
             error = str(problem)
         if self.given_up and self.words[Word.RUN_EPOCH] == epoch:
-            self.words[Word.GIVEN_UP] = self.words[Word.RUN_KEPT] - file.n_written
-        complete = 0 < self.task.n_images == file.n_written
+            self.own[Word.GIVEN_UP] = self._share_of(int(self.words[Word.RUN_KEPT])) - file.n_written
+        complete = self.task.n_images > 0 and file.n_written == self._share_of(self.task.n_images)
         error = error or self.failure
         message = f"ERROR: {error}" if error else COMPLETED if complete else INTERRUPTED
         stop_time = time.time()
@@ -223,6 +160,9 @@ class Writer:
         else:
             self.control.tell(closed={"n_completed": file.n_written, "stop_time": stop_time})
 
+    def _share_of(self, n_images: int) -> int:
+        return share_of(n_images, self.number, self.task.n_writers)
+
     def _hand_overs(self, epoch: int) -> Iterator[tuple[int, int]]:
         """Yield ranges of sequence numbers that are ready to be written, until the run's last."""
         words = self.words
@@ -231,7 +171,7 @@ class Writer:
             self._listen()
         if words[Word.RUN_EPOCH] != epoch:
             return  # stopped before the receiver had even begun
-        cursor, due = int(words[Word.RUN_FIRST]), 0.0
+        cursor, due, most = int(words[Word.RUN_FIRST]), 0.0, HAND_OVER * self.task.n_writers
         while not self.given_up:
             published = int(words[Word.PUBLISHED])
             end = int(words[Word.RUN_END])
@@ -242,14 +182,14 @@ class Writer:
             ready = min(published, end)
             if cursor < ready:
                 early = due - time.monotonic()
-                if early > 0 and ready < min(end, cursor + HAND_OVER):
+                if early > 0 and ready < min(end, cursor + most):
                     time.sleep(early)
                     continue
                 due = time.monotonic() + GATHER_S
-                ready = min(ready, cursor + HAND_OVER)
+                ready = min(ready, cursor + most)
                 yield cursor, ready
                 cursor = ready
-                words[Word.CONSUMED] = cursor
+                self.own[Word.CONSUMED] = cursor
             else:
                 wait_for_change(words, Word.PUBLISHED, published, WAIT_S)
             self._listen()
@@ -268,6 +208,9 @@ class Writer:
         """Write the images of a range of sequence numbers that are to be kept."""
         slots = np.arange(first, end) % len(self.ring.slots)
         slots = slots[self.ring.slots["state"][slots] != SKIPPED]
+        mine = (self.number - self._n_seen) % self.task.n_writers
+        self._n_seen += len(slots)
+        slots = slots[mine :: self.task.n_writers]
         if not len(slots):
             return
         images = self.ring.slots[slots]
@@ -279,15 +222,15 @@ class Writer:
             images["first_ns"] / 1e9,
         )
         # Of a clock that was set back meanwhile, nothing is known.
-        self.words[Word.LATENCY_NS] = max(0, time.time_ns() - int(images["first_ns"][-1]))
-        self.words[Word.COMPLETED] = file.n_written
+        self.own[Word.LATENCY_NS] = max(0, time.time_ns() - int(images["first_ns"][-1]))
+        self.own[Word.COMPLETED] = file.n_written
         self._look_at_disk(file)
 
     def _pixels(self, slots: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
         """Return the images of some slots: where they lie, or converted."""
         if self.converter is not None:
             images, n_invalid = self.converter.convert(self.ring, slots)
-            self.words[Word.INVALID_PIXELS] += n_invalid
+            self.own[Word.INVALID_PIXELS] += n_invalid
             return images
         shape, dtype = self.task.image_shape, np.dtype(self.task.dtype)
         n_bytes = shape[0] * shape[1] * dtype.itemsize
@@ -305,8 +248,8 @@ class Writer:
             self._noted_s = now
             file.check_exists()
             with contextlib.suppress(OSError):  # the folder was renamed
-                space = os.statvfs(os.path.dirname(self.task.output_file))
-                self.words[Word.DISK_FREE] = space.f_bavail * space.f_frsize
+                space = os.statvfs(os.path.dirname(self.path))
+                self.own[Word.DISK_FREE] = space.f_bavail * space.f_frsize
 
     def _counters(self, epoch: int) -> dict[str, int]:
         """Return what the receiver counted for this run, for the file; nothing if it never began it."""
@@ -316,9 +259,9 @@ class Writer:
         return {
             "missing_packets": int(words[Word.RUN_MISSING]),
             "incomplete_images": int(words[Word.RUN_INCOMPLETE]),
-            "dropped_images": int(words[Word.RUN_DROPPED] + words[Word.GIVEN_UP]),
+            "dropped_images": int(words[Word.RUN_DROPPED] + words_of(words, Word.GIVEN_UP).sum()),
             "mismatched_images": int(words[Word.RUN_MISMATCHED]),
-            "invalid_pixels": int(words[Word.INVALID_PIXELS]),
+            "invalid_pixels": int(words_of(words, Word.INVALID_PIXELS).sum()),
         }
 
 
@@ -333,16 +276,56 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     if task.repair:
         try:
             become(find_owner(task.writer_user_id, writer_group=task.writer_group))
-            report = repair(task.output_file, failure=task.failure, roots=task.output_roots)
+            report = repair_run(task.output_file, failure=task.failure, roots=task.output_roots)
             control.tell(repaired=report.message, outcome=report.outcome, end=_end_of(report))
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})
         return
-    ring = RingShape(task.n_slots, task.n_modules, task.n_units, task.room_bytes)
-    converter = None
-    if maps_descriptor is not None:
-        converter = Converter(DaqConfig.parse(json.loads(task.config_json)), maps_descriptor, HAND_OVER)
-    Writer(task, control, ring.attach(ring_descriptor), converter).run()
+    shape = RingShape(task.n_slots, task.n_modules, task.n_units, task.room_bytes)
+    ring = shape.attach(ring_descriptor)
+    try:
+        checked = check_task(task)
+    except DaqError as error:
+        control.tell(refused=str(error))
+        return
+    ring.words[Word.DISK_FREE] = checked["free_bytes"]
+    control.tell(checked=checked)
+    order = control.hear(None)
+    if order is None or "open" not in order:
+        return
+
+    def write(control: Control, number: int, start_time: float, epoch: int) -> None:
+        converter = None
+        if maps_descriptor is not None:
+            config = DaqConfig.parse(json.loads(task.config_json))
+            converter = Converter(config, maps_descriptor, HAND_OVER)
+        Writer(task, control, ring, converter, number).run(start_time, epoch)
+
+    start_time, epoch = order["open"]["start_time"], order["open"]["epoch"]
+    if task.n_writers > 1:
+        Lead(task, control, ring, write).run(start_time, epoch)
+    else:
+        write(control, 0, start_time, epoch)
+
+
+def check_task(task: WriterTask) -> dict[str, Any]:
+    """Become the user, look at the paths; what is found wrong here refuses the request.
+
+    Raises
+    ------
+    DaqError  the user, the folder, one of the paths or the free space does not do
+    """
+    owner = find_owner(task.writer_user_id, writer_group=task.writer_group, min_user_id=task.min_user_id)
+    become(owner)
+    free = check_output(task.output_file, roots=task.output_roots, overwrite=task.overwrite)
+    if task.n_writers > 1:
+        for number in range(task.n_writers):
+            path = part_path(task.output_file, number)
+            check_output(path, roots=task.output_roots, overwrite=task.overwrite)
+    image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
+    n_images = task.n_images if task.compression == "none" else 0  # nobody knows how small they become
+    low = check_space(free, n_images, image_bytes)
+    return {"free_bytes": free, "warning": owner.warning, "low_space": low}
 
 
 def _end_of(report: RepairReport) -> dict[str, Any] | None:

@@ -18,17 +18,19 @@ def repair(
 ) -> None:
     """Make files that their writer could not close readable again, with the images counted so far.
 
+    The name of a run of several writers stands for all their files, and for the one over them.
+
     The service does it by itself; this is for a file it could not reach. A file that is well is not touched.
     Neither is one that is still being written, cut off, or of another program.
 
     Exit codes: 0 all of them are readable, 1 one is not, and the line says why.
     """
-    from daq_core.repair import repair as repair_file
+    from daq_core.part_files import repair_run
 
     done = True
     for path in files:
         try:
-            report = repair_file(str(path))
+            report = repair_run(str(path))
         except OSError as error:
             done = False
             print(f"{path} was not repaired: {error.strerror or error}.")

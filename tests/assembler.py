@@ -17,7 +17,7 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
 from daq_core.publication import give_up_oldest, publish_ready, take_orders
 from daq_core.receiver import new_local, ring_shape
-from daq_core.ring import SKIPPED, Ring, Word
+from daq_core.ring import SKIPPED, WRITER_WORDS, Ring, Word
 from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
 from tests.oracle.assembly import ReferenceAssembly
 
@@ -74,6 +74,8 @@ def _place_all(
 
 load_kernels()
 
+N_WRITERS = 3
+
 
 class Assembler:
     """One config's ring and kernels, and the orders that control and writer give in the ring's words."""
@@ -123,7 +125,12 @@ class Assembler:
     # ---- what the writer does
 
     def consume(self, sequence: int) -> None:
-        self.words[Word.CONSUMED] = sequence
+        """Let the slowest of several writers, each time another one, be that far; the others are done."""
+        self.words[Word.N_WRITERS] = N_WRITERS
+        for writer in range(N_WRITERS):
+            slowest = writer == sequence % N_WRITERS
+            done = sequence if slowest else max(sequence, self.n_published)
+            self.words[Word.CONSUMED + writer * WRITER_WORDS] = done
 
     def end_writer(self) -> None:
         self.words[Word.WRITER_DONE] = self.words[Word.RUN_EPOCH]
