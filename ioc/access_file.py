@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from daq_core.errors import InvalidConfig
-from daq_core.network import Network
 from ioc.access_rules import DEFAULT, AccessRules, Grant, Rule
 from ioc.access_words import Mistake, Token, tokens
 
@@ -63,8 +62,8 @@ class AccessFile:
     hosts: dict[str, list[Host]] = field(default_factory=dict)  # by HAG
     groups: dict[str, list[FileRule]] = field(default_factory=dict)  # by ASG
 
-    def rules(self, networks: Mapping[str, tuple[Network, ...]]) -> AccessRules:
-        """Return the rules; `networks` are the addresses of each host, none where it is not known."""
+    def rules(self, addresses: Mapping[str, frozenset[str]]) -> AccessRules:
+        """Return the rules; `addresses` are those of each host, none where it is not known."""
 
         def rule(written: FileRule) -> Rule:
             users = hosts = None
@@ -72,7 +71,7 @@ class AccessFile:
                 users = frozenset(user for uag in written.uags for user in self.users[uag])
             if written.hags is not None:
                 members = [host for hag in written.hags for host in self.hosts[hag]]
-                hosts = tuple(network for host in members for network in networks[host.name])
+                hosts = frozenset(address for host in members for address in addresses[host.name])
             return Rule(written.level, written.grant, written.trap, users, hosts)
 
         groups = {name: tuple(map(rule, rules)) for name, rules in self.groups.items()}

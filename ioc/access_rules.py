@@ -11,12 +11,12 @@ A user is what a client claims to be. A host is the address its connection comes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal, NamedTuple
 
-from daq_core.network import Network, is_in, parse_networks
+from daq_core.network import is_loopback
 from ioc.own_addresses import own_addresses
 
 VALUE_LEVEL, FIELD_LEVEL = 0, 1
@@ -54,18 +54,18 @@ class Rule:
     grant: Grant
     trap: bool = False
     users: frozenset[str] | None = None
-    hosts: tuple[Network, ...] | None = None
+    hosts: Container[str] | None = None  # addresses
 
     def holds_for(self, level: int, user: str, address: str) -> bool:
         return (
             level <= self.level
             and (self.users is None or user in self.users)
-            and (self.hosts is None or is_in(address, self.hosts))
+            and (self.hosts is None or address in self.hosts)
         )
 
     @property
     def lets_somebody_put(self) -> bool:
-        nobody = self.users == frozenset() or self.hosts == ()
+        nobody = frozenset() in (self.users, self.hosts)
         return self.grant is Grant.WRITE and self.level >= VALUE_LEVEL and not nobody
 
 
@@ -101,9 +101,15 @@ class AccessRules:
         return self.read_only and self.lets_somebody_put("ADM")
 
 
-def this_machine_only() -> AccessRules:
-    """Return the rules where no file gives any: all may read, clients on this machine may put."""
-    here = parse_networks(",".join(("127.0.0.0/8", *own_addresses())))
-    return AccessRules(
-        {DEFAULT: (Rule(FIELD_LEVEL, Grant.READ), Rule(FIELD_LEVEL, Grant.WRITE, trap=True, hosts=here))}
-    )
+class ThisMachine:
+    """The addresses of this machine, as they are when somebody connects: an interface may come up late."""
+
+    def __contains__(self, address: object) -> bool:
+        return is_loopback(str(address)) or address in own_addresses()
+
+
+READ_BY_ALL = Rule(FIELD_LEVEL, Grant.READ)
+WRITE_FROM_HERE = Rule(FIELD_LEVEL, Grant.WRITE, trap=True, hosts=ThisMachine())
+
+THIS_MACHINE_ONLY = AccessRules({DEFAULT: (READ_BY_ALL, WRITE_FROM_HERE)})
+"""The rules where no file gives any: all may read, clients on this machine may put."""

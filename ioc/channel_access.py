@@ -60,9 +60,10 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         commands.access.on_change(self._follow_rules)
 
-    def _follow_rules(self) -> None:
-        for circuit in self.circuits:
+    async def _follow_rules(self) -> None:
+        for circuit in tuple(self.circuits):
             circuit.follow_rules()
+            await asyncio.sleep(0)  # some hundred monitors may begin anew for each
 
     @property
     def n_channels(self) -> int:

@@ -19,6 +19,7 @@ VERSION_13 = 13
 
 (VERSION, EVENT_ADD, EVENT_CANCEL, READ, WRITE, SEARCH) = (0, 1, 2, 3, 4, 6)
 (ERROR, CLEAR, READ_NOTIFY, CREATE, WRITE_NOTIFY, ECHO, CREATE_FAILED) = (11, 12, 15, 18, 19, 23, 26)
+(CLIENT_NAME, HOST_NAME, ACCESS_RIGHTS) = (20, 21, 22)
 STRING, INT, FLOAT, ENUM, CHAR, LONG, DOUBLE = range(7)
 GREETING = HEADER.pack(VERSION, 0, 0, VERSION_13, 0, 0)
 
@@ -49,8 +50,10 @@ def search(name: str, cid: int = 1) -> bytes:
 class Connection:
     """One circuit: ``with Connection(port) as wire: (sid,) = wire.channels(["X:DAQ:NImages"])``."""
 
-    def __init__(self, port: int, timeout_s: float = 30.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(
+        self, port: int, timeout_s: float = 30.0, *, to: str = "127.0.0.1", source: str = "127.0.0.1"
+    ) -> None:
+        self.socket = socket.create_connection((to, port), timeout=timeout_s, source_address=(source, 0))
         self._received = self.socket.makefile("rb")
         self._ids = itertools.count(1)
         self._cids: dict[int, int] = {}  # by server id

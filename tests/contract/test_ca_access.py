@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import pwd
-import socket
 import struct
 import subprocess
 import sys
@@ -22,6 +20,23 @@ from ioc import access_rules
 from ioc.access_control import AccessControl
 from ioc.own_addresses import own_addresses
 from ioc.pvs import PVS
+from tests.ca_wire import (
+    ACCESS_RIGHTS,
+    CHAR,
+    CLIENT_NAME,
+    CREATE,
+    ERROR,
+    EVENT_ADD,
+    HOST_NAME,
+    LONG,
+    READ,
+    READ_NOTIFY,
+    WRITE,
+    WRITE_NOTIFY,
+    Answer,
+    Connection,
+    message,
+)
 from tests.conftest import StartService
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.ioc_thread import IocThread
@@ -33,6 +48,7 @@ READ_ONLY = "ASG(DEFAULT) {RULE(1, READ)}"
 NOTHING = "ASG(DEFAULT) {RULE(1, NONE)}"
 EVERYTHING = "ASG(DEFAULT) {RULE(1, WRITE, TRAPWRITE)}"
 ECA_NORDACCESS, ECA_NOWTACCESS = 368, 376  # caerr.h
+TIME_LONG = 19
 
 
 def config() -> DaqConfig:
@@ -209,53 +225,44 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 # -- what a client may not do, it cannot do -----------------------------------------------------
 
-VERSION, EVENT_ADD, READ, WRITE, ERROR, READ_NOTIFY, CREATE = 0, 1, 3, 4, 11, 15, 18
-WRITE_NOTIFY, CLIENT_NAME, HOST_NAME, ACCESS_RIGHTS = 19, 20, 21, 22
-LONG, TIME_LONG = 5, 19
 
-
-class Wire:
-    """A client that sends what the C library would not: it obeys the rights that it was told."""
+class Wire(Connection):
+    """A client that does what the C library would not: it puts and reads what it was told that it may not."""
 
     def __init__(
-        self, port: int, user: bytes = b"", *, host: bytes = b"", source: str = "", to: str = "127.0.0.1"
-    ):
-        self.socket = socket.create_connection((to, port), timeout=20, source_address=(source, 0))
-        self._file = self.socket.makefile("rb")
-        self._cids = itertools.count(1)
-        self.send(VERSION, n=13)
-        self.send(HOST_NAME, host + b"\0")
-        self.send(CLIENT_NAME, user + b"\0")
+        self,
+        port: int,
+        user: bytes = b"",
+        *,
+        host: bytes = b"",
+        source: str = "127.0.0.1",
+        to: str = "127.0.0.1",
+    ) -> None:
+        super().__init__(port, to=to, source=source)
+        self._user, self._host = user, host
 
     def __enter__(self) -> Wire:
+        super().__enter__()
+        self.claim(HOST_NAME, self._host)
+        self.claim(CLIENT_NAME, self._user)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
-        self.socket.close()
+    def claim(self, what: int, name: bytes) -> None:
+        self.send(message(what, name + b"\0"))
 
-    def send(
-        self, command: int, payload: bytes = b"", kind: int = 0, n: int = 0, p1: int = 0, p2: int = 0
-    ) -> None:
-        payload += bytes(-len(payload) % 8)
-        self.socket.sendall(struct.pack(">HHHHII", command, len(payload), kind, n, p1, p2) + payload)
-
-    def answer(self, wanted: int) -> tuple[int, int, bytes]:
-        """Return the parameters and the payload of the next answer of a kind."""
-        while True:
-            command, size, _, _, p1, p2 = struct.unpack(">HHHHII", self._file.read(16))
-            payload = self._file.read(size)
-            if command == wanted:
-                return p1, p2, payload
+    def next(self, wanted: int) -> Answer:
+        """Return the next answer of a kind."""
+        (found,) = self.answers(wanted)
+        return found
 
     def channel(self, name: str) -> tuple[int, int]:
         """Return a channel's server id, and its rights: 1 read, 2 write."""
-        self.send(CREATE, name.encode() + b"\0", p1=next(self._cids), p2=13)
-        _, rights, _ = self.answer(ACCESS_RIGHTS)
-        return self.answer(CREATE)[1], rights
+        self.send(message(CREATE, name.encode() + b"\0", p1=next(self._ids), p2=13))
+        rights = self.next(ACCESS_RIGHTS).p2
+        return self.next(CREATE).p2, rights
 
     def put(self, sid: int, value: int, command: int = WRITE) -> None:
-        self.send(command, struct.pack(">i", value), kind=LONG, n=1, p1=sid, p2=7)
+        self.send(message(command, struct.pack(">i", value), kind=LONG, n=1, p1=sid, p2=7))
 
 
 @pytest.mark.parametrize("command", [WRITE, WRITE_NOTIFY])
@@ -269,9 +276,9 @@ def test_a_denied_put_is_refused_logged_and_changes_nothing(
         sid, rights = wire.channel(ioc.pv("DAQ:NImages"))
         assert rights == 1
         wire.put(sid, 77, command)
-        _, status, payload = wire.answer(ERROR)
-        assert status == ECA_NOWTACCESS
-        assert b"the access rules do not allow it" in payload
+        refusal = wire.next(ERROR)
+        assert refusal.p2 == ECA_NOWTACCESS
+        assert b"the access rules do not allow it" in refusal.payload
     assert ioc.ioc._commands.setpoints.n_images == 3
     assert ioc.ioc._commands.last is rejected, "who may not put cannot change what operators see"
     (line,) = [r for r in caplog.records if r.name == "ioc.puts"]
@@ -288,18 +295,19 @@ def test_a_denied_read_says_so_and_shows_nothing(pair: Pair, ioc: IocThread) -> 
     with Wire(ioc.ca_port) as wire:
         sid, rights = wire.channel(ioc.pv("DAQ:NImages"))
         assert rights == 0
-        wire.send(READ_NOTIFY, kind=TIME_LONG, n=1, p1=sid, p2=5)
-        assert wire.answer(READ_NOTIFY) == (ECA_NORDACCESS, 5, bytes(16))
-        wire.send(READ, kind=LONG, n=1, p1=sid, p2=6)
-        assert wire.answer(ERROR)[1] == ECA_NORDACCESS
-        wire.send(EVENT_ADD, struct.pack(">fffHH", 0, 0, 0, 1, 0), kind=LONG, n=1, p1=sid, p2=9)
-        assert wire.answer(EVENT_ADD) == (ECA_NORDACCESS, 9, bytes(8))
+        wire.send(message(READ_NOTIFY, kind=TIME_LONG, n=1, p1=sid, p2=5))
+        assert wire.next(READ_NOTIFY)[3:] == (ECA_NORDACCESS, 5, bytes(16))
+        wire.send(message(READ, kind=LONG, n=1, p1=sid, p2=6))
+        assert wire.next(ERROR).p2 == ECA_NORDACCESS
+        mask = struct.pack(">fffHH", 0, 0, 0, 1, 0)
+        wire.send(message(EVENT_ADD, mask, kind=LONG, n=1, p1=sid, p2=9))
+        assert wire.next(EVENT_ADD)[3:] == (ECA_NORDACCESS, 9, bytes(8))
         ioc.do(put_inside(ioc, 5))  # not told
         pair.use(READ_ONLY)
-        assert wire.answer(ACCESS_RIGHTS)[1] == 1
-        assert wire.answer(EVENT_ADD) == (ECA_NORMAL, 9, struct.pack(">i4x", 5))
+        assert wire.next(ACCESS_RIGHTS).p2 == 1
+        assert wire.next(EVENT_ADD)[3:] == (ECA_NORMAL, 9, struct.pack(">i4x", 5))
         pair.use(NOTHING)
-        assert wire.answer(EVENT_ADD) == (ECA_NORDACCESS, 9, bytes(8))
+        assert wire.next(EVENT_ADD)[3:] == (ECA_NORDACCESS, 9, bytes(8))
 
 
 def test_a_client_cannot_become_another_when_it_has_a_channel(pair: Pair, ioc: IocThread) -> None:
@@ -308,7 +316,7 @@ def test_a_client_cannot_become_another_when_it_has_a_channel(pair: Pair, ioc: I
         assert alice.channel(ioc.pv("DAQ:NImages"))[1] == 3
     with Wire(ioc.ca_port, b"bob") as bob:
         assert bob.channel(ioc.pv("DAQ:NImages"))[1] == 1
-        bob.send(CLIENT_NAME, b"alice\0")
+        bob.claim(CLIENT_NAME, b"alice")
         assert bob.channel(ioc.pv("DAQ:NImages"))[1] == 1
 
 
@@ -327,17 +335,17 @@ def test_without_a_file_only_this_machine_may_put(monkeypatch: pytest.MonkeyPatc
         pytest.skip("this machine has no address but loopback's")
     with IocThread(config(), bind=others[0]) as ioc:
         name = ioc.pv("DAQ:NImages")
-        with Wire(ioc.ca_port, to=others[0]) as neighbour:
+        with Wire(ioc.ca_port, to=others[0], source=others[0]) as neighbour:
             assert neighbour.channel(name)[1] == 3
             monkeypatch.setattr(
                 access_rules, "own_addresses", lambda: ()
             )  # as if it came from another machine
             ioc.do(ioc.ioc._commands.access.reload())
-            assert neighbour.answer(ACCESS_RIGHTS)[1] == 1
+            assert neighbour.next(ACCESS_RIGHTS).p2 == 1
             sid, rights = neighbour.channel(name)
             assert rights == 1
             neighbour.put(sid, 9)
-            assert neighbour.answer(ERROR)[1] == ECA_NOWTACCESS
+            assert neighbour.next(ERROR).p2 == ECA_NOWTACCESS
 
 
 # -- the log ----------------------------------------------------------------------------------
@@ -353,8 +361,8 @@ def test_a_put_is_one_log_line_with_client_pv_value_and_result(
         sid, _ = wire.channel(name)
         for value in (12, 0):
             wire.put(sid, value, WRITE_NOTIFY)
-        assert wire.answer(WRITE_NOTIFY)[0] == ECA_NORMAL
-        wire.answer(ERROR)
+        assert wire.next(WRITE_NOTIFY).p1 == ECA_NORMAL
+        wire.next(ERROR)
     refusal = f"{name} takes 1 to 2147483647, got 0."
     lines = [(r.levelno, r.getMessage()) for r in caplog.records if r.name == "ioc.puts"]
     assert lines == [
@@ -374,8 +382,8 @@ def test_control_characters_of_a_client_never_reach_the_log(
     with caplog.at_level(logging.DEBUG), Wire(ioc.ca_port, nasty, host=nasty) as wire:
         sid, _ = wire.channel(ioc.pv("DAQ:OutputFile"))
         path = b"/tmp/\n\x1b[2J.h5\0"
-        wire.send(WRITE_NOTIFY, path, kind=4, n=len(path), p1=sid, p2=1)
-        wire.answer(ERROR)
+        wire.send(message(WRITE_NOTIFY, path, kind=CHAR, n=len(path), p1=sid, p2=1))
+        wire.next(ERROR)
     (line,) = [r.getMessage() for r in caplog.records if r.name == "ioc.puts"]
     assert line.isprintable(), ascii(line)
     assert "?[2J??ERROR ??ünny" in line
@@ -394,7 +402,7 @@ def test_serve_reads_the_file_and_logs_puts(start_service: StartService, tmp_pat
         assert peer.rights(name) == [(True, False)]
         sid, _ = alice.channel(name)
         alice.put(sid, 21, WRITE_NOTIFY)
-        assert alice.answer(WRITE_NOTIFY)[0] == ECA_NORMAL
+        assert alice.next(WRITE_NOTIFY).p1 == ECA_NORMAL
         assert peer.get(name) == 21
     assert f"INFO    ioc.puts: alice@pc7 (127.0.0.1) puts {name} = 21: accepted" in service.log()
 

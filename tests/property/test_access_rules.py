@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import itertools
 import re
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ NO_MEANING_HERE = ("take it out", "take out the rule", "ASG(DEFAULT) is there al
 
 def rules_of(found: AccessFile) -> AccessRules:
     names = {host.name for hosts in found.hosts.values() for host in hosts}
-    return found.rules({name: (ipaddress.ip_network(ADDRESSES[name]),) for name in names})
+    return found.rules({name: frozenset({ADDRESSES[name]}) for name in names})
 
 
 def word(draw: st.DrawFn, text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from daq_core.errors import InvalidConfig
 from ioc.access_control import AccessControl
 from ioc.access_file import MAX_BYTES, parse
-from ioc.access_rules import AccessRules, Rights, this_machine_only
+from ioc.access_rules import THIS_MACHINE_ONLY, AccessRules, Rights
 from ioc.own_addresses import own_addresses
 
 ALL, READ, NOTHING = Rights(True, True, True), Rights(True, False), Rights(False, False)
@@ -28,7 +27,7 @@ ASG(ADM)
 def rules(text: str) -> AccessRules:
     found = parse(text, "x.acf")
     names = {host.name for hosts in found.hosts.values() for host in hosts}
-    return found.rules({name: (ipaddress.ip_network("127.0.0.1"),) for name in names})
+    return found.rules({name: frozenset({"127.0.0.1"}) for name in names})
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_a_host_that_is_not_known_is_nobody_and_is_named(
 
 
 def test_without_a_file_all_read_and_only_this_machine_puts() -> None:
-    found = this_machine_only()
+    found = THIS_MACHINE_ONLY
     for address in ("127.0.0.1", "127.3.2.1", *own_addresses()):
         assert found.rights("CMD", 0, "whoever", address) == ALL, address
     for address in ("192.0.2.77", "10.255.255.254", "8.8.8.8"):
