@@ -20,6 +20,7 @@ from typing import Self
 
 from daq_core.config import DaqConfig
 from daq_core.daq import Daq
+from ioc.access_control import AccessControl
 from ioc.alarms import NO_ALARM
 from ioc.channel_access import Server
 from ioc.commands import Commands
@@ -138,7 +139,7 @@ def names(prefix: str, n_pvs: int) -> list[str]:
 async def serve(prefix: str, port: int, n_pvs: int, rate_hz: float) -> None:
     rows = [number(f"N{n}", "", 0, lambda view: None, "Counts") for n in range(n_pvs)]
     records = {row.pv(prefix): record_of(row, prefix) for row in rows}
-    commands = Commands(Daq(CONFIG), lambda: None)
+    commands = Commands(Daq(CONFIG), lambda: None, AccessControl(), lambda text: None)
     n_posted, running = 0, True
 
     def complain(where: str, fault: BaseException) -> None:

@@ -248,7 +248,7 @@ def compiled(name: str, *libraries: str) -> str:
         raise SkippedError("no C compiler `cc` is installed to build the reference with")
     program = os.path.join(_build_folder().name, name)
     source = str(REFERENCES / f"{name}.c")
-    command = [compiler, "-O3", "-march=native", "-Wall", "-o", program, source]
+    command = [compiler, "-O3", "-march=native", "-Wall", "-o", program, source, *libraries]
     command += [flag for library in libraries for flag in _flags(library)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if built.returncode:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 from caproto import ChannelType, native_type
 
+from benchmarks.memory import resident_mb
 from ioc.dbr import element_bytes, packed, structure
 from ioc.pvs import PVS
 from ioc.rows import Row
@@ -33,7 +34,6 @@ from tests.ca_wire import (
     message,
     search,
 )
-from tests.process_memory import resident_mb
 from tests.service import Service
 
 N = 10_000

@@ -16,8 +16,8 @@ import pytest
 
 from benchmarks.ca_clients import Clients
 from benchmarks.ca_servers import CountingServer
+from benchmarks.memory import resident_mb
 from ioc.pvs import PVS
-from tests.process_memory import resident_mb
 from tests.service import Service
 
 N_PVS, RATE_HZ = 300, 15.0

@@ -1,0 +1,69 @@
+"""A crowd of Channel Access clients that cost next to nothing: ``reference/ca_crowd.c`` on the C library."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import Self
+
+from benchmarks.receivers import compiled
+from ioc.ports import channel_access_environment
+
+
+class Crowd:
+    """A process of clients that monitor the same PVs: ``with Crowd(port, names, 20) as crowd: …``.
+
+    When it is entered, each client has had a value of every PV, `first_values_s` after the first search.
+    SkippedError without a C compiler.
+    """
+
+    def __init__(self, ca_port: int, names: Sequence[str], n_clients: int) -> None:
+        self._command = [_program(), str(n_clients)]
+        self._env = os.environ | channel_access_environment(ca_port)
+        self._names = names
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command,
+            env=self._env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # libca says there that a server is gone
+            text=True,
+        )
+        try:
+            self.first_values_s = float(self._ask("\n".join(self._names) + "\n"))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def n_updates(self) -> int:
+        """Return how many updates all clients together have had."""
+        return int(self._ask(""))
+
+    def _ask(self, line: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the crowd of clients ended with {self._process.wait()}")
+        return answer
+
+
+def _program() -> str:
+    from epicscorelibs.path import include_path, lib_path
+
+    folders = (include_path, f"{include_path}/os/Linux", f"{include_path}/compiler/gcc")
+    return compiled(
+        "ca_crowd",
+        *(f"-I{folder}" for folder in folders),
+        *(f"-L{lib_path}", f"-Wl,-rpath,{lib_path}", "-lca", "-lCom"),
+    )
