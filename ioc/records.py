@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from caproto import ChannelType, SubscriptionType, TimeStamp, native_type
 
 from ioc.access_rules import VALUE_LEVEL
@@ -274,7 +275,7 @@ class Text(Record):
 
     def decode(self, native: ChannelType, values: Sequence[Any]) -> Any:
         if native is ChannelType.CHAR:
-            data = bytes(bytearray(int(v) & 255 for v in values)).split(b"\0")[0]
+            data = np.asarray(values).astype(np.uint8).tobytes().split(b"\0")[0]
         elif native is ChannelType.STRING and len(values) == 1:
             data = bytes(values[0])
             if len(data) >= STRING_BYTES:  # caput cuts what is longer without a word
