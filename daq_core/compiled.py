@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numba.extending
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import add_symbol
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from daq_core.ring import SYS_FUTEX
 
@@ -50,8 +50,12 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 def kernel(function: Kernel) -> Kernel:
-    """Compile a function for whatever types it is first called with."""
-    compiled: Kernel = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    """Compile a function for whatever types it is first called with.
+
+    Without reference counts (``_nrt``): a kernel only borrows the arrays it is given, it makes
+    none, and a locked increment for each view of one costs more than all else for a packet.
+    """
+    compiled: Kernel = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
     return compiled
 
 
@@ -92,11 +96,11 @@ def load_kernels(tell: Callable[[int, int], None] | None = None) -> None:
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_intrinsic: Callable[[Any], Any] = intrinsic  # typed as what it makes of a generator: something to call
+intrinsic: Callable[[Any], Any] = numba.extending.intrinsic  # what it makes of a generator is callable
 
 if JIT:
 
-    @_intrinsic
+    @intrinsic
     def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
         """``array[index]`` of a one-dimensional integer array, seen before everything after it."""
 
@@ -106,7 +110,7 @@ if JIT:
 
         return array.dtype(array, types.intp), generate
 
-    @_intrinsic
+    @intrinsic
     def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
         """``array[index] = value``, seen by others after everything before it."""
 
@@ -117,7 +121,7 @@ if JIT:
 
         return types.void(array, types.intp, array.dtype), generate
 
-    @_intrinsic
+    @intrinsic
     def fetch_add(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
         """Add to ``array[index]`` and return what it was, in one step for all threads."""
 
@@ -128,7 +132,17 @@ if JIT:
 
         return array.dtype(array, types.intp, value), generate
 
-    @_intrinsic
+    @intrinsic
+    def finish_stores(typing_context: Any) -> Any:
+        """Let nothing that is stored from here on be seen before what ``daq_core.strips`` stored."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            builder.fence("seq_cst")
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    @intrinsic
     def copy_bytes(
         typing_context: Any, target: Any, target_offset: Any, source: Any, source_offset: Any, n: Any
     ) -> Any:
@@ -147,6 +161,15 @@ if JIT:
             return context.get_dummy_value()
 
         return types.void(target, types.intp, source, types.intp, types.intp), generate
+
+    @intrinsic
+    def _int32_at(typing_context: Any, address: Any) -> Any:
+        """Read the 32-bit integer at an address."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.load(builder.inttoptr(arguments[0], ir.IntType(32).as_pointer()))
+
+        return types.int32(types.intp), generate
 
     def _element(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -167,7 +190,7 @@ if JIT:
         "sendmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32)
     )
     poll: Any = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
-    _errno_location = types.ExternalFunction("__errno_location", types.CPointer(types.int32)())
+    _errno_location = types.ExternalFunction("__errno_location", types.intp())
     _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
     _nanosleep: Any = types.ExternalFunction("nanosleep", types.int32(types.intp, types.intp))
     _syscall: Any = types.ExternalFunction(
@@ -178,7 +201,7 @@ if JIT:
     @kernel
     def last_error() -> int:
         """Read errno, right after the system call that failed."""
-        return numba.carray(_errno_location(), 1)[0]
+        return _int32_at(_errno_location())
 
     @kernel
     def now_ns(clock: int, timespec: Any) -> int:
@@ -216,6 +239,9 @@ else:
 
     def external(name: str, function: Any, signature: Any) -> Any:
         return lambda *arguments: function(*map(int, arguments))
+
+    def finish_stores() -> None:
+        pass
 
     def copy_bytes(target: Any, target_offset: int, source: Any, source_offset: int, n: int) -> None:
         target[target_offset : target_offset + n] = source[source_offset : source_offset + n]

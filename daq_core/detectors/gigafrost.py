@@ -36,11 +36,12 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.assembly import ERASE, LAYOUT, NO_ROOM, PLACE, claim, layout_row
-from daq_core.compiled import kernel, kernel_of
+from daq_core.compiled import finish_stores, kernel, kernel_of
 from daq_core.detectors.format import DetectorFormat, Layout
 from daq_core.detectors.packed import pack_pixels
 from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
+from daq_core.strips import unpack_12
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
@@ -71,52 +72,24 @@ MAX_SIDE = 2016
 MIN_WIDTH = 72
 """At 48 the padding would be as long as a row, and the length would not tell the rows."""
 DO_NOT_STORE = 0x8000
-PIXELS_AT_ONCE = 8
 
 
 @kernel
-def unpack(source: Any, at: int, target: Any, first: int, n: int) -> None:
-    """Unpack n (even) 12-bit pixels from byte `at` on to uint16 from element `first` on."""
-    for i in range(n // 2):
-        k = np.uintp(at + 3 * i)
-        b0, b1, b2 = (
-            np.uint16(source[k]),
-            np.uint16(source[k + np.uintp(1)]),
-            np.uint16(source[k + np.uintp(2)]),
-        )
-        j = np.uintp(first + 2 * i)
-        target[j] = b0 | (b1 & np.uint16(15)) << np.uint16(8)
-        target[j + np.uintp(1)] = b1 >> np.uint16(4) | b2 << np.uint16(4)
-
-
-@kernel
-def unpack_words(source: Any, at: int, target: Any, first: int, n: int) -> None:
-    """Unpack n 12-bit pixels, eight at once: half as fast again as :func:`unpack`.
+def put_rows(source: Any, at: int, layout: Any, port: int, row: Any, n_rows: Any, pixels: Any) -> None:
+    """Unpack rows of a link's frame to their place.
 
     Parameters
     ----------
-    source : uint32, the packed pixels from word `at` on: three words are eight pixels
-    target : uint64, four pixels a word, filled from word `first` on
+    source : (bytes,) uint8        holds the rows from byte `at` on
+    row, n_rows : int              the first, within the link's frame, and how many
+    pixels : (image bytes,) uint8  the assembled image
     """
-    mask = np.uint64(0xFFF)
-    for i in range(n // PIXELS_AT_ONCE):
-        k, j = np.uintp(at + 3 * i), np.uintp(first + 2 * i)
-        middle = np.uint64(source[k + np.uintp(1)])
-        low = np.uint64(source[k]) | middle << np.uint64(32)
-        high = middle >> np.uint64(16) | np.uint64(source[k + np.uintp(2)]) << np.uint64(16)
-        target[j] = _spread(low, mask)
-        target[j + np.uintp(1)] = _spread(high, mask)
-
-
-@kernel
-def _spread(packed: Any, mask: Any) -> Any:
-    """Return the four lowest 12-bit pixels of a word, each in its 16 bits."""
-    return (
-        packed & mask
-        | (packed >> np.uint64(12) & mask) << np.uint64(16)
-        | (packed >> np.uint64(24) & mask) << np.uint64(32)
-        | (packed >> np.uint64(36) & mask) << np.uint64(48)
-    )
+    here = layout[port]
+    n = here.segment_pixels * 2
+    for k in range(n_rows):
+        target = here.first_pixel + (row + k) * here.row_step
+        unpack_12(pixels, target * 2, source, at, n, n, 0)
+        at += here.segment_pixels * 3 // 2
 
 
 @kernel_of(ERASE)
@@ -180,15 +153,9 @@ def place(
         slot = claimed
         if halves[(at >> 1) + 6] & DO_NOT_STORE:
             ring.slots[slot].unwanted = 1
-        pixels = ring.pixels[slot].view(np.uint16)
-        for k in range(n_rows):
-            target = here.first_pixel + (row + k) * here.row_step
-            source = at + HEADER_BYTES + k * row_bytes
-            if here.segment_pixels % PIXELS_AT_ONCE == 0:  # then all rows begin at whole words
-                unpack_words(words, source >> 2, pixels.view(np.uint64), target >> 2, here.segment_pixels)
-            else:
-                unpack(datagrams, source, pixels, target, here.segment_pixels)
+        put_rows(datagrams, at + HEADER_BYTES, layout, port, row, n_rows, ring.pixels[slot])
         n_placed += 1
+    finish_stores()
     ring.module_packets[here.module_index] += n_placed
     ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed

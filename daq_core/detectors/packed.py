@@ -1,10 +1,11 @@
-"""Eiger's pixels of 4 and 12 bit, unpacked to their place in the image; and packing, for any detector.
+"""Eiger's pixels of 12 bit, unpacked to their place in the image; and packing, for any detector.
 
-Two pixels of 4 bit share a byte, the first in the low nibble. Two of 12 bit
-share three bytes: p0 = b0 | (b1 & 15) << 8, p1 = b1 >> 4 | b2 << 4. A payload of
-4096 bytes is no multiple of three, so every packet but each third begins or ends
-inside a pair: its outermost bytes are kept behind the image in its slot until
-the neighbour arrives, and the pair is missing when either is.
+Two pixels of 4 bit share a byte, the first in the low nibble: ``sls.put`` places
+those like whole bytes. Two of 12 bit share three bytes: p0 = b0 | (b1 & 15) << 8,
+p1 = b1 >> 4 | b2 << 4. A payload of 4096 bytes is no multiple of three, so every
+packet but each third begins or ends inside a pair: its outermost bytes are kept
+behind the image in its slot until the neighbour arrives, and the pair is missing
+when either is.
 
 Source: contract of std_daq (12 bit as in GigaFRoST) and datagrams of the
 manufacturer's virtual Eiger (low nibble first; the 12-bit ramp).
@@ -19,26 +20,9 @@ import numpy.typing as npt
 
 from daq_core.assembly import is_marked
 from daq_core.compiled import kernel
+from daq_core.strips import LINE, unpack_12, unpack_12_mirrored
 
 EDGE_BYTES = 4  # kept of each packet: its first two bytes and its last two
-
-
-@kernel
-def put_4_bit(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) -> None:
-    """Unpack one packet's 4-bit pixels to uint8; parameters as ``sls.put``."""
-    here = layout[port]
-    row = here.first_pixel + packet * here.rows * here.row_step
-    for _ in range(here.rows):
-        first = row
-        for _ in range(here.segments):
-            for i in range(here.segment_pixels // 2):
-                byte = source[np.uintp(at + i)]
-                target = first + 2 * i * here.column_step
-                pixels[np.uintp(target)] = byte & np.uint8(15)
-                pixels[np.uintp(target + here.column_step)] = byte >> np.uint8(4)
-            at += here.segment_pixels // 2
-            first += here.segment_step
-        row += here.row_step
 
 
 @kernel
@@ -59,13 +43,46 @@ def put_12_bit(source: Any, at: int, layout: Any, port: int, packet: int, ring: 
     for i in range(2):
         edges[edge + i] = source[at + i]
         edges[edge + 2 + i] = source[at + here.payload_bytes - 2 + i]
-    for pair in range(-(-begin // 3), end // 3):
-        k = at + pair * 3 - begin
-        _put_pair(pixels, here, pair, source[np.uintp(k)], source[np.uintp(k + 1)], source[np.uintp(k + 2)])
+    pair, end_pair = -(-begin // 3), end // 3
+    row_pairs = here.segments * here.segment_pixels // 2
+    while pair < end_pair:  # row by row
+        n_pairs = min(end_pair, (pair // row_pairs + 1) * row_pairs) - pair
+        _put_pairs(ring.pixels[slot], pixels, here, pair, n_pairs, source, at + pair * 3 - begin)
+        pair += n_pairs
     if begin % 3 and is_marked(ring, slot, here.first_unit + packet - 1):
         _join(pixels, here, edges, packet - 1, begin)
     if end % 3 and packet + 1 < here.n_units and is_marked(ring, slot, here.first_unit + packet + 1):
         _join(pixels, here, edges, packet, end)
+
+
+@kernel
+def row_bytes(here: Any) -> tuple[int, int, int]:
+    """Return the bytes of a row in the image, and where its gap is and how long (see ``daq_core.strips``)."""
+    segment = here.segment_pixels * here.item_bytes
+    if here.segments == 1:
+        return segment, segment, 0
+    step = abs(here.segment_step) * here.item_bytes
+    return step + segment, segment, step - segment
+
+
+@kernel
+def _put_pairs(image: Any, pixels: Any, here: Any, pair: int, n_pairs: int, source: Any, begin: int) -> None:
+    """Unpack pairs of one row, which begin at byte `begin` of the source."""
+    n, seam, gap = row_bytes(here)
+    row_pairs = (n - gap) // 4
+    seam -= pair % row_pairs * 4  # as seen from the first of the pairs
+    if seam <= 0 or seam >= n_pairs * 4:
+        seam, gap = n_pairs * 4, 0
+    n = n_pairs * 4 + gap
+    first = _pixel_of(here, 2 * pair) * 2
+    if n_pairs * 4 < LINE:
+        for i in range(n_pairs):
+            k = np.uintp(begin + 3 * i)
+            _put_pair(pixels, here, pair + i, source[k], source[k + np.uintp(1)], source[k + np.uintp(2)])
+    elif here.column_step == 1:
+        unpack_12(image, first, source, begin, n, seam, gap)
+    else:
+        unpack_12_mirrored(image, first + 2 - n, source, begin, n, seam, gap)
 
 
 @kernel

@@ -31,10 +31,19 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.assembly import ERASE, NO_ROOM, PLACE, Local, claim
-from daq_core.compiled import copy_bytes, kernel, kernel_of
-from daq_core.detectors.packed import erase_12_bit, pack_pixels, put_4_bit, put_12_bit
+from daq_core.compiled import finish_stores, kernel, kernel_of
+from daq_core.detectors.packed import erase_12_bit, pack_pixels, put_12_bit, row_bytes
 from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
+from daq_core.strips import (
+    copy_strip,
+    expect_strip,
+    mirror_strip_1,
+    mirror_strip_2,
+    mirror_strip_4,
+    unpack_4,
+    unpack_4_mirrored,
+)
 
 HEADER = np.dtype(
     [
@@ -60,15 +69,8 @@ ID_FRAME, ID_BUNCH_DOUBLE, ID_BUNCH_INTEGER = range(3)
 
 
 @kernel
-def _copy_mirrored(target: Any, first: int, source: Any, at: int, n: int) -> None:
-    """Copy n pixels so that they run backwards from `first`."""
-    for i in range(n):
-        target[np.uintp(first - i)] = source[np.uintp(at + i)]
-
-
-@kernel
 def put(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) -> None:
-    """Copy one packet's pixels into an image.
+    """Copy one packet's pixels into an image, or unpack those of 4 bit.
 
     Parameters
     ----------
@@ -78,26 +80,36 @@ def put(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) 
     """
     here = layout[port]
     item = here.item_bytes
-    n_bytes = here.segment_pixels * item
-    row = here.first_pixel + packet * here.rows * here.row_step
+    n, seam, gap = row_bytes(here)
+    n_wire = (n - gap) // 2 if here.packing == 4 else n - gap
+    lowest = (here.first_pixel + packet * here.rows * here.row_step) * item
+    if here.column_step < 0:
+        lowest -= n - item
+    step = here.row_step * item
     for _ in range(here.rows):
-        first = row
-        for _ in range(here.segments):
-            if here.column_step == 1:
-                copy_bytes(pixels, first * item, source, at, n_bytes)
-            elif item == 1:
-                _copy_mirrored(pixels, first, source, at, here.segment_pixels)
-            elif item == 2:
-                _copy_mirrored(
-                    pixels.view(np.uint16), first, source.view(np.uint16), at >> 1, here.segment_pixels
-                )
-            else:
-                _copy_mirrored(
-                    pixels.view(np.uint32), first, source.view(np.uint32), at >> 2, here.segment_pixels
-                )
-            at += n_bytes
-            first += here.segment_step
-        row += here.row_step
+        expect_strip(pixels, lowest + here.rows * step, n)  # the same row of the next packet
+        if here.column_step < 0:
+            _put_mirrored(pixels, lowest, source, at, n, seam, gap, here.packing, item)
+        elif here.packing == 4:
+            unpack_4(pixels, lowest, source, at, n, seam, gap)
+        else:
+            copy_strip(pixels, lowest, source, at, n, seam, gap)
+        at += n_wire
+        lowest += step
+
+
+@kernel
+def _put_mirrored(
+    pixels: Any, lowest: int, source: Any, at: int, n: int, seam: int, gap: int, packing: int, item: int
+) -> None:
+    if packing == 4:
+        unpack_4_mirrored(pixels, lowest, source, at, n, seam, gap)
+    elif item == 1:
+        mirror_strip_1(pixels, lowest, source, at, n, seam, gap)
+    elif item == 2:
+        mirror_strip_2(pixels, lowest, source, at, n, seam, gap)
+    else:
+        mirror_strip_4(pixels, lowest, source, at, n, seam, gap)
 
 
 @kernel_of(ERASE)
@@ -180,13 +192,12 @@ def place(
             break
         if claimed >= 0:
             slot = claimed
-            if here.packing == 0:
-                put(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
-            elif here.packing == 4:
-                put_4_bit(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
-            else:
+            if here.packing == 12:
                 put_12_bit(datagrams, at + HEADER_BYTES, layout, port, packet, ring, slot)
+            else:
+                put(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
             n_placed += 1
+    finish_stores()
     ring.module_packets[here.module_index] += n_placed
     ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed

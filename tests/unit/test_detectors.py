@@ -80,9 +80,11 @@ def complete(config: DaqConfig, image: np.ndarray, frame: int, *, flags: int = 0
 
 
 def test_two_gigafrost_pixels_share_three_bytes() -> None:
-    unpacked = np.zeros(4, np.uint16)
-    gigafrost.unpack(np.frombuffer(VECTOR, np.uint8).copy(), 0, unpacked, 0, 4)
-    assert unpacked.tolist() == VECTOR_PIXELS
+    config = camera(width=72, height=4)
+    assembler = Assembler(config, 2)
+    assembler.receive_at(0, [gigafrost_datagram(config, 1, 0, VECTOR * 9)])  # a row of 36 pixels
+    assembler.publish_ready(10**15)
+    assert assembler.image(0)[2, :36].tolist() == VECTOR_PIXELS * 9
     assert pack_pixels(np.array(VECTOR_PIXELS, np.uint16), 12).tobytes() == VECTOR
 
 
