@@ -39,14 +39,16 @@ def test_each_pixel_is_converted_by_its_own_stage(pixels: list[tuple[int, int]])
     raw = np.array([value for value, _ in pixels], np.uint16)
     random = np.random.default_rng(pixels[0][1])
     maps = random.uniform(-10, 10, (2, 3, len(raw))).astype(np.float32)
-    converted = np.empty(len(raw), np.float32)
+    slots = np.zeros((3, 2 * len(raw) + 2), np.uint8)
+    slots[2, : 2 * len(raw)] = raw.view(np.uint8)
+    converted = np.empty((2, len(raw)), np.float32)
 
-    n_invalid = convert(raw, maps, converted)
+    n_invalid = convert(slots, np.array([1, 2]), maps, converted)
 
     expected = [
         converted_pixel(int(r), maps[0, :, i].tolist(), maps[1, :, i].tolist()) for i, r in enumerate(raw)
     ]
-    np.testing.assert_array_equal(converted, np.array(expected, np.float32))
+    np.testing.assert_array_equal(converted[1], np.array(expected, np.float32))
     assert n_invalid == np.count_nonzero(raw >> 14 == 2)
 
 
