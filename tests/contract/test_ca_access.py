@@ -49,6 +49,7 @@ NOTHING = "ASG(DEFAULT) {RULE(1, NONE)}"
 EVERYTHING = "ASG(DEFAULT) {RULE(1, WRITE, TRAPWRITE)}"
 ECA_NORDACCESS, ECA_NOWTACCESS = 368, 376  # caerr.h
 TIME_LONG = 19
+ANY_CHANGE = struct.pack(">fffHH", 0, 0, 0, 1, 0)  # of a monitor: DBE_VALUE
 
 
 def config() -> DaqConfig:
@@ -261,6 +262,13 @@ class Wire(Connection):
         rights = self.next(ACCESS_RIGHTS).p2
         return self.next(CREATE).p2, rights
 
+    def told(self, n: int) -> list[tuple[int, int, int]]:
+        """Return the next n messages as command, first parameter, size; sorted, for C IOCs vary the order."""
+        found = [self.answer() for _ in range(n)]
+        return sorted(
+            (answer.command, answer.p1, len(answer.payload)) for answer in found if answer is not None
+        )
+
     def put(self, sid: int, value: int, command: int = WRITE) -> None:
         self.send(message(command, struct.pack(">i", value), kind=LONG, n=1, p1=sid, p2=7))
 
@@ -299,8 +307,7 @@ def test_a_denied_read_says_so_and_shows_nothing(pair: Pair, ioc: IocThread) -> 
         assert wire.next(READ_NOTIFY)[3:] == (ECA_NORDACCESS, 5, bytes(16))
         wire.send(message(READ, kind=LONG, n=1, p1=sid, p2=6))
         assert wire.next(ERROR).p2 == ECA_NORDACCESS
-        mask = struct.pack(">fffHH", 0, 0, 0, 1, 0)
-        wire.send(message(EVENT_ADD, mask, kind=LONG, n=1, p1=sid, p2=9))
+        wire.send(message(EVENT_ADD, ANY_CHANGE, kind=LONG, n=1, p1=sid, p2=9))
         assert wire.next(EVENT_ADD)[3:] == (ECA_NORDACCESS, 9, bytes(8))
         ioc.do(put_inside(ioc, 5))  # not told
         pair.use(READ_ONLY)
@@ -308,6 +315,30 @@ def test_a_denied_read_says_so_and_shows_nothing(pair: Pair, ioc: IocThread) -> 
         assert wire.next(EVENT_ADD)[3:] == (ECA_NORMAL, 9, struct.pack(">i4x", 5))
         pair.use(NOTHING)
         assert wire.next(EVENT_ADD)[3:] == (ECA_NORDACCESS, 9, bytes(8))
+
+
+def test_a_client_without_read_access_is_told_what_a_c_ioc_tells(pair: Pair) -> None:
+    pair.use(NOTHING)
+    with Wire(pair.ours.ca_port) as ours, Wire(pair.theirs.port) as theirs:
+        told: list[list[tuple[int, int, int]]] = [[], []]
+        for wire, seen in zip((ours, theirs), told, strict=True):
+            sid, _ = wire.channel(pair.ours.pv("DAQ:NImages"))
+            for kind in (LONG, TIME_LONG):
+                wire.send(message(READ_NOTIFY, kind=kind, n=1, p1=sid, p2=kind))
+                seen += wire.told(1)
+                wire.send(message(EVENT_ADD, ANY_CHANGE, kind=kind, n=1, p1=sid, p2=kind))
+                seen += wire.told(1)
+        for text in (READ_ONLY, NOTHING, EVERYTHING):
+            pair.use(text)
+            for wire, seen in zip((ours, theirs), told, strict=True):
+                seen += wire.told(3)  # the rights, and an update of each monitor
+    assert told[0] == told[1]
+    assert [status for command, status, _ in told[0] if command == EVENT_ADD] == [
+        *(ECA_NORDACCESS, ECA_NORDACCESS),  # when they were begun
+        *(ECA_NORMAL, ECA_NORMAL),
+        *(ECA_NORDACCESS, ECA_NORDACCESS),
+        *(ECA_NORMAL, ECA_NORMAL),
+    ]
 
 
 def test_a_client_cannot_become_another_when_it_has_a_channel(pair: Pair, ioc: IocThread) -> None:
