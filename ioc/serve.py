@@ -285,13 +285,13 @@ def run(
         Something needed is missing, taken or wrong: the text is for the user.
     """
     log_to(level=level)
-    take_precedence()
     with held_state_dir(options.state_dir):
         saved = SavedConfig(options.config, options.state_dir)
         config = saved.choose(fresh=options.fresh)
         autosave = Autosave(options.state_dir, fresh=options.fresh)
         daq = Daq(config, options.daq_options(), forks)
         errors = Errors()
+        take_precedence()
         try:
             with errors.of_the_log():
                 return asyncio.run(until_signalled(serve(daq, options, saved, autosave, errors, announce)))
