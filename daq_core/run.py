@@ -289,15 +289,23 @@ class Run:
             log.error("%s was given up; by hand: std-daq-ioc repair FILE", self.task.output_file)
 
     async def _connect(self) -> None:
-        channel = await self._pipeline.open_channel()
-        self._reader, self._writer = await asyncio.open_connection(sock=channel, limit=1 << 22)
-        self._tell(**json.loads(self.task.to_json()))
-        try:
-            async with asyncio.timeout(CHECK_TIMEOUT_S):
-                self._pid = (await self._hear())["pid"]
-        except (TimeoutError, WriterLostError):
-            self.discard()
-            raise Unavailable("No writer process could be started; its log lines above say why.") from None
+        """Fork the writer and give it its task; Unavailable when none can be started."""
+        for is_last in (False, True):
+            channel = await self._pipeline.open_channel()
+            self._reader, self._writer = await asyncio.open_connection(sock=channel, limit=1 << 22)
+            self._tell(**json.loads(self.task.to_json()))
+            try:
+                async with asyncio.timeout(CHECK_TIMEOUT_S):
+                    self._pid = (await self._hear())["pid"]
+            except (TimeoutError, WriterLostError) as error:
+                self.discard()
+                # A fork server that was killed may have taken the request with it; the next is another.
+                if is_last or isinstance(error, TimeoutError):
+                    raise Unavailable(
+                        "No writer process could be started; its log lines above say why."
+                    ) from None
+            else:
+                return
 
     def _tell(self, **message: Any) -> None:
         """Send a message; a writer that is gone shows when it is heard, not here."""

@@ -8,20 +8,19 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import combinations
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from daq_core.errors import RunFailed, Unavailable
+from daq_core.errors import Unavailable
 from daq_core.status import AcquisitionState, DaqState
 from tests.loopback import Bench, eventually, jungfrau, loopback_daq
+from tests.run_states import STATES, run_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROCESSES = ("receiver", "writer", "fork_server")
 FAULTS = [group for n in (1, 2, 3) for group in combinations(PROCESSES, n)]
-STATES = ("IDLE", "OPENING", "WAITING_IMAGES", "WRITING", "FLUSHING_IMAGES")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -49,42 +48,6 @@ def standing_still(bench: Bench, names: tuple[str, ...]) -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
-@contextlib.asynccontextmanager
-async def run_in(bench: Bench, state: str) -> AsyncIterator[None]:
-    """Bring a run into a state."""
-    tasks: list[asyncio.Task[Path]] = []
-    frozen: list[int] = []
-    if state == "OPENING":
-
-        def freeze(_: object) -> None:
-            if bench.status.pending is not None and not frozen:
-                frozen.append(bench.writer)
-                os.kill(bench.writer, signal.SIGSTOP)
-
-        unsubscribe = bench.daq.subscribe(freeze)
-        tasks.append(asyncio.create_task(bench.start(5)))
-        await bench.when(lambda s: s.status.pending is not None)
-        unsubscribe()
-    elif state != "IDLE":
-        n_images = 3 if state == "FLUSHING_IMAGES" else 0
-        await bench.start(n_images)
-        if n_images:
-            os.kill(writer := bench.writer, signal.SIGSTOP)  # so that it stays in this state
-            frozen.append(writer)
-        if state != "WAITING_IMAGES":
-            await bench.send(bench.next_ids(3))
-            await bench.until(AcquisitionState(state))
-    try:
-        yield
-    finally:
-        for task in tasks:
-            with contextlib.suppress(RunFailed):
-                await task
-        for pid in frozen:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 

@@ -6,10 +6,14 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
+from redis.client import Redis
+from redis.exceptions import RedisError
 
 from tests.conftest import StartService
 from tests.service import Service
@@ -109,8 +113,54 @@ def children(pid: int) -> dict[str, int]:
     """Return the processes that a process has started, by the name ps shows."""
     found = {}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found[Path(f"/proc/{child}/comm").read_text().strip()] = int(child)
+        with suppress(FileNotFoundError):
+            found[Path(f"/proc/{child}/comm").read_text().strip()] = int(child)
     return found
+
+
+@pytest.mark.timeout(240)
+def test_redis_killed_in_each_state_of_a_run_costs_the_run_nothing(start_service: StartService) -> None:
+    """It is started again, and has the log again."""
+    service = start_service()
+    simulator = service.simulator()
+
+    def kill_redis() -> None:
+        before = redis_of(service)
+        os.kill(before, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while redis_of(service) in (0, before):
+            assert time.monotonic() < deadline, service.log()
+            time.sleep(0.02)
+
+    path = begin(service, 20)
+    service.wait_for("WAITING_IMAGES")
+    kill_redis()
+    simulator.send(10, rate_hz=50)
+    service.wait_for("WRITING")
+    kill_redis()
+    simulator.send(10, rate_hz=50, first_id=11)
+    assert service.wait_for("FINISHED", "FAILED")["acquisition"]["message"] == "Completed."
+    kill_redis()
+    with h5py.File(path) as file:
+        assert file["entry/data/image_id"][:].tolist() == list(range(1, 21))
+    deadline = time.monotonic() + 60
+    with Redis("127.0.0.1", service.redis_port) as redis:
+        while not (logged := logged_in(redis)):
+            assert time.monotonic() < deadline, service.log()
+            time.sleep(0.05)
+    assert [entry["info"]["output_file"] for entry in logged] == [str(path)]
+
+
+def redis_of(service: Service) -> int:
+    """Return the process of the embedded Redis, 0 while there is none."""
+    found = children(service.pid)
+    return next((pid for name, pid in found.items() if "redis" in name or "valkey" in name), 0)
+
+
+def logged_in(redis: Redis) -> list[dict[str, Any]]:
+    with suppress(RedisError):
+        return [json.loads(fields[b"json"]) for _, fields in redis.xrange("daq:log")]
+    return []
 
 
 @pytest.mark.timeout(240)
