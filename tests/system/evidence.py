@@ -20,7 +20,8 @@ COLUMNS = ("image_id", "status", "missing_packets", "timestamp")
 class Sent(NamedTuple):
     """One datagram that went out, in the order of sending."""
 
-    time_s: float  # monotonic
+    from_s: float  # monotonic: it went out between
+    until_s: float  # these two
     image: int  # which of the sender's images it is of, jumps of the frame number left out
     port: int  # counted from the config's first
     is_foreign: bool  # from an address whose packets the service does not take

@@ -79,8 +79,8 @@ def sent_images(
             continue
         frame, unit, pixels = read
         candidates[frame, unit].append(pixels)
-        image = images.setdefault(sent.image, SentImage(frame, place, place, sent.time_s, sent.time_s, {}))
-        image.last, image.last_s = place, sent.time_s
+        image = images.setdefault(sent.image, SentImage(frame, place, place, sent.from_s, sent.until_s, {}))
+        image.last, image.last_s = place, sent.until_s
         image.units.setdefault(unit, pixels)
     return images, candidates
 

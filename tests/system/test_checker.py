@@ -35,7 +35,14 @@ def packets() -> list[Sent]:
                 payload = random.integers(1, 2**16, 4096, np.uint16).tobytes()
                 if (image, module, i) != LOST:
                     sent.append(
-                        Sent(10 + 0.01 * image, image, module, False, datagram(image, number, payload))
+                        Sent(
+                            10 + 0.01 * image,
+                            10.01 + 0.01 * image,
+                            image,
+                            module,
+                            False,
+                            datagram(image, number, payload),
+                        )
                     )
     return sent
 

@@ -107,6 +107,14 @@ def kill_control(session: Session, random: random.Random) -> bool:
     return True
 
 
+@fault("end control in order", loses_service=True, loses_receiver=True, loses_redis=True, weight=1)
+def terminate_control(session: Session, random: random.Random) -> bool:
+    """SIGTERM: it closes the file first."""
+    session.service.end(signal.SIGTERM)
+    session.restart()
+    return True
+
+
 # ------------------------------------------------------------------ stopped, starved
 
 
@@ -154,7 +162,7 @@ def hold_long(session: Session, random: random.Random) -> bool:
     return True
 
 
-HOG = "import os, time\nos.nice(0)\nend = time.monotonic() + 1.0\nwhile time.monotonic() < end: pass"
+HOG = "import time\nend = time.monotonic() + 1.0\nwhile time.monotonic() < end: pass"
 
 
 @fault("starve a process of the processor", weight=2)
@@ -163,14 +171,17 @@ def starve(session: Session, random: random.Random) -> bool:
     pid = session.pid(random.choice(("daq-receiver", "daq-writer", "daq-forks")))
     if pid is None:
         return False
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            os.sched_setscheduler(int(task), os.SCHED_IDLE, os.sched_param(0))
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError, PermissionError):
+        tasks = {int(task): os.sched_getscheduler(int(task)) for task in os.listdir(f"/proc/{pid}/task")}
+        limits = {task: os.sched_getparam(task) for task in tasks}
+        for task in tasks:
+            os.sched_setscheduler(task, os.SCHED_IDLE, os.sched_param(0))
         hogs = [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(os.cpu_count() or 1)]
         for hog in hogs:
             hog.wait()
-        for task in os.listdir(f"/proc/{pid}/task"):
-            os.sched_setscheduler(int(task), os.SCHED_OTHER, os.sched_param(0))
+        for task, policy in tasks.items():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(task, policy, limits[task])
         return True
     return False
 

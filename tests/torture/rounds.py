@@ -51,10 +51,15 @@ class Plan:
     chaos: Chaos
     faults: Sequence[tuple[Fault, float]]  # and when, in seconds from its begin
     stop_after_s: float | None
+    stop_face: str
+    sends_before: bool  # the detector is sending when the run is started
 
     def __str__(self) -> str:
         faults = ", ".join(f"{fault.name} at {when:.2f} s" for fault, when in self.faults) or "none"
-        stop = "" if self.stop_after_s is None else f", stopped at {self.stop_after_s:.2f} s"
+        stop = (
+            "" if self.stop_after_s is None else f", stopped at {self.stop_after_s:.2f} s by {self.stop_face}"
+        )
+        stop += ", sending before" if self.sends_before else ""
         return (
             f"{self.n_images} images by {self.face}, {self.n_sent} sent at {self.rate_hz:.0f} Hz, "
             f"chaos {self.chaos or 'none'}, faults {faults}{stop}"
@@ -83,6 +88,8 @@ def plan(dice: random.Random, faults: Sequence[Fault]) -> Plan:
         chaos=Chaos(**values),
         faults=sorted(((f, dice.uniform(-0.05, duration)) for f in chosen), key=lambda pair: pair[1]),
         stop_after_s=dice.uniform(0, duration) if dice.random() < 0.2 else None,
+        stop_face=dice.choice(FACES),
+        sends_before=dice.random() < 0.15,
     )
 
 
@@ -185,17 +192,23 @@ class Rounds:
         early = [fault for fault, when in planned.faults if when < 0]
         if any(self._inject(fault, planned) for fault in early if fault.loses_service):
             before = session.counters()
+        detector = session.detector(planned.chaos)
+        if planned.sends_before:
+            detector.begin(2 * planned.n_sent, planned.rate_hz)
         reason = session.start(planned.face, path, planned.n_images, run_id)
+        if reason and planned.sends_before:
+            detector.end()
         if reason and not reason.startswith("ERROR"):
             self._refused.append(str(path))
             session.stop()
+            session.counters(len(detector.sent))
             return []
         self._accepted.append((str(path), run_id))
         armed_s = time.monotonic()
-        detector = session.detector(planned.chaos)
         lost, took = [], None
         with session.watched(path) as looks:
-            detector.begin(planned.n_sent, planned.rate_hz)
+            if not planned.sends_before:
+                detector.begin(planned.n_sent, planned.rate_hz)
             stopped_s, begun = None, time.monotonic()
             happenings = [
                 (when, fault)
@@ -208,7 +221,7 @@ class Rounds:
                 time.sleep(max(0.0, begun + when - time.monotonic()))
                 if fault is None:
                     stopped_s = stopped_s or time.monotonic()
-                    took = max(took or 0.0, session.stop())
+                    took = max(took or 0.0, session.stop(planned.stop_face))
                 elif self._inject(fault, planned):
                     lost.append(fault)
             detector.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import stat
@@ -212,12 +213,22 @@ class Session:
         self.service.wait_for("READY", seconds=BACK_S)
         self.service.config = config
 
-    def stop(self) -> float:
-        """Stop, and wait until REST shows READY; return how long that took in seconds."""
+    def stop(self, face: str = "REST") -> float:
+        """Stop, and wait until REST shows READY; return how long that took in seconds.
+
+        Not counted is what a command of the command line takes to start.
+        """
         began = time.monotonic()
-        answer = self.service.post("/writer/stop")
+        if face == "CA":
+            is_done = self.peer.put(self.service.prefix + "DAQ:Stop", 1) == ECA_NORMAL
+        elif face == "CLI":
+            words = [sys.executable, "-m", "ioc", "stop", "--api-url", self.service.rest_url]
+            is_done = subprocess.run(words, capture_output=True, timeout=60).returncode == 0
+            began = time.monotonic()
+        else:
+            is_done = self.service.post("/writer/stop")["status"] == "ok"
         took = time.monotonic() - began
-        if answer["status"] != "ok":
+        if not is_done:
             self.service.wait_for("READY", seconds=BACK_S)
             took = time.monotonic() - began
         return took
@@ -344,6 +355,7 @@ class Detector:
 
     def __init__(self, service: Service, chaos: Chaos, first_id: int) -> None:
         self.sent: list[Sent] = []
+        self._n_timed = 0  # how many of them are known to be out
         self._first_id = first_id
         self._stop = threading.Event()
         self._simulator = Simulator(service.config, host=LOOPBACK, chaos=chaos, tell=self._note)
@@ -353,7 +365,15 @@ class Detector:
         if packet.datagram is not None:
             is_foreign = "foreign" in packet.faults
             data = packet.datagram.tobytes()
-            self.sent.append(Sent(packet.time_s, packet.image_id, packet.port, is_foreign, data))
+            sent = Sent(packet.time_s, math.inf, packet.image_id, packet.port, is_foreign, data)
+            self.sent.append(sent)
+
+    def _note_time(self, n_images: int) -> None:
+        """The packets of an image are out: the sender may have been kept waiting among them."""
+        now = time.monotonic()
+        for i in range(self._n_timed, len(self.sent)):
+            self.sent[i] = self.sent[i]._replace(until_s=now)
+        self._n_timed = len(self.sent)
 
     @property
     def faults(self) -> Counter[str]:
@@ -364,7 +384,7 @@ class Detector:
         self._thread = threading.Thread(
             target=self._simulator.send,
             args=(n_images, rate_hz),
-            kwargs={"first_id": self._first_id, "stop": self._stop},
+            kwargs={"first_id": self._first_id, "stop": self._stop, "progress": self._note_time},
         )
         self._thread.start()
 
