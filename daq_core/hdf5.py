@@ -109,8 +109,8 @@ class ImageFile:
             try:
                 create_layout(file, shape, np.dtype(dtype), detector_name, run, packed)
                 file.swmr_mode = True
-                # HDF5 gave its lock up with that. A shared one lets readers in and keeps out
-                # whoever would change the file: `repair`, h5clear, another writer.
+                # HDF5 has no lock. A shared one lets readers in and keeps out whoever would
+                # change the file: `repair`, h5clear, another writer.
                 with suppress(OSError):  # a file system without locks
                     fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return cls(path, file, compressor)
@@ -263,6 +263,9 @@ def _create_hdf5(path: str, aligned: bool) -> h5py.File:
     # Neither a chunk cache, which would be a copy, nor a sieve buffer for the small
     # datasets: both may be written as late as a dataset is closed, where h5py loses the error.
     access.set_cache(0, 0, 0, 0.0)
+    # The descriptor is of a new file, or of one that nobody else had open: HDF5's own lock
+    # would only fail when a reader who polls for the file takes his in this very moment.
+    access.set_file_locking(False, False)
     access.set_sieve_buf_size(0)
     return h5py.File(h5f.create(path.encode(), h5f.ACC_TRUNC, creation, access))
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5d, h5p, h5s, h5t
 
+from daq_core.acquisition import COMPLETED
 from daq_core.file_layout import (
     COLUMNS,
     COUNTERS,
@@ -97,7 +98,10 @@ def make_virtual_file(
             raise OSError("none of its parts can be read")
         with (
             new_descriptor(path, overwrite, roots) as fd,
-            h5py.File(f"/proc/self/fd/{fd}", "w", libver=("v110", "v110"), track_order=True) as file,
+            # Without HDF5's lock, which a reader who polls for the file could take before us.
+            h5py.File(
+                f"/proc/self/fd/{fd}", "w", libver=("v110", "v110"), track_order=True, locking=False
+            ) as file,
         ):
             end = _end_of(parts)
             _fill(file, parts, detector_name, end)
@@ -204,9 +208,8 @@ def _end_of(parts: Sequence[_Part]) -> RecordedEnd:
     if len(parts) < parts[0].n_writers:
         n_lost = parts[0].n_writers - len(parts)
         return RecordedEnd(parts[0].run_id, "FAILED", f"ERROR: {n_lost} of the run's files cannot be read.")
-    interrupted = [part for part in parts if part.message != parts[0].message]
-    message = min(part.message for part in interrupted or parts)
-    return RecordedEnd(parts[0].run_id, FINISHED, message)
+    stopped = [part.message for part in parts if part.message != COMPLETED]  # others had their share of it
+    return RecordedEnd(parts[0].run_id, FINISHED, stopped[0] if stopped else COMPLETED)
 
 
 def repair_run(path: str, *, failure: str = "", roots: Sequence[str] = ("/",)) -> RepairReport:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
+import hdf5plugin  # noqa: F401  compressed files are read with it
+import numpy as np
 import numpy.typing as npt
 
 COLUMNS = ("image_id", "status", "missing_packets", "timestamp")
@@ -59,6 +61,18 @@ class Images:
                 message=run["message"].asstr()[()],
                 counters={name: int(count[()]) for name, count in run["counters"].items()},
             )
+
+    @classmethod
+    def of_parts(cls, paths: Sequence[str | Path]) -> Images:
+        """Read the files of several writers of a FAILED run over which no file could be made."""
+        parts = [cls.read(path) for path in paths]
+        return cls(
+            pixels=np.concatenate([part.pixels for part in parts]),
+            columns={name: np.concatenate([part.columns[name] for part in parts]) for name in COLUMNS},
+            state="FAILED",
+            message="",
+            counters=parts[0].counters,
+        )
 
 
 @dataclass(frozen=True)
@@ -130,6 +144,7 @@ class Evidence:
     logs: Sequence[Mapping[str, Any]]  # of REST, newest first
     redis_log: Sequence[Mapping[str, Any]] | None  # None: Redis was away in between, and may have lost some
     owner: int
+    parts: Sequence[str] = ()  # files that go with those of accepted requests: of several writers
     files: Sequence[Owned] = ()  # in the allowed root, at the end
     outside_before: Sequence[Owned] = ()
     outside_after: Sequence[Owned] = ()

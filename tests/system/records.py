@@ -53,7 +53,7 @@ def _unlikely(record: Any) -> str:
 
 
 def judge_owners(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    wanted = {path for path, _ in evidence.accepted}
+    wanted = {path for path, _ in evidence.accepted} | set(evidence.parts)
     for owned in evidence.files:
         if owned.uid != evidence.owner:
             yield owned.path, f"belongs to user {owned.uid}, not {evidence.owner}"

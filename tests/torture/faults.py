@@ -62,8 +62,8 @@ def fault(name: str, **about: bool | int) -> Callable[[Inject], Inject]:
 # ------------------------------------------------------------------ killed
 
 
-def kill(session: Session, name: str) -> bool:
-    pid = session.pid(name)
+def kill(session: Session, name: str, dice: random.Random | None = None) -> bool:
+    pid = session.pid(name, dice)
     if pid is None:
         return False
     with contextlib.suppress(ProcessLookupError):
@@ -73,42 +73,42 @@ def kill(session: Session, name: str) -> bool:
 
 
 @fault("kill receiver", loses_receiver=True)
-def kill_receiver(session: Session, random: random.Random) -> bool:
+def kill_receiver(session: Session, dice: random.Random) -> bool:
     return kill(session, "daq-receiver")
 
 
 @fault("kill receiver twice", loses_receiver=True, weight=1)
-def kill_receiver_twice(session: Session, random: random.Random) -> bool:
+def kill_receiver_twice(session: Session, dice: random.Random) -> bool:
     killed = kill(session, "daq-receiver")
-    time.sleep(random.uniform(0.0, 1.0))
+    time.sleep(dice.uniform(0.0, 1.0))
     return kill(session, "daq-receiver") or killed
 
 
 @fault("kill writer")
-def kill_writer(session: Session, random: random.Random) -> bool:
-    return kill(session, "daq-writer")
+def kill_writer(session: Session, dice: random.Random) -> bool:
+    return kill(session, "daq-writer", dice)
 
 
 @fault("kill receiver and writer", loses_receiver=True, weight=2)
-def kill_both(session: Session, random: random.Random) -> bool:
-    return kill(session, "daq-receiver") | kill(session, "daq-writer")
+def kill_both(session: Session, dice: random.Random) -> bool:
+    return kill(session, "daq-receiver") | kill(session, "daq-writer", dice)
 
 
 @fault("kill fork server", weight=2)
-def kill_fork_server(session: Session, random: random.Random) -> bool:
+def kill_fork_server(session: Session, dice: random.Random) -> bool:
     return kill(session, "daq-forks")
 
 
 @fault("kill control", loses_service=True, loses_receiver=True, loses_redis=True, weight=2)
-def kill_control(session: Session, random: random.Random) -> bool:
+def kill_control(session: Session, dice: random.Random) -> bool:
     session.service.end(signal.SIGKILL)
-    time.sleep(random.choice((0.0, 0.0, 1.0)))
+    time.sleep(dice.choice((0.0, 0.0, 1.0)))
     session.restart()
     return True
 
 
 @fault("end control in order", loses_service=True, loses_receiver=True, loses_redis=True, weight=1)
-def terminate_control(session: Session, random: random.Random) -> bool:
+def terminate_control(session: Session, dice: random.Random) -> bool:
     """SIGTERM: it closes the file first."""
     session.service.end(signal.SIGTERM)
     session.restart()
@@ -133,12 +133,12 @@ def held(pids: list[int]) -> Iterator[None]:
 
 
 def hold(name: str) -> Inject:
-    def inject(session: Session, random: random.Random) -> bool:
-        pid = session.pid(name)
+    def inject(session: Session, dice: random.Random) -> bool:
+        pid = session.pid(name, dice)
         if pid is None:
             return False
         with held([pid]):
-            time.sleep(random.choice(SHORT_HOLDS_S))
+            time.sleep(dice.choice(SHORT_HOLDS_S))
         return True
 
     return inject
@@ -152,9 +152,9 @@ fault("stop Redis", weight=2, loses_redis=True)(hold("redis"))
 
 
 @fault("stop for 10 s", weight=1, loses_receiver=True, loses_redis=True)
-def hold_long(session: Session, random: random.Random) -> bool:
+def hold_long(session: Session, dice: random.Random) -> bool:
     """Longer than control waits for a receive loop that does not turn: it may be replaced."""
-    pid = session.pid(random.choice(("daq-receiver", "daq-writer", "daq-forks", "redis")))
+    pid = session.pid(dice.choice(("daq-receiver", "daq-writer", "daq-forks", "redis")))
     if pid is None:
         return False
     with held([pid]):
@@ -166,9 +166,9 @@ HOG = "import time\nend = time.monotonic() + 1.0\nwhile time.monotonic() < end: 
 
 
 @fault("starve a process of the processor", weight=2)
-def starve(session: Session, random: random.Random) -> bool:
+def starve(session: Session, dice: random.Random) -> bool:
     """It gets what others leave, and others take all there is."""
-    pid = session.pid(random.choice(("daq-receiver", "daq-writer", "daq-forks")))
+    pid = session.pid(dice.choice(("daq-receiver", "daq-writer", "daq-forks")))
     if pid is None:
         return False
     with contextlib.suppress(ProcessLookupError, FileNotFoundError, PermissionError):
@@ -187,7 +187,7 @@ def starve(session: Session, random: random.Random) -> bool:
 
 
 @fault("no descriptors left for control", weight=2)
-def starve_descriptors(session: Session, random: random.Random) -> bool:
+def starve_descriptors(session: Session, dice: random.Random) -> bool:
     """For a second it can open nothing: no connection, no writer."""
     pid = session.service.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -206,7 +206,7 @@ def starve_descriptors(session: Session, random: random.Random) -> bool:
 
 
 @fault("receive buffer of 4 kB for a second", weight=3)
-def shrink_buffers(session: Session, random: random.Random) -> bool:
+def shrink_buffers(session: Session, dice: random.Random) -> bool:
     """The receiver's sockets hold one packet at a time: the kernel drops, and counts."""
     pid = session.pid("daq-receiver")
     if pid is None:
@@ -254,12 +254,12 @@ def _descriptor_of(pid: int, descriptor: int) -> int:
 
 
 @fault("file size limit", weight=4)
-def limit_file(session: Session, random: random.Random) -> bool:
+def limit_file(session: Session, dice: random.Random) -> bool:
     """The writer may not go past some byte of its file: EFBIG at its next write, or the one after."""
-    pid = session.pid("daq-writer")
+    pid = session.pid("daq-writer", dice)
     if pid is None:
         return False
-    limit = random.randrange(1, 8_000_000)
+    limit = dice.randrange(1, 8_000_000)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
         return True
@@ -267,11 +267,11 @@ def limit_file(session: Session, random: random.Random) -> bool:
 
 
 @fault("disk full", weight=4, on_small_disk=True)
-def fill_disk(session: Session, random: random.Random) -> bool:
+def fill_disk(session: Session, dice: random.Random) -> bool:
     """Somebody else's file takes all the space, or all but a few bytes of it."""
     if session.small_disk is None:
         return False
-    left = random.choice((0, 4096, 70_000, 1_000_000))
+    left = dice.choice((0, 4096, 70_000, 1_000_000))
     with open(session.small_disk / FILLER, "wb") as other:
         for _ in range(100):  # the writer takes some of it meanwhile
             space = os.statvfs(session.small_disk)
@@ -294,7 +294,7 @@ def empty_disk(session: Session) -> None:
 
 
 def redis_command(*words: object) -> Inject:
-    def inject(session: Session, random: random.Random) -> bool:
+    def inject(session: Session, dice: random.Random) -> bool:
         with contextlib.suppress(redis.RedisError), _client(session) as client:
             client.execute_command(*words)
             return True
@@ -308,7 +308,7 @@ def _client(session: Session) -> redis.Redis:
 
 
 @fault("kill Redis", weight=3, loses_redis=True)
-def kill_redis(session: Session, random: random.Random) -> bool:
+def kill_redis(session: Session, dice: random.Random) -> bool:
     return kill(session, "redis")
 
 
@@ -317,8 +317,8 @@ fault("Redis comes back empty", weight=2, loses_redis=True)(redis_command("FLUSH
 
 
 @fault("wrong type at a key of Redis", weight=2, loses_redis=True)
-def wrong_type(session: Session, random: random.Random) -> bool:
-    key = random.choice(("daq:status", "daq:log", "daq:stat", "daq:config"))
+def wrong_type(session: Session, dice: random.Random) -> bool:
+    key = dice.choice(("daq:status", "daq:log", "daq:stat", "daq:config"))
     with contextlib.suppress(redis.RedisError), _client(session) as client:
         client.delete(key)
         client.set(key, "no stream")
@@ -329,7 +329,7 @@ def wrong_type(session: Session, random: random.Random) -> bool:
 
 
 @fault("Redis out of memory", weight=2, loses_redis=True)
-def no_memory(session: Session, random: random.Random) -> bool:
+def no_memory(session: Session, dice: random.Random) -> bool:
     with contextlib.suppress(redis.RedisError), _client(session) as client:
         client.config_set("maxmemory", 1)
         try:
@@ -344,24 +344,24 @@ def no_memory(session: Session, random: random.Random) -> bool:
 
 
 @fault("random bytes at every port", weight=3)
-def noise(session: Session, random: random.Random) -> bool:
+def noise(session: Session, dice: random.Random) -> bool:
     """To REST, Redis and Channel Access, over TCP and UDP; half of the connections end in a reset."""
     service = session.service
     rest_port = int(service.rest_url.rpartition(":")[2])
     for port in (rest_port, service.redis_port, service.ca_port):
         for _ in range(5):
             with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1) as stranger:
-                stranger.sendall(random.randbytes(random.randrange(1, 5000)))
-                if random.random() < 0.5:
+                stranger.sendall(dice.randbytes(dice.randrange(1, 5000)))
+                if dice.random() < 0.5:
                     stranger.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         for _ in range(10):
-            stranger.sendto(random.randbytes(random.randrange(1, 1400)), (LOOPBACK, service.ca_port))
+            stranger.sendto(dice.randbytes(dice.randrange(1, 1400)), (LOOPBACK, service.ca_port))
     return True
 
 
 @fault("connections that say nothing", weight=2)
-def silence(session: Session, random: random.Random) -> bool:
+def silence(session: Session, dice: random.Random) -> bool:
     rest_port = int(session.service.rest_url.rpartition(":")[2])
     with contextlib.ExitStack() as open_ones:
         for port in (rest_port, session.service.ca_port):

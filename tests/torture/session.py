@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import random
 import signal
 import stat
 import subprocess
@@ -58,7 +59,14 @@ EIGER: dict[str, Any] = {
     "image_pixel_width": 1030,
     "module_positions": {"0": [0, 0, 513, 255], "1": [1029, 255, 516, 0]},
 }
-DETECTORS = (JUNGFRAU, JUNGFRAU | {"incomplete_images": "drop"}, JUNGFRAU | EIGER)
+DETECTORS = (
+    JUNGFRAU,
+    JUNGFRAU | {"incomplete_images": "drop"},
+    JUNGFRAU | EIGER,
+    JUNGFRAU | {"compression": "bitshuffle-lz4"},
+    JUNGFRAU | {"number_of_writers": 2},
+    JUNGFRAU | {"number_of_writers": 3, "compression": "bitshuffle-zstd", "incomplete_images": "drop"},
+)
 """Two modules each, the second turned by 180°, on the same ports."""
 PVS = {
     "state": "State_RBV",
@@ -144,14 +152,14 @@ class Session:
 
     # ------------------------------------------------------------ the service's processes
 
-    def pid(self, name: str) -> int | None:
-        """Return the process of a name: control, redis, daq-forks, daq-receiver, daq-writer."""
+    def pid(self, name: str, dice: random.Random | None = None) -> int | None:
+        """Return the process of a name, one of several by dice: control, redis, daq-forks, daq-writer …"""
         if name == "control":
             return self.service.pid
         if name == "redis":
             return redis_of(self.service.pid)
         pids = [pid for pid, known in marked_processes(self.mark).items() if known == name]
-        return max(pids, default=None)
+        return (dice or random.Random(0)).choice(sorted(pids)) if pids else None
 
     def restart(self) -> None:
         """Start the service again, on the same ports, after it was killed."""
@@ -405,9 +413,20 @@ def redis_of(service_pid: int) -> int | None:
 
 
 def visible_images(path: Path) -> int:
-    """Return how many images a reader sees who opens the file now."""
-    with h5py.File(path, swmr=True) as file:
-        return len(file["entry/data/data"])
+    """Return how many images readers see who open the file now, or the parts of one that is not made yet."""
+    files = [path] if path.exists() else parts_of(path)
+    if not files:
+        raise FileNotFoundError(path)
+    n_images = 0
+    for one in files:
+        with h5py.File(one, swmr=True) as file:
+            n_images += len(file["entry/data/data"])
+    return n_images
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Return the files of several writers of one run."""
+    return sorted(path.parent.glob(f"{path.stem}_*{path.suffix}"))
 
 
 def owned(*folders: Path) -> list[Owned]:

@@ -23,6 +23,7 @@ from daq_core.hdf5 import ImageFile
 from daq_core.repair import repair
 from tests import image_writer
 from tests.image_writer import RUN, STOP_TIME, append, assert_holds, images, rows
+from tests.impatient_reader import impatient_reader
 
 DATASETS = ("data", *COLUMNS)
 
@@ -35,6 +36,19 @@ def create(path: Path, shape: tuple[int, int] = (48, 64), dtype: str = "u2", **o
 def close(file: ImageFile, **changes: Any) -> None:
     end = {"state": "FINISHED", "message": "Completed.", "stop_time": STOP_TIME, "counters": {}}
     file.close(**(end | changes))
+
+
+def test_readers_who_look_for_the_file_do_not_disturb_its_making(tmp_path: Path) -> None:
+    """Found by torture: the lock of one who polls for the file, taken when it is new, failed the run."""
+    paths = [tmp_path / f"run{i}.h5" for i in range(40)]
+    with impatient_reader(paths):
+        for path in paths:
+            file = create(path, shape=(2, 3))
+            append(file, 1, shape=(2, 3))
+            close(file)
+    for path in paths:
+        with h5py.File(path) as reader:
+            assert_holds(reader, 1, shape=(2, 3))
 
 
 # ---- what is in it

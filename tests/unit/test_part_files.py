@@ -16,12 +16,19 @@ from daq_core.file_layout import COLUMNS
 from daq_core.hdf5 import ImageFile
 from daq_core.part_files import make_virtual_file, part_path, repair_run, share_of
 from tests.image_writer import RUN, STOP_TIME, images, rows
+from tests.impatient_reader import impatient_reader
 
 SHAPE = (2, 8)
 
 
-def write_parts(path: Path, lengths: Sequence[int], run_id: int = 1, n_writers: int = 0) -> None:
-    """Write the parts of a run, each with so many of its images."""
+def write_parts(
+    path: Path,
+    lengths: Sequence[int],
+    run_id: int = 1,
+    n_writers: int = 0,
+    messages: Sequence[str] = (),
+) -> None:
+    """Write the parts of a run, each with so many of its images; `messages`: how each says that it ended."""
     n_writers = n_writers or len(lengths)
     for number, length in enumerate(lengths):
         run = replace(RUN, run_id=run_id, writer=number, n_writers=n_writers)
@@ -32,7 +39,8 @@ def write_parts(path: Path, lengths: Sequence[int], run_id: int = 1, n_writers: 
         if mine:
             columns = [np.concatenate(column) for column in zip(*(rows(i, 1) for i in mine), strict=True)]
             file.append([images(i, 1, SHAPE)[0] for i in mine], *columns)
-        file.close(state="FINISHED", message="Completed.", stop_time=STOP_TIME, counters={})
+        message = messages[number] if messages else "Completed."
+        file.close(state="FINISHED", message=message, stop_time=STOP_TIME, counters={})
 
 
 @given(n_images=st.integers(0, 200), n_writers=st.integers(1, 64))
@@ -81,6 +89,35 @@ def test_files_of_another_run_are_not_mixed_in(tmp_path: Path) -> None:
     assert (report.outcome, report.n_images) == ("repaired", 2)
     assert report.end is not None
     assert (report.end.run_id, report.end.state) == ("2", "FINISHED")
+
+
+@pytest.mark.parametrize("lengths", [(0, 0), (1, 0), (0, 1)])
+def test_a_stopped_run_is_interrupted_although_one_writer_had_its_share(
+    tmp_path: Path, lengths: tuple[int, int]
+) -> None:
+    """Found by torture: a run of one image, stopped without any; the second writer's share of it is none."""
+    path = tmp_path / "run.h5"
+    for messages in (("Interrupted.", "Completed."), ("Completed.", "Interrupted.")):
+        write_parts(path, lengths, messages=messages)
+        end = make_virtual_file(str(path), detector_name="eiger")
+        assert (end.state, end.message) == ("FINISHED", "Interrupted.")
+        with h5py.File(path) as file:
+            assert file["entry/run/message"].asstr()[()] == "Interrupted."
+        for made in tmp_path.iterdir():
+            made.unlink()
+
+
+def test_readers_who_look_for_the_file_do_not_disturb_its_making(tmp_path: Path) -> None:
+    """Found by torture: a reader's lock, taken when the file was just made, failed the finished run."""
+    paths = [tmp_path / f"run{i}.h5" for i in range(40)]
+    for path in paths:
+        write_parts(path, [2, 1])
+    with impatient_reader(paths):
+        for path in paths:
+            make_virtual_file(str(path), detector_name="eiger")
+    for path in paths:
+        with h5py.File(path) as file:
+            assert len(file["entry/data/data"]) == 3
 
 
 def test_a_file_that_exists_is_not_replaced(tmp_path: Path) -> None:
