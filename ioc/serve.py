@@ -164,6 +164,7 @@ async def serve(
                 faces.create_task(saved.keep(daq))
                 await ca_started.wait()
                 await rest.started.wait()
+                take_precedence()
                 announce(ready_line(daq, options))
                 manager = ServiceManager()
                 manager.tell(READY=1)
@@ -291,7 +292,6 @@ def run(
         autosave = Autosave(options.state_dir, fresh=options.fresh)
         daq = Daq(config, options.daq_options(), forks)
         errors = Errors()
-        take_precedence()
         try:
             with errors.of_the_log():
                 return asyncio.run(until_signalled(serve(daq, options, saved, autosave, errors, announce)))
