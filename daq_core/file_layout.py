@@ -60,8 +60,13 @@ def create_layout(
     detector_name: str,
     run: RunMetadata,
     packed: Filter | None = None,
+    *,
+    early: bool = False,
 ) -> None:
-    """Make every object the file will ever have, for images of `shape` and `dtype`, `packed` by a filter."""
+    """Make every object the file will ever have, for images of `shape` and `dtype`.
+
+    They are `packed` by a filter, or have their place in the file `early`: as soon as they are counted.
+    """
     file.attrs.update(NX_class="NXroot", default="entry", creator=run.software)
 
     links = create_detector_group(file, detector_name)
@@ -98,7 +103,7 @@ def create_layout(
     for name, kind in COLUMNS.items():
         _create_growing(data, name, (), np.dtype(kind), ROWS_PER_CHUNK)
     # After the columns: HDF5 flushes metadata in the order of its place in the file.
-    _create_growing(data, "data", shape, dtype, 1, packed)
+    _create_growing(data, "data", shape, dtype, 1, packed, early=early)
     describe_columns(data)
     for name in ("data", *COLUMNS):
         links[name] = data[name]  # a hard link
@@ -159,6 +164,7 @@ def _create_growing(
     n_per_chunk: int,
     packed: Filter | None = None,
     fill_value: int = 0,
+    early: bool = False,
 ) -> None:
     """Create a dataset of 0 rows that may grow without limit, `n_per_chunk` rows a chunk."""
     properties = h5p.create(h5p.DATASET_CREATE)
@@ -169,6 +175,8 @@ def _create_growing(
         properties.set_fill_time(h5d.FILL_TIME_IFSET)
         properties.set_alloc_time(h5d.ALLOC_TIME_INCR)
         properties.set_fill_value(np.array(fill_value, dtype))
+    if early:
+        properties.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     if packed is not None:
         properties.set_filter(packed.code, h5z.FLAG_MANDATORY, packed.options)
     space = h5s.create_simple((0, *shape), (h5s.UNLIMITED, *shape))

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from h5py import h5d, h5f, h5p
 
 from daq_core.compression import Compressor, load_filters
+from daq_core.direct_io import BLOCK_BYTES, DirectWriter, is_worth_it
 from daq_core.file_layout import (
     COLUMNS,
     ROWS_PER_CHUNK,
@@ -33,12 +34,6 @@ from daq_core.file_layout import (
 )
 from daq_core.output import why_not_replaced
 from daq_core.roots import opened_folder
-
-BLOCK_BYTES = 4096
-"""Chunks begin at multiples of a page: on ext4 an unaligned chunk costs 1.3 times as much CPU.
-
-Compressed ones do not: compressing hides that cost, and half a page is lost at each (4 to 9 % of the file).
-"""
 
 _abandoned: list[h5py.File] = []
 """Files that failed. HDF5 may crash when it closes one, and does so when the last reference goes."""
@@ -58,7 +53,9 @@ class ImageFile:
     cleans up behind a file that failed.
     """
 
-    def __init__(self, path: str, file: h5py.File, compressor: Compressor | None) -> None:
+    def __init__(
+        self, path: str, file: h5py.File, compressor: Compressor | None = None, *, direct: bool = False
+    ) -> None:
         self.path = path
         self._chunks = compressor.chunks if compressor is not None else iter
         self.n_written = 0
@@ -68,6 +65,10 @@ class ImageFile:
         self._dtype: np.dtype = data.dtype
         self._data: h5d.DatasetID = data.id
         self._columns = [_Column(file["entry/data"][name].id) for name in COLUMNS]
+        self._direct: DirectWriter | None = None
+        if direct:
+            with suppress(OSError):  # a file system without O_DIRECT
+                self._direct = DirectWriter(file, self._data)
         self._failure: OSError | None = None
         self._has_name = self._is_named()
 
@@ -81,6 +82,7 @@ class ImageFile:
         detector_name: str,
         run: RunMetadata,
         compressor: Compressor | None = None,
+        direct: bool = False,
         overwrite: bool = False,
         roots: Sequence[str] = ("/",),
     ) -> ImageFile:
@@ -91,6 +93,7 @@ class ImageFile:
         shape      : (height, width) of an image in pixels
         dtype      : of a pixel: uint8, uint16, uint32 or float32
         compressor : of images of that shape and type; None: they are stored as they are
+        direct     : write past the page cache, where images and file system allow it
         overwrite  : replace an existing regular file of this user, unless somebody has it open
         roots      : folders that the file may be in, links resolved
 
@@ -104,16 +107,17 @@ class ImageFile:
             if compressor is not None:
                 packed = compressor.filter
                 load_filters()
+            direct = direct and packed is None and is_worth_it(shape, np.dtype(dtype))
             # By its descriptor, for the path could name another file by now.
             file = _create_hdf5(f"/proc/self/fd/{fd}", aligned=packed is None)
             try:
-                create_layout(file, shape, np.dtype(dtype), detector_name, run, packed)
+                create_layout(file, shape, np.dtype(dtype), detector_name, run, packed, early=direct)
                 file.swmr_mode = True
                 # HDF5 has no lock. A shared one lets readers in and keeps out whoever would
                 # change the file: `repair`, h5clear, another writer.
                 with suppress(OSError):  # a file system without locks
                     fcntl.flock(file.id.get_vfd_handle(), fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return cls(path, file, compressor)
+                return cls(path, file, compressor, direct=direct)
             except BaseException:
                 _abandoned.append(file)
                 raise
@@ -125,12 +129,15 @@ class ImageFile:
         status: npt.NDArray[np.uint64],
         missing_packets: npt.NDArray[np.uint32],
         timestamps: npt.NDArray[np.float64],
+        *,
+        queueing: bool = False,
     ) -> int:
         """Write n images and their n rows; return how many images a SWMR reader can see now.
 
         Parameters
         ----------
-        images : n contiguous views of shape (height, width), written from where they are
+        images   : n contiguous views of shape (height, width), written from where they are
+        queueing : more of them wait already than is good
 
         Raises
         ------
@@ -146,15 +153,21 @@ class ImageFile:
                 # Rows first and `data` last: a reader who sees an image finds its row.
                 for column, rows in zip(self._columns, columns, strict=True):
                     column.append(rows)
-                for index, chunk in enumerate(self._chunks(images), self.n_written):
-                    self._data.set_extent((index + 1, *self._shape))
-                    self._data.write_direct_chunk((index, 0, 0), chunk)
+                if self._direct is not None:
+                    self._direct.append(images, self.n_written, queueing=queueing)
+                else:
+                    self._append_chunks(images)
                 h5f.flush(self._file.id)
         except OSError as error:
             self._failure = error
             raise
         self.n_written = n_images
         return n_images
+
+    def _append_chunks(self, images: Sequence[npt.NDArray[Any]]) -> None:
+        for index, chunk in enumerate(self._chunks(images), self.n_written):
+            self._data.set_extent((index + 1, *self._shape))
+            self._data.write_direct_chunk((index, 0, 0), chunk)
 
     def close(self, *, state: str, message: str, stop_time: float, counters: Mapping[str, int]) -> None:
         """Record how the run ended and close the file; every dataset is n_written long.
@@ -172,6 +185,9 @@ class ImageFile:
         if self._failure is not None:
             self._attempt(self._cut)
         self._attempt(self._file.flush)
+        if self._direct is not None:
+            self._direct.close()
+            self._attempt(self._direct.verify)
         try:
             self._check_name()
         except OSError as error:
@@ -215,6 +231,8 @@ class ImageFile:
     def _cut(self) -> None:
         """Take back what an `append` that failed has added."""
         self._data.set_extent((self.n_written, *self._shape))
+        if self._direct is not None:
+            self._direct.cut(self.n_written)
         for column in self._columns:
             column.cut(self.n_written)
 
@@ -258,6 +276,8 @@ def _create_hdf5(path: str, aligned: bool) -> h5py.File:
     creation.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)  # see create_layout
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)  # the oldest format with SWMR
+    # On ext4 a chunk that does not begin at a page costs 1.3 times as much CPU time. Compressing hides
+    # that, and half a page would be lost at each chunk: 4 to 9 % of the file.
     if aligned:
         access.set_alignment(BLOCK_BYTES, BLOCK_BYTES)  # of what is a page or larger
     # Neither a chunk cache, which would be a copy, nor a sieve buffer for the small

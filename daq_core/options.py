@@ -26,6 +26,7 @@ class DaqOptions:
     output_roots: tuple[str, ...] = ("/",)
     state_dir: Path | None = None  # where the journal lives; None: nothing is kept
     overwrite: bool = False
+    direct_io: Literal["auto", "never"] = "auto"  # auto: uncompressed images go past the page cache
     writer_group: int | None = None
     min_user_id: int = 1
 

@@ -354,5 +354,6 @@ def task_of(request: WriteRequest, config: DaqConfig, options: DaqOptions, pipel
         overwrite=options.overwrite,
         compression=config.compression,
         compression_threads=config.compression_threads,
+        direct_io=options.direct_io == "auto",
         n_writers=max(1, config.number_of_writers),
     )

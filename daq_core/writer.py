@@ -64,6 +64,7 @@ log = logging.getLogger(__name__)
 
 HAND_OVER = 32  # most images between two flushes; fewer when the writer keeps up
 GATHER_S = 0.005  # how far apart hand-overs begin, unless one is full or the last: it halves their cost
+QUEUEING_PARTS = 4  # of the ring; when images fill one of them, the disk is too slow for the moment
 WAIT_S = 0.02  # how long a missed wake-up or word from control can go unnoticed
 
 
@@ -117,6 +118,7 @@ class Writer:
             dtype=dtype,
             detector_name=task.detector_name,
             compressor=compressor,
+            direct=task.direct_io,
             run=RunMetadata(
                 run_id=task.run_id,
                 n_images=task.n_images,
@@ -220,6 +222,7 @@ class Writer:
             images["status"].astype(np.uint64),
             images["n_missing"].astype(np.uint32),
             images["first_ns"] / 1e9,
+            queueing=self.words[Word.PUBLISHED] - first > len(self.ring.slots) // QUEUEING_PARTS,
         )
         # Of a clock that was set back meanwhile, nothing is known.
         self.own[Word.LATENCY_NS] = max(0, time.time_ns() - int(images["first_ns"][-1]))

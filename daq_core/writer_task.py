@@ -38,6 +38,7 @@ class WriterTask:
     overwrite: bool
     compression: str = "none"
     compression_threads: int = 0
+    direct_io: bool = False  # past the page cache, where that can be
     n_writers: int = 1  # images go to so many files in turn
     repair: bool = False  # mend the file that a lost writer left behind, and write nothing
     failure: str = ""  # with `repair`: the message that the run ended with, if it is known

@@ -159,6 +159,14 @@ def serve(
         bool,
         typer.Option("--overwrite", envvar="STD_DAQ_OVERWRITE", help="Let a run replace an existing file."),
     ] = False,
+    direct_io: Annotated[
+        Literal["auto", "never"],
+        typer.Option(
+            envvar="STD_DAQ_DIRECT_IO",
+            help="auto: uncompressed images go past the page cache (O_DIRECT) where the file system can. "
+            "never: always through the cache, e.g. when others read them at once",
+        ),
+    ] = "auto",
     writer_group: Annotated[
         int | None,
         typer.Option(
@@ -290,6 +298,7 @@ def serve(
         stall_timeout_s=stall_timeout_s,
         output_roots=tuple(str(root) for root in output_root or [Path("/")]),
         overwrite=overwrite,
+        direct_io=direct_io,
         writer_group=writer_group,
         min_user_id=min_user_id,
         id_source=id_source,

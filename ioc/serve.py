@@ -77,6 +77,7 @@ class ServeOptions:
     stall_timeout_s: float | None = None
     output_roots: tuple[str, ...] = ("/",)
     overwrite: bool = False
+    direct_io: Literal["auto", "never"] = "auto"
     writer_group: int | None = None
     min_user_id: int = 1
     id_source: Literal["frame", "bunch", "bunch-int"] = "frame"
@@ -97,6 +98,7 @@ class ServeOptions:
             output_roots=self.output_roots,
             state_dir=self.state_dir,
             overwrite=self.overwrite,
+            direct_io=self.direct_io,
             writer_group=self.writer_group,
             min_user_id=self.min_user_id,
         )
