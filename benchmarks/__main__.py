@@ -13,6 +13,7 @@ from types import ModuleType
 from benchmarks import (
     answering,
     bytecode,
+    channel_access,
     compressed,
     copying,
     end_to_end,
@@ -36,6 +37,7 @@ SUBJECTS: dict[str, ModuleType] = {
     "Compressing: CPU time and rate": compressed,
     "Short runs": short_runs,
     "Answers while the machine is busy, and starts by each face": answering,
+    "Channel Access with many clients": channel_access,
     "Python in the data path": bytecode,
     "Starting": starting,
     "How cost grows": scaling,

@@ -62,8 +62,5 @@ def _program() -> str:
     from epicscorelibs.path import include_path, lib_path
 
     folders = (include_path, f"{include_path}/os/Linux", f"{include_path}/compiler/gcc")
-    return compiled(
-        "ca_crowd",
-        *(f"-I{folder}" for folder in folders),
-        *(f"-L{lib_path}", f"-Wl,-rpath,{lib_path}", "-lca", "-lCom"),
-    )
+    libraries = (f"-L{lib_path}", f"-Wl,-rpath,{lib_path}", "-lca", "-lCom")
+    return compiled("ca_crowd", flags=(*(f"-I{folder}" for folder in folders), *libraries))

@@ -238,17 +238,17 @@ def known_packets(config: DaqConfig) -> Callable[[int], npt.NDArray[np.uint8]]:
 
 
 @functools.cache
-def compiled(name: str, *libraries: str) -> str:
+def compiled(name: str, *libraries: str, flags: tuple[str, ...] = ()) -> str:
     """Compile a reference with the system's C compiler and return the program's path.
 
-    ``libraries`` are found by pkg-config, and named as it names them.
+    ``libraries`` are found by pkg-config, and named as it names them; ``flags`` go to the compiler.
     """
     compiler = shutil.which("cc")
     if compiler is None:
         raise SkippedError("no C compiler `cc` is installed to build the reference with")
     program = os.path.join(_build_folder().name, name)
     source = str(REFERENCES / f"{name}.c")
-    command = [compiler, "-O3", "-march=native", "-Wall", "-o", program, source, *libraries]
+    command = [compiler, "-O3", "-march=native", "-Wall", "-o", program, source, *flags]
     command += [flag for library in libraries for flag in _flags(library)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if built.returncode:

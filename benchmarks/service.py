@@ -57,6 +57,10 @@ class Service:
         if not ready:
             self.__exit__()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def __enter__(self) -> Self:
         return self
 

@@ -30,6 +30,7 @@ class Monitor:
         self.id = request.subscriptionid
         self.sid = request.sid
         self.record = record
+        self.backlog = record.backlog
         self.pending: deque[Wire] = deque()
         self._updates = updates
         self._readable = True
@@ -50,6 +51,7 @@ class Monitor:
         """Want no more updates, and none of those that wait."""
         self.record.monitors.discard(self)
         self.pending.clear()
+        self._updates.forget(self)
 
     def message(self, update: Wire) -> bytes:
         status = OK if self._readable else NO_READ_ACCESS
@@ -66,15 +68,21 @@ class Updates:
         self._ready = asyncio.Event()
 
     def add(self, monitor: Monitor, update: Wire) -> None:
-        backlog = 1 if self._paused else monitor.record.backlog
-        if len(monitor.pending) < backlog:
+        pending, backlog = monitor.pending, 1 if self._paused else monitor.backlog
+        if len(pending) < backlog:
             self._order.append(monitor)
-        while len(monitor.pending) >= backlog:
-            monitor.pending.popleft()
-            self._n_dropped += 1
-        monitor.pending.append(update)
+        else:
+            while len(pending) >= backlog:
+                pending.popleft()
+                self._n_dropped += 1
+        pending.append(update)
         if not self._paused:
             self._ready.set()
+
+    def forget(self, monitor: Monitor) -> None:
+        """Drop the turns of a monitor that has ended; where nothing is sent they would stay."""
+        if self._paused:
+            self._order = deque(other for other in self._order if other is not monitor)
 
     def pause(self) -> None:
         """The client asked for silence."""

@@ -130,3 +130,19 @@ def test_nothing_is_sent_after_a_monitor_ended() -> None:
     monitor.end()
     record.post(2, NO_ALARM, 1.0)
     assert updates.take() == (0, [])
+
+
+def test_monitors_that_come_and_go_while_a_client_pauses_leave_nothing_behind() -> None:
+    record, updates = monitored("DAQ:AcqNWriteCompleted_RBV")
+    updates.pause()
+    for n in range(100):
+        request = ca.EventAddRequest(
+            ca.ChannelType.LONG, 0, sid=1, subscriptionid=n, low=0, high=0, to=0, mask=5
+        )
+        monitor = Monitor(record, request, updates)
+        record.monitors.add(monitor)
+        record.post(n, NO_ALARM, 1.0)
+        monitor.end()
+    assert len(updates._order) == 1  # the one that is still there
+    updates.resume()
+    assert values(updates.take()[1]) == [99]
