@@ -24,6 +24,7 @@ from ioc.autosave import Autosave
 from ioc.channel_access import Server
 from ioc.commands import Commands
 from ioc.log_output import COUNTED, Errors
+from ioc.looks import Looks, changed_parts
 from ioc.machine import Watch
 from ioc.pvs import PVS
 from ioc.records import record_of
@@ -96,6 +97,8 @@ class Ioc:
         self._server = Server(found, self._commands, bind=bind, port=ca_port, report=self._report)
         self._counters: deque[tuple[float, Counters]] = deque()  # one a second, as far back as RISING_S
         self._stale = False  # something changed that is not shown yet
+        self._shown: View | None = None  # what the PVs show
+        self._looked_at: dict[str, frozenset[str]] = {}  # parts of it that each PV depends on
         self._errors = errors or Errors()
         self._longest_lag_s = 0.0  # of the event loop, since the last beat
         self._known: set[str] = set()  # where errors were logged
@@ -166,13 +169,20 @@ class Ioc:
             access=commands.access.rules,
         )
         now = time.time() if when is None else when
-        for record in self._records.values():
+        differing, self._shown = changed_parts(self._shown, view), view
+        look = Looks(view)
+        for name, record in self._records.items():
+            if name in self._looked_at and differing.isdisjoint(self._looked_at[name]):
+                continue
+            look.begin()
             try:
-                value = record.row.value(view)
-                changed = record.post(value, record.row.alarm(view, value), now)
+                value = record.row.value(look)
+                changed = record.post(value, record.row.alarm(look, value), now)
             except Exception as fault:
-                self._report(f"PV {record.name}", fault)
+                self._looked_at.pop(name, None)
+                self._report(f"PV {name}", fault)
             else:
+                self._looked_at[name] = look.noted
                 if changed and record.row.restore is not None and self._autosave is not None:
                     self._autosave.note_change()
 
