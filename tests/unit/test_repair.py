@@ -206,7 +206,7 @@ def test_an_hdf5_file_of_another_program_is_refused(tmp_path: Path, libver: str)
 
 def test_a_file_whose_writer_was_killed_while_creating_it_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    die(path, "hdf5.create_layout = lambda file, *_: (file.flush(), die())\nwrite_5()")
+    die(path, "hdf5.create_layout = lambda file, *_, **__: (file.flush(), die())\nwrite_5()")
     refused_unchanged(path, "before the file was complete enough")
 
 
