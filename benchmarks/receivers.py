@@ -103,6 +103,12 @@ class OurReceiver:
             self.__exit__()
             raise RuntimeError(said.get("error", "the receiver did not start"))
 
+    @property
+    def own_bytes(self) -> int:
+        """Memory of the process besides the ring, and besides what it has loaded (proc(5), RssAnon)."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.split("RssAnon:")[1].split()[0]) * 1024
+
     def __enter__(self) -> Self:
         return self
 

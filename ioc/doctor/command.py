@@ -129,7 +129,7 @@ def _looks(
     ports = layout.udp_ports
     yield from look_at_processor()
     yield from look_at_memory(config)
-    yield from look_at_network(udp_host, layout.datagram_bytes if ports else 0)
+    yield from look_at_network(udp_host, layout.datagram_bytes if ports else 0, len(ports))
     yield from look_at_udp_ports(udp_host, ports)
     yield from look_at_faces(*faces)
     yield from look_at_rights(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
 from pathlib import Path
@@ -14,6 +15,8 @@ from ioc.doctor.finding import Finding, Findings
 SYSCTL = Path("/proc/sys/net/core")
 CARDS = Path("/sys/class/net")
 SOFTNET = Path("/proc/net/softnet_stat")
+UDP_MEMORY = Path("/proc/sys/net/ipv4/udp_mem")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SIOCGIFADDR = 0x8915  # netdevice(7)
 UDP_AND_IP_HEADERS = 28
 JUMBO = 9000
@@ -21,11 +24,12 @@ LEAST_BUFFER = 2**20
 MIB = 2**20
 
 
-def look_at_network(udp_host: str, datagram_bytes: int) -> Findings:
-    """Look at what packets of a size meet on their way to an address; 0 bytes: nothing comes by UDP."""
+def look_at_network(udp_host: str, datagram_bytes: int, n_ports: int = 1) -> Findings:
+    """Look at what packets of a size meet on their way to some ports; 0 bytes: nothing comes by UDP."""
     if not datagram_bytes:
         return
     yield _socket_buffer()
+    yield _udp_memory(n_ports)
     yield _backlog()
     for card in _cards_of(udp_host):
         yield _packet_size(card, datagram_bytes)
@@ -43,6 +47,19 @@ def _socket_buffer() -> Finding:
         how = "" if rmem_max >= BUFFER_BYTES else ", past rmem_max by CAP_NET_ADMIN"
         return Finding("socket buffer", "good", text + how)
     return Finding("socket buffer", "problem" if granted < LEAST_BUFFER else "limits", text, cure)
+
+
+def _udp_memory(n_ports: int) -> Finding:
+    """All buffers together must not exceed what the kernel has for UDP (udp(7), in pages)."""
+    pages = [int(n) for n in UDP_MEMORY.read_text().split()]
+    most, needed = pages[-1] * PAGE_BYTES, n_ports * BUFFER_BYTES
+    text = f"{most / MIB:.0f} MiB for all sockets, {n_ports} full buffers take {needed / MIB:.0f} MiB"
+    if most >= needed:
+        return Finding("UDP memory", "good", text)
+    wanted = -(-2 * needed // PAGE_BYTES)
+    return Finding(
+        "UDP memory", "limits", text, f"sysctl -w net.ipv4.udp_mem='{wanted // 2} {wanted * 3 // 4} {wanted}'"
+    )
 
 
 def _backlog() -> Finding:

@@ -122,6 +122,15 @@ def test_a_small_socket_buffer_is_cured_by_rmem_max() -> None:
     assert f"sysctl -w net.core.rmem_max={BUFFER_BYTES}" in found["cure"]
 
 
+def test_more_buffers_than_the_kernel_has_memory_for_are_a_limit() -> None:
+    most = int(network.UDP_MEMORY.read_text().split()[-1]) * network.PAGE_BYTES
+    fitting = most // BUFFER_BYTES
+    assert about(network.look_at_network(LOOPBACK, 8240, fitting), "UDP memory").verdict == "good"
+    found = about(network.look_at_network(LOOPBACK, 8240, fitting + 1), "UDP memory")
+    assert found.verdict == "limits"
+    assert "sysctl -w net.ipv4.udp_mem=" in found.cure
+
+
 def test_packets_larger_than_the_mtu_are_a_limit() -> None:
     mtu = int(Path("/sys/class/net/lo/mtu").read_text())
     assert about(network.look_at_network(LOOPBACK, mtu - 28), "MTU").verdict == "good"
