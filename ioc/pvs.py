@@ -55,7 +55,7 @@ N_IMAGES, UDP_PORTS, LOG_N = (1, MAX_N_IMAGES), (1024, 65535), (1, MAX_LOG_N)  #
 
 ANY_LOSS = Limits(hihi=1)
 AGE_S = Limits(high=3, hihi=10)
-RING_PERCENT = Limits(high=70, hihi=90)
+RING_PERCENT = Limits(high=70, hihi=90)  # the warning of counts.FULL begins there too
 PEAK_PERCENT = Limits(high=90)
 FULL_BUFFER = Limits(low=BUFFER_BYTES - 1)
 DISK_GB = Limits(low=10, lolo=1)

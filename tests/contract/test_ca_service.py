@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +14,12 @@ import h5py
 import pytest
 
 from ioc.health_pvs import HEALTH
+from tests.conftest import StartService
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.service import Service
+from tests.service import JUNGFRAU_2, Service
 
-INVALID = 3  # severity
+MINOR, MAJOR, INVALID = 1, 2, 3  # severities
+HIHI, HIGH = 3, 4  # alarm status; source: EPICS Base, alarm.h
 
 
 @pytest.fixture
@@ -108,3 +112,48 @@ def test_the_ioc_tells_of_its_process_its_machine_and_its_faces(
     assert other.updates(ioc + "IOC_CPU_LOAD")[-1] > 0
     for row in HEALTH:  # a second after the start, all of it is known
         assert peer.info(service.prefix + row.pv(""))["severity"] < INVALID, row.name
+
+
+def writer_of(service: Service) -> int:
+    """Return the pid of the writer of a service's run: a child of its fork server."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            name, after = (folder / "stat").read_text().partition("(")[2].rsplit(")", 1)
+            parents[int(folder.name)] = (name, int(after.split()[1]))
+    (pid,) = [
+        pid
+        for pid, (name, parent) in parents.items()
+        if name == "daq-writer" and parents[parent][1] == service.pid
+    ]
+    return pid
+
+
+def test_the_ring_is_in_alarm_before_the_first_image_is_dropped(start_service: StartService) -> None:
+    """MINOR while all images are safe still, then MAJOR; with a sentence that says what to do."""
+    service = start_service({**JUNGFRAU_2, "ram_buffer_gb": 0.02})
+    with EpicsPeer(service.ca_port) as peer:
+        daq = service.prefix + "DAQ:"
+        n_slots = peer.get(daq + "RingSlots_RBV")
+        assert peer.put(daq + "OutputFile", str(service.output / "slow.h5")) == ECA_NORMAL
+        assert peer.put(daq + "NImages", 1000) == ECA_NORMAL
+        assert peer.put(daq + "WriteAsync", 1) == ECA_NORMAL
+        peer.monitor(daq + "RingUsed_RBV")
+        writer = writer_of(service)
+        os.kill(writer, signal.SIGSTOP)
+        try:
+            n_safe = int(n_slots * 0.85)
+            service.simulator().send(n_safe, rate_hz=20)
+            peer.wait_for(daq + "RingUsed_RBV", pytest.approx(100 * n_safe / n_slots))
+            assert peer.alarms(daq + "RingUsed_RBV")[-1] == (HIGH, MINOR)
+            assert peer.get(daq + "DroppedImages_RBV") == 0
+            assert "the image ring is nearly full" in peer.text(daq + "Warning_RBV")
+            service.simulator().send(n_slots - n_safe + 3, rate_hz=20, first_id=n_safe + 1)
+            peer.monitor(daq + "DroppedImages_RBV")
+            peer.wait_for(daq + "DroppedImages_RBV", 3)
+            assert peer.alarms(daq + "RingUsed_RBV")[-1] == (HIHI, MAJOR)
+        finally:
+            os.kill(writer, signal.SIGCONT)
+        peer.wait_for(daq + "RingUsed_RBV", 0.0)
+        assert peer.put(daq + "Stop", 1) == ECA_NORMAL
+        assert peer.get(daq + "AcqNWriteCompleted_RBV") == n_slots
