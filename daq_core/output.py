@@ -79,8 +79,10 @@ def _me() -> str:
     return user_name(os.geteuid())
 
 
-def check_space(free_bytes: int, n_images: int, image_bytes: int) -> str:
+def check_space(free_bytes: int, n_images: int, image_bytes: int, *, compressed: bool = False) -> str:
     """Return a warning when little space would be left, "" otherwise.
+
+    How small images become nobody knows before, so of compressed ones this is never sure.
 
     Raises
     ------
@@ -88,11 +90,18 @@ def check_space(free_bytes: int, n_images: int, image_bytes: int) -> str:
         A run of known length, uncompressed, cannot fit.
     """
     needed = n_images * image_bytes
+    if needed > free_bytes and compressed:
+        return (
+            f"{n_images} images are up to {needed / 1e9:.2f} GB, as far as compression does not help, "
+            f"and {free_bytes / 1e9:.2f} GB are free"
+        )
     if needed > free_bytes:
         raise InvalidRequest(
             f"Not enough space: {n_images} images need {needed / 1e9:.2f} GB, "
             f"but {free_bytes / 1e9:.2f} GB are free."
         )
+    if compressed:
+        needed = 0
     if free_bytes - needed < 1e9:
         return f"only {(free_bytes - needed) / 1e9:.2f} GB will be left on the file system"
     return ""

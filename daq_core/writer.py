@@ -326,8 +326,7 @@ def check_task(task: WriterTask) -> dict[str, Any]:
             path = part_path(task.output_file, number)
             check_output(path, roots=task.output_roots, overwrite=task.overwrite)
     image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
-    n_images = task.n_images if task.compression == "none" else 0  # nobody knows how small they become
-    low = check_space(free, n_images, image_bytes)
+    low = check_space(free, task.n_images, image_bytes, compressed=task.compression != "none")
     return {"free_bytes": free, "warning": owner.warning, "low_space": low}
 
 

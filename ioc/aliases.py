@@ -57,9 +57,12 @@ def read_aliases(file: Path, prefix: str) -> dict[str, str]:
 
 
 def _alias(line: str, prefix: str, known: set[str]) -> tuple[str, str]:
-    fields = [field.strip() for field in next(csv.reader([line]))]
+    try:
+        fields = [field.strip() for field in next(csv.reader([line]), [])]
+    except csv.Error as error:  # which is no ValueError
+        raise ValueError(f"expected 'alias, name': {error}") from None
     if len(fields) != 2:
-        raise ValueError(f"expected 'alias, name', got {line.strip()!r}")
+        raise ValueError(f"expected 'alias, name', got {line.strip()[:100]!r}")
     alias, name = fields
     if not NAME.fullmatch(alias) or len(alias) > MAX_NAME_BYTES:
         raise ValueError(

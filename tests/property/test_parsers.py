@@ -28,6 +28,10 @@ from daq_core.recording import CONFIG_NAME, load_recording
 from daq_core.recording_contents import read_recording
 from daq_core.ring import Word
 from daq_core.status import Acquisition, DaqState, DaqStatus
+from ioc.access_file import AccessFile
+from ioc.access_file import parse as parse_access_file
+from ioc.aliases import pv_names, read_aliases
+from ioc.autosave import Autosave
 from ioc.control import _read_changes
 from ioc.saved_config import SavedConfig
 from rest_bridge import models
@@ -213,6 +217,7 @@ entries = st.fixed_dictionaries(
         "n_write_completed": st.integers(0, 5) | json_values,
         "start_time": st.floats(0, 2e9) | json_values,
         "stop_time": st.floats(0, 2e9) | json_values,
+        "begun": json_values,
         "other": json_values,
     },
 )
@@ -251,6 +256,67 @@ def test_a_saved_config_of_anything_never_keeps_the_service_from_starting(conten
                 ).encode()
         saved.path.write_bytes(content)
         assert saved.choose(fresh=False) == JUNGFRAU
+
+
+# ------------------------------------------------- files of the Channel Access face
+
+
+@given(st.binary(max_size=80) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "replace")))
+@example(b"a,DAQ:Stop\na,DAQ:Stop")
+@example(b'"' + b"x" * 140_000)
+@example(b"a\0b, DAQ:Stop")
+def test_an_alias_file_of_anything_is_names_of_pvs_or_refused(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "aliases.csv"
+        path.write_bytes(content)
+        with contextlib.suppress(InvalidConfig):
+            assert set(read_aliases(path, "X:").values()) <= set(pv_names("X:"))
+
+
+ACCESS_WORDS = [
+    "UAG",
+    "HAG",
+    "ASG",
+    "RULE",
+    "CALC",
+    "INPA",
+    "(",
+    ")",
+    "{",
+    "}",
+    ",",
+    "0",
+    "1",
+    "READ",
+    "WRITE",
+]
+ACCESS_WORDS += ["NONE", "TRAPWRITE", "DEFAULT", "GUIDE", '"', "#", "\n", "name", "-1", "9" * 5000]
+
+
+@given(st.text(max_size=60) | st.lists(st.sampled_from(ACCESS_WORDS), max_size=20).map(" ".join))
+@example("ASG(DEFAULT) {" * 20_000)
+@example("(" * 100_000)
+def test_an_access_file_of_anything_is_rules_or_refused_in_one_line(text: str) -> None:
+    said = ""
+    try:
+        assert isinstance(parse_access_file(text, "file"), AccessFile)
+    except InvalidConfig as refused:
+        said = str(refused)
+    assert len(said.splitlines()) <= 1
+
+
+@given(
+    st.binary(max_size=60)
+    | st.fixed_dictionaries({}, optional={"settings": json_values, "starts": json_values}).map(
+        lambda kept: json.dumps(kept).encode()
+    )
+)
+@example(DEEP)
+@example(b'{"settings": {}, "starts": ' + b"9" * 5000 + b"}")
+def test_saved_settings_of_anything_never_keep_the_service_from_starting(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "settings.json").write_bytes(content)
+        assert Autosave(Path(folder)).state.n_starts >= 1
 
 
 # ------------------------------------------------------------------------------------ command line

@@ -51,4 +51,5 @@ async def test_a_full_disk_is_foreseen_only_where_the_size_is_known(tmp_path: Pa
                 await bench.start(too_many)
         else:
             await bench.start(too_many)
+            assert "as far as compression does not help" in bench.daq.snapshot.health.low_space
             await bench.stop()

@@ -132,7 +132,7 @@ def test_little_free_space_is_in_the_answer_and_in_the_pvs_and_too_little_is_ref
 
 
 def test_random_bytes_on_every_port_disturb_nobody(start_service: StartService) -> None:
-    """Of the detector, of REST and of Channel Access (TCP and UDP): then a run is perfect."""
+    """Of the detector, of REST, of Redis and of Channel Access (TCP and UDP): then a run is perfect."""
     chance = random.Random(7)
     service = start_service()
     rest_port = int(service.rest_url.rpartition(":")[2])
@@ -142,7 +142,7 @@ def test_random_bytes_on_every_port_disturb_nobody(start_service: StartService) 
             size = chance.choice([0, 1, 16, 47, 48, 49, 8239, 8240, 8241, 9000])
             sender.sendto(chance.randbytes(size), (LOOPBACK, chance.choice(udp_ports)))
     for _ in range(60):
-        port = chance.choice([rest_port, service.ca_port])
+        port = chance.choice([rest_port, service.ca_port, service.redis_port])
         with socket.create_connection((LOOPBACK, port), timeout=5) as connection:
             connection.sendall(chance.randbytes(chance.choice([1, 15, 16, 17, 64, 1000, 20_000])))
     assert service.running

@@ -154,6 +154,16 @@ def test_little_space_is_a_warning_and_enough_is_none() -> None:
     assert check_space(9_000_000_000, 1000, 8_000_000) == ""
 
 
+def test_a_compressed_run_is_warned_of_and_never_refused() -> None:
+    """It may fit; that little is left now is sure."""
+    warning = check_space(7_900_000_000, 1000, 8_000_000, compressed=True)
+    assert warning == (
+        "1000 images are up to 8.00 GB, as far as compression does not help, and 7.90 GB are free"
+    )
+    assert check_space(8_500_000_000, 1000, 8_000_000, compressed=True) == ""
+    assert check_space(500_000_000, 1, 8_000_000, compressed=True).startswith("only 0.50 GB will be left")
+
+
 def test_a_run_of_unknown_length_is_never_refused_for_space() -> None:
     assert check_space(10**10, 0, 8_000_000) == ""
     assert check_space(10, 0, 8_000_000) != ""
