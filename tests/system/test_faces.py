@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -81,6 +82,38 @@ def test_a_killed_writer_shows_on_every_face_and_the_next_run_is_perfect(start_s
         for image_id, image in zip(file["entry/data/image_id"][:], file["entry/data/data"], strict=True):
             np.testing.assert_array_equal(image, simulator.image(int(image_id)))
 
+    _take_a_perfect_run(service)
+
+
+def test_a_disk_that_fails_says_the_same_on_every_face_and_in_the_file(start_service: StartService) -> None:
+    """The limit of the writer's files lies within the third image, as a quota would."""
+    service = start_service()
+    path, simulator = service.output / "full.h5", service.simulator()
+    service.post("/writer/write_async", {"output_file": str(path), "n_images": 5})
+    limit = int(2.5 * 2**21)
+    resource.prlimit(_writer_of(service), resource.RLIMIT_FSIZE, (limit, limit))
+    simulator.send(5, rate_hz=20)
+    failed = service.wait_for("FAILED")["acquisition"]
+    n_written = failed["stats"]["n_write_completed"]
+    assert failed["message"] == f"ERROR: Cannot write image {n_written} to {path}: File too large."
+    assert 0 < n_written <= 2
+    with EpicsPeer(service.ca_port) as peer:
+        assert peer.text(service.prefix + "DAQ:AcqMessage_RBV") == failed["message"]
+        assert peer.get(service.prefix + "DAQ:AcqState_RBV", as_string=True) == "FAILED"
+        assert peer.get(service.prefix + "DAQ:State_RBV", as_string=True) == "READY"
+        assert peer.get(service.prefix + "DAQ:AcqNWriteCompleted_RBV") == n_written
+        assert peer.text(service.prefix + "DAQ:Log1:Message_RBV") == failed["message"]
+    stream = redis.Redis(port=service.redis_port)
+    newest = json.loads(stream.xrevrange("daq:status", count=1)[0][1][b"json"])
+    assert newest["acquisition"] == failed
+    assert stream.xrange("daq:log") == []  # of FINISHED runs alone, as std_daq's
+    assert service.get("/daq/logs/5")["logs"] == []
+    journal = (Path(service.options["state_dir"]) / "journal.jsonl").read_text().splitlines()
+    ended = [entry for entry in map(json.loads, journal) if "begun" not in entry]
+    assert [(entry["state"], entry["message"]) for entry in ended] == [("FAILED", failed["message"])]
+    with h5py.File(path) as file:
+        assert len(file["entry/data/data"]) >= n_written
+        assert file["entry/run/message"].asstr()[()] == failed["message"]
     _take_a_perfect_run(service)
 
 
