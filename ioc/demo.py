@@ -172,11 +172,11 @@ def running_service(config_file: Path, addresses: Addresses, folder: Path) -> It
 def _first_line(process: subprocess.Popen[str], log_file: Path) -> str:
     """Wait for the service's first line; meanwhile show how far it is with compiling itself."""
     assert process.stdout is not None
-    with shown_progress("   compiling", None) as show, ThreadPoolExecutor(1) as one:
+    with shown_progress("   starting", None) as show, ThreadPoolExecutor(1) as one:
         reading = one.submit(process.stdout.readline)
         while not wait([reading], timeout=0.2).done:
             if told := COMPILED.findall(log_file.read_text(encoding="utf-8", errors="replace")):
-                show(int(told[-1][0]), total=int(told[-1][1]))
+                show(int(told[-1][0]), "   compiling", int(told[-1][1]))
     return reading.result().rstrip()
 
 
