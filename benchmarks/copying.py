@@ -45,7 +45,7 @@ def place_all(packets: Any, stride: int, layout: Any, ring: Any) -> None:
             for packet in range(layout[port].n_units):
                 at = packet * stride + sls.HEADER_BYTES
                 if layout[port].packing != 12:
-                    sls.put(packets[port], at, layout, port, packet, ring.pixels[slot])
+                    sls.put_packet(packets[port], at, layout, port, packet, ring.pixels[slot])
                 else:
                     unit = layout[port].first_unit + packet
                     ring.marks[slot, unit >> 6] |= np.uint64(1) << np.uint64(unit & 63)

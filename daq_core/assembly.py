@@ -1,7 +1,7 @@
 """Compiled bookkeeping of the images that are being assembled in the ring.
 
-Theory of operation. The receive loop is the only one that opens, marks and
-publishes images, so nothing here needs a lock. An image is *opened* by its
+Theory of operation. Only one receive thread at a time opens, marks and publishes
+images (see ``daq_core.crew``), so nothing here needs a lock. An image is *opened* by its
 first packet, gets the next sequence number and with it a slot; it is *published*
 in that order, when it is complete, when ``image_timeout_s`` have passed since its
 newest packet, or when it leaves the window of open images. What was published
@@ -23,7 +23,7 @@ import numba
 import numpy as np
 from numba import types
 
-from daq_core.compiled import kernel, load_acquire, store_release
+from daq_core.compiled import fetch_add, finish_stores, kernel, load_acquire, store_release
 from daq_core.ring import (
     GOOD,
     ID_MISMATCH,
@@ -53,6 +53,7 @@ class _Local(NamedTuple):
     HISTORY: int = 6  # published images from this sequence number on make their packets late
     NEWEST_FRAME: int = 7  # highest frame number of this history, its 64 bits as they are
     N_DROPS: int = 8  # images refused since the history began
+    CLAIMED: int = 9  # units that the last claim marked
     DROPS: int = 16  # the frame numbers of the last of them, to count each once
     COUNT: int = 16 + REMEMBERED_DROPS
 
@@ -102,14 +103,15 @@ RING_TYPE = types.NamedTuple(
         _int64,
         numba.from_dtype(SLOT)[::1],
         types.uint64[:, ::1],
+        _int64,
         types.uint8[:, ::1],
     ),
     Ring,
 )
 LAYOUT_TYPE = numba.from_dtype(LAYOUT)[::1]
 
-# place(datagrams, stride, messages, first, n, layout, port, now_ns, real_ns, ring, local) -> next datagram
-PLACE = types.int64(
+# take(datagrams, stride, messages, first, n, layout, port, now, real, ring, local, taken) -> next datagram
+TAKE = types.int64(
     types.uint8[::1],
     types.int64,
     types.uint32[:, ::1],
@@ -121,6 +123,19 @@ PLACE = types.int64(
     types.int64,
     RING_TYPE,
     _int64,
+    types.int64[:, ::1],
+)
+# put(datagrams, stride, messages, first, n, layout, port, ring, taken): copy the pixels of what was taken
+PUT = types.void(
+    types.uint8[::1],
+    types.int64,
+    types.uint32[:, ::1],
+    types.int64,
+    types.int64,
+    LAYOUT_TYPE,
+    types.int64,
+    RING_TYPE,
+    types.int64[:, ::1],
 )
 # erase(layout, port, unit, pixels): zero the pixels of a unit that did not arrive
 ERASE = types.void(LAYOUT_TYPE, types.int64, types.int64, types.uint8[::1])
@@ -141,7 +156,8 @@ def claim(
 
     Returns
     -------
-    int  the slot to put the pixels into; or LATE, DUPLICATE or NO_SLOT, which are counted;
+    int  the slot to put the pixels into, and Local.CLAIMED is the number of units that are new in it;
+         or LATE, DUPLICATE or NO_SLOT, which are counted;
          or NO_ROOM: nothing is counted, the caller has to give up the oldest image first
     """
     slot = hint
@@ -163,11 +179,33 @@ def claim(
     if image.image_id != image_id:
         image.status = ID_MISMATCH
     image.newest_ns = now
+    before = image.n_received
     for i in range(unit, unit + n_units):
         if not is_marked(ring, slot, i):
             ring.marks[slot, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
             image.n_received += 1
+    local[Local.CLAIMED] = image.n_received - before
     return slot
+
+
+@kernel
+def settle(ring: Any, taken: Any, first: int, n: int) -> None:
+    """Say that the pixels of taken datagrams are in place: (batch, 2) slot or below 0, and units."""
+    finish_stores()
+    i = first
+    while i < n:
+        slot, n_units = taken[i, 0], np.int64(0)
+        while i < n and taken[i, 0] == slot:
+            n_units += taken[i, 1]
+            i += 1
+        if slot >= 0:
+            fetch_add(ring.placed, slot, n_units)
+
+
+@kernel
+def is_settled(ring: Any, slot: int) -> bool:
+    """Tell whether all pixels of the packets that are marked in an image are in place."""
+    return load_acquire(ring.placed, slot) == ring.slots[slot].n_received
 
 
 @kernel
@@ -240,6 +278,7 @@ def _open(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: int)
     image.unwanted = 0
     image.status = GOOD
     image.state = OPEN
+    ring.placed[slot] = 0
     for word in range(ring.marks.shape[1]):
         ring.marks[slot, word] = np.uint64(0)
     store_release(ring.words, Word.OPENED, sequence + 1)

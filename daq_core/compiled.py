@@ -133,6 +133,17 @@ if JIT:
         return array.dtype(array, types.intp, value), generate
 
     @intrinsic
+    def exchange(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+        """Set ``array[index]`` and return what it was, in one step for all threads."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = _element(context, builder, signature, arguments)
+            new = context.cast(builder, arguments[2], signature.args[2], array.dtype)
+            return builder.atomic_rmw("xchg", pointer, new, "acq_rel")
+
+        return array.dtype(array, types.intp, value), generate
+
+    @intrinsic
     def finish_stores(typing_context: Any) -> Any:
         """Let nothing that is stored from here on be seen before what ``daq_core.strips`` stored."""
 
@@ -189,6 +200,7 @@ if JIT:
     sendmmsg: Any = types.ExternalFunction(
         "sendmmsg", types.int32(types.int32, types.intp, types.uint32, types.int32)
     )
+    yield_cpu: Any = types.ExternalFunction("sched_yield", types.int32())
     poll: Any = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
     _errno_location = types.ExternalFunction("__errno_location", types.intp())
     _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
@@ -237,6 +249,12 @@ else:
             array[index] += value
             return before
 
+    def exchange(array: Any, index: int, value: int) -> Any:
+        with _adding:
+            before = array[index]
+            array[index] = value
+            return before
+
     def external(name: str, function: Any, signature: Any) -> Any:
         return lambda *arguments: function(*map(int, arguments))
 
@@ -254,6 +272,10 @@ else:
 
     def poll(descriptors: int, n: int, timeout_ms: int) -> int:
         return int(_libc.poll(ctypes.c_void_p(int(descriptors)), int(n), int(timeout_ms)))
+
+    def yield_cpu() -> int:
+        time.sleep(0)
+        return 0
 
     def last_error() -> int:
         return ctypes.get_errno()

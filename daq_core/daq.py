@@ -102,6 +102,7 @@ class Daq:
             config,
             udp_host=options.udp_host,
             udp_sources=options.udp_sources,
+            receive_threads=options.receive_threads,
             id_source=options.id_source,
             receiver_lost=self._on_receiver_lost,
             receiver_up=self._on_receiver_up,

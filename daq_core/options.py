@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from daq_core.errors import InvalidConfig
 from daq_core.image_timeouts import ImageTimeouts
 from daq_core.network import Network
+from daq_core.receive_threads import ReceiveThreads
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
@@ -20,6 +21,7 @@ class DaqOptions:
 
     udp_host: str = "0.0.0.0"
     udp_sources: tuple[Network, ...] = ()  # whose packets are taken; none: everybody's
+    receive_threads: ReceiveThreads = field(default_factory=ReceiveThreads)
     first_image_timeout_s: float | None = None  # a run without images fails after that; None: it waits
     stall_timeout_s: float | None = None  # so does one whose images stop
     id_source: Literal["frame", "bunch", "bunch-int"] = "frame"

@@ -24,6 +24,7 @@ from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.forks import RECEIVER, WRITER, ForkServer
 from daq_core.network import Network
+from daq_core.receive_threads import ReceiveThreads
 from daq_core.receiver import ReceiverTask, ring_shape
 from daq_core.ring import RingShape, Word, choose_n_slots
 
@@ -44,6 +45,7 @@ class Pipeline:
         *,
         udp_host: str,
         udp_sources: Sequence[Network],
+        receive_threads: ReceiveThreads,
         id_source: Literal["frame", "bunch", "bunch-int"],
         receiver_lost: Callable[[str], None],
         receiver_up: Callable[[], None],
@@ -51,6 +53,7 @@ class Pipeline:
     ) -> None:
         self._udp_host = udp_host
         self._udp_sources = tuple(map(str, udp_sources))
+        self._receive_threads = receive_threads
         self._id_source = id_source
         self._receiver_lost = receiver_lost
         self._receiver_up = receiver_up
@@ -170,13 +173,20 @@ class Pipeline:
         self.words[Word.LEAVE] = 0
         self.words[Word.HEARTBEAT] = 0
         task = ReceiverTask(
-            self.config.as_dict(), self._udp_host, self._id_source, self.shape.n_slots, self._udp_sources
+            self.config.as_dict(),
+            self._udp_host,
+            self._id_source,
+            self.shape.n_slots,
+            self._udp_sources,
+            self._receive_threads.number(),
+            self._receive_threads.cpus,
         )
         channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
         self._receiver = await ReceiverProcess.start(channel, task)
         log.info(
-            "receiver %d listens on %d %s, ring of %d images (%.2f GiB)",
+            "receiver %d listens with %d threads on %d %s, ring of %d images (%.2f GiB)",
             self._receiver.pid,
+            max(1, min(task.n_threads, len(self.layout.udp_ports))),
             len(self.layout.udp_ports) or len(self.config.stream_addresses),
             "UDP ports" if self.layout.udp_ports else "streams",
             self.shape.n_slots,

@@ -31,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def prefault(ring: Ring) -> threading.Thread:
     """Give the ring's records and first slots their pages, and start the thread that does the rest."""
-    for records in (ring.words, ring.module_packets, ring.slots, ring.marks):
+    for records in (ring.words, ring.module_packets, ring.slots, ring.marks, ring.placed):
         populate(records)
     n_first = min(len(ring.pixels), -(-FIRST_BYTES // ring.pixels.shape[1]))
     populate(ring.pixels[:n_first])

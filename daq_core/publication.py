@@ -11,9 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from daq_core.assembly import Local, floor, is_marked, is_taking
-from daq_core.compiled import kernel, load_acquire, store_release, wake
+from daq_core.assembly import Local, floor, is_marked, is_settled, is_taking
+from daq_core.compiled import kernel, load_acquire, store_release, wake, yield_cpu
 from daq_core.ring import COMPLETE, GOOD, ID_MISMATCH, INCOMPLETE, MISSING_PACKETS, NO_END, SKIPPED, Word
+
+
+@kernel
+def is_ordered(ring: Any) -> bool:
+    """Tell whether the control process has asked for something new."""
+    return load_acquire(ring.words, Word.EPOCH) != ring.words[Word.ACKNOWLEDGED]
 
 
 @kernel
@@ -79,6 +85,8 @@ def publish_ready(ring: Any, local: Any, layout: Any, erase: Any, now: int) -> N
         waited = now - ring.slots[slot].newest_ns
         if not _is_complete(ring, local, slot) and waited < local[Local.TIMEOUT_NS]:
             break
+        if not is_settled(ring, slot):
+            break  # another thread still copies; it comes here next
         _publish(ring, local, layout, erase)
 
 
@@ -97,6 +105,8 @@ def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
     sequence = words[Word.PUBLISHED]
     slot = sequence % n_slots
     image = ring.slots[slot]
+    while not is_settled(ring, slot):
+        yield_cpu()  # some microseconds: who copies does not need the gate to finish
     kept = is_taking(ring) and sequence >= words[Word.RUN_FIRST]
     if image.state != SKIPPED:
         words[Word.IMAGES_PUBLISHED] += 1

@@ -26,13 +26,14 @@ from typing import Any, TextIO
 import numpy as np
 from numba import types
 
-from daq_core.assembly import ERASE, LAYOUT_TYPE, PLACE, RING_TYPE, Local
-from daq_core.compiled import kernel_of, load_kernels, now_ns, poll, recvmmsg, sleep_ns
+from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, Local, settle
+from daq_core.compiled import kernel, kernel_of, load_kernels, now_ns, poll, recvmmsg, sleep_ns
 from daq_core.config import DaqConfig
+from daq_core.crew import begin_turn, enter, leave, new_crew, rest_until
 from daq_core.detectors import Layout, format_of, is_stream, layout_of
 from daq_core.errors import DaqError
 from daq_core.prefault import prefault
-from daq_core.publication import give_up_oldest, publish_ready, take_orders
+from daq_core.publication import give_up_oldest, is_ordered, publish_ready, take_orders
 from daq_core.ring import Ring, RingShape, Word
 from daq_core.sockets import (
     MSG_DONTWAIT,
@@ -55,30 +56,75 @@ BUFFER_BYTES = 64 * 2**20  # asked for per port; the kernel only uses what is wa
 ID_SOURCES = ("frame", "bunch", "bunch-int")
 
 
-@kernel_of(
-    types.void(
-        types.FunctionType(PLACE),
-        types.FunctionType(ERASE),
-        types.int32[::1],
-        types.uint8[::1],
-        types.int64,
-        types.uint32[:, ::1],
-        types.uint64[::1],
-        LAYOUT_TYPE,
-        RING_TYPE,
-        types.int64[::1],
-        types.int64[::1],
-        types.uint32[:, ::1],
-        types.uint32[:, ::1],
-    )
-)
-def receive(
-    place: Any,
+_int64 = types.int64[::1]
+_taken = types.int64[:, ::1]
+
+
+@kernel
+def place(
+    take: Any,
+    put: Any,
     erase: Any,
-    descriptors: Any,
     datagrams: Any,
     stride: int,
     messages: Any,
+    n: int,
+    layout: Any,
+    port: int,
+    now: int,
+    real: int,
+    ring: Any,
+    local: Any,
+    taken: Any,
+    crew: Any,
+) -> None:
+    """Put the pixels of n received datagrams into their images; parameters as in :func:`receive`."""
+    done = 0
+    while done < n:
+        enter(crew)
+        end = take(datagrams, stride, messages, done, n, layout, port, now, real, ring, local, taken)
+        leave(crew)
+        put(datagrams, stride, messages, done, end, layout, port, ring, taken)
+        settle(ring, taken, done, end)
+        done = end
+        if done < n:
+            enter(crew)
+            give_up_oldest(ring, local, layout, erase)
+            leave(crew)
+
+
+@kernel_of(
+    types.void(
+        types.FunctionType(TAKE),
+        types.FunctionType(PUT),
+        types.FunctionType(ERASE),
+        types.int32[::1],
+        _int64,
+        types.uint8[::1],
+        types.int64,
+        types.uint32[:, ::1],
+        _taken,
+        types.uint64[::1],
+        LAYOUT_TYPE,
+        RING_TYPE,
+        _int64,
+        _int64,
+        types.uint32[:, ::1],
+        types.uint32[:, ::1],
+        _int64,
+        types.int64,
+    )
+)
+def receive(
+    take: Any,
+    put: Any,
+    erase: Any,
+    descriptors: Any,
+    ports: Any,
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    taken: Any,
     waiting: Any,
     layout: Any,
     ring: Any,
@@ -86,48 +132,73 @@ def receive(
     timespec: Any,
     names: Any,
     allowed: Any,
+    crew: Any,
+    me: int,
 ) -> None:
-    """Receive until told to leave.
+    """Receive until told to leave, as one of the crew.
 
     Parameters
     ----------
-    place, erase : the detector's kernels, of the signatures PLACE and ERASE
-    descriptors  : (ports,) int32, non-blocking UDP sockets
+    take, put, erase : the detector's kernels, of the signatures TAKE, PUT and ERASE
+    descriptors  : (sockets,) int32, non-blocking UDP sockets of this thread
+    ports        : (sockets,) int64, which row of the layout each is
     datagrams, stride, messages : a DatagramBatch
-    waiting      : (ports,) uint64, struct pollfd of the same sockets
+    taken        : (batch, 2) int64, scratch
+    waiting      : (sockets,) uint64, struct pollfd of the same sockets
     layout       : (ports,) LAYOUT
     ring         : Ring
-    local        : (Local.COUNT,) int64
+    local        : (Local.COUNT,) int64, of all threads
     timespec     : (2,) int64, scratch
     names, allowed : who sent each datagram and who may, of ``sources``; no rows: everybody may
+    crew, me     : what the threads share, of ``crew.new_crew``, and which of them this is
     """
     batch = messages.shape[0]
     last_packet = now_ns(1, timespec)
     while ring.words[Word.LEAVE] == 0:
-        take_orders(ring, local, layout, erase)
-        now = now_ns(1, timespec)
+        now = begin_turn(crew, me, ring.words, timespec)
         real = now_ns(0, timespec)
-        ring.words[Word.HEARTBEAT] = now
+        if is_ordered(ring):
+            enter(crew)
+            take_orders(ring, local, layout, erase)
+            leave(crew)
         busy = False
-        for port in range(descriptors.shape[0]):
-            n = recvmmsg(descriptors[port], messages.ctypes.data, np.uint32(batch), np.int32(MSG_DONTWAIT), 0)
+        for k in range(descriptors.shape[0]):
+            n = recvmmsg(descriptors[k], messages.ctypes.data, np.uint32(batch), np.int32(MSG_DONTWAIT), 0)
             if n <= 0:
                 continue
             last_packet = now
             busy |= n == batch
             if names.shape[0] > 0:
+                enter(crew)
                 n = drop_foreign(names, allowed, datagrams, stride, messages, n, ring)
-            placed = 0
-            while placed < n:
-                placed = place(datagrams, stride, messages, placed, n, layout, port, now, real, ring, local)
-                if placed < n:
-                    give_up_oldest(ring, local, layout, erase)
+                leave(crew)
+            place(
+                take,
+                put,
+                erase,
+                datagrams,
+                stride,
+                messages,
+                n,
+                layout,
+                ports[k],
+                now,
+                real,
+                ring,
+                local,
+                taken,
+                crew,
+            )
+        enter(crew)
         publish_ready(ring, local, layout, erase, now)
+        leave(crew)
         if busy:
             continue
         if now - last_packet < IDLE_NS or ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+            rest_until(crew, me, now + REST_NS)
             sleep_ns(REST_NS, timespec)
         else:
+            rest_until(crew, me, now + POLL_MS * 1_000_000)
             poll(waiting.ctypes.data, np.uint64(waiting.shape[0]), np.int32(POLL_MS))
 
 
@@ -140,6 +211,8 @@ class ReceiverTask:
     id_source: str
     n_slots: int
     udp_sources: tuple[str, ...] = ()  # networks of the senders that are taken; none: all
+    n_threads: int = 1  # at most one for each port
+    cpus: tuple[int, ...] = ()  # which of them each thread is kept on, in turn; none: anywhere
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -149,16 +222,18 @@ def ring_shape(layout: Layout, n_slots: int) -> RingShape:
     return RingShape(n_slots, len(layout.modules), layout.n_units, layout.room_bytes)
 
 
-def batch_size(layout: Layout, window: int) -> int:
+def batch_size(layout: Layout, window: int, n_threads: int = 1) -> int:
     """Return how many datagrams one call takes from a port: BATCH, or fewer where frames are small.
 
     Ports are read in turn. The first must not open so many images that the oldest leave the
     window before the last port completes them, nor run so far ahead in frame numbers that the
-    others look re-armed: so one turn is worth half the window at most.
+    others look re-armed: so one turn is worth half the window at most. Threads may be two
+    turns apart (see ``daq_core.crew``): then it is a quarter.
     """
     ports = layout.ports
+    share = 2 if n_threads == 1 else 4
     n_packets = int((-(-ports["n_units"] // ports["units_per_packet"])).min())  # of a frame
-    return max(1, min(BATCH, window // (2 * layout.turns) * n_packets))
+    return max(1, min(BATCH, window // (share * layout.turns) * n_packets))
 
 
 def new_local(config: DaqConfig, layout: Layout, id_source: str, n_slots: int) -> Any:
@@ -172,6 +247,16 @@ def new_local(config: DaqConfig, layout: Layout, id_source: str, n_slots: int) -
     return local
 
 
+def forget_half_placed(ring: Ring) -> None:
+    """Take for missing what a receiver that was killed had marked in open images: it may not be there."""
+    n_slots = len(ring.slots)
+    for sequence in range(int(ring.words[Word.PUBLISHED]), int(ring.words[Word.OPENED])):
+        slot = sequence % n_slots
+        if ring.placed[slot] != ring.slots["n_received"][slot]:
+            ring.marks[slot] = 0
+            ring.slots["n_received"][slot] = ring.placed[slot] = 0
+
+
 class Receiver:
     """Sockets, ring and the compiled loop of one config."""
 
@@ -181,6 +266,7 @@ class Receiver:
         self.ring: Ring = ring_shape(self.layout, task.n_slots).attach(ring_descriptor)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
         prefault(self.ring)
+        forget_half_placed(self.ring)
         self.allowed = allowed_senders(tuple(map(ip_network, task.udp_sources)))
         self.sockets: list[socket.socket] = []
         self.stream = StreamReceiver(self.config, self.layout) if is_stream(self.config) else None
@@ -190,6 +276,9 @@ class Receiver:
         except DaqError:
             close_all(self.sockets)
             raise
+        self.n_threads = max(1, min(task.n_threads, len(self.sockets)))
+        self._cpus = task.cpus
+        self._crew = new_crew(self.n_threads)
         self.ring.words[Word.SOCKET_BUFFER] = min(map(buffer_size, self.sockets), default=0)
         self._drops_before = int(self.ring.words[Word.KERNEL_DROPS])
 
@@ -197,24 +286,39 @@ class Receiver:
         """Receive until Word.LEAVE is set; blocks, without the GIL."""
         if self.stream is not None:
             self.stream.receive(self.ring, self.local)
-        else:
-            self._receive_packets()
+            return
+        others = [
+            threading.Thread(target=self._receive_packets, args=(k,), name=f"receive-{k}")
+            for k in range(1, self.n_threads)
+        ]
+        for thread in others:
+            thread.start()
+        self._receive_packets(0)
+        for thread in others:
+            thread.join()
 
-    def _receive_packets(self) -> None:
+    def _receive_packets(self, me: int) -> None:
+        """Receive from every n-th port, as one of n threads."""
+        if self._cpus:
+            os.sched_setaffinity(0, {self._cpus[me % len(self._cpus)]})
         form = format_of(self.config)
-        descriptors = np.array([s.fileno() for s in self.sockets], np.int32)
+        ports = np.arange(me, len(self.sockets), self.n_threads)
+        descriptors = np.array([self.sockets[port].fileno() for port in ports], np.int32)
         waiting = np.zeros((len(descriptors), 2), np.int32)  # struct pollfd: fd, events | revents << 16
         waiting[:, 0] = descriptors
         waiting[:, 1] = 1  # POLLIN
-        n_datagrams = batch_size(self.layout, int(self.local[Local.WINDOW]))
+        n_datagrams = batch_size(self.layout, int(self.local[Local.WINDOW]), self.n_threads)
         batch = DatagramBatch(n_datagrams, self.layout.datagram_bytes)
         receive(
-            form.place,
+            form.take,
+            form.put,
             form.erase,
             descriptors,
+            ports,
             batch.datagrams,
             batch.stride,
             batch.messages,
+            np.zeros((n_datagrams, 2), np.int64),
             waiting.view(np.uint64)[:, 0].copy(),
             self.layout.ports,
             self.ring,
@@ -222,6 +326,8 @@ class Receiver:
             np.zeros(2, np.int64),
             name_senders(batch.messages, wanted=len(self.allowed) > 0),
             self.allowed,
+            self._crew,
+            me,
         )
 
     def count_kernel_drops(self) -> None:

@@ -104,7 +104,7 @@ SLOT = np.dtype(
         ("sequence", np.int64),
         ("first_ns", np.int64),  # real time of the first packet
         ("newest_ns", np.int64),  # monotonic time of the newest packet
-        ("n_received", np.int64),  # units (packets, or rows where a detector counts rows)
+        ("n_received", np.int64),  # units (packets, or rows where a detector counts rows) that are marked
         ("n_missing", np.int64),  # packets; true once published
         ("state", np.int32),
         ("status", np.int16),
@@ -121,6 +121,8 @@ class Ring(NamedTuple):
     module_packets (n_modules,) int64       packets of each module, this run
     slots          (n_slots,) SLOT
     marks          (n_slots, n_marks) uint64  one bit for each unit of an image that arrived
+    placed         (n_slots,) int64         units whose pixels are in place; less than n_received
+                                            while a receive thread still copies
     pixels         (n_slots, image_bytes) uint8
     """
 
@@ -128,6 +130,7 @@ class Ring(NamedTuple):
     module_packets: Any
     slots: Any
     marks: Any
+    placed: Any
     pixels: Any
 
 
@@ -149,12 +152,13 @@ class RingShape:
         """Distance of two slots: whole pages, so that a slot can be written to disk directly."""
         return _pages(self.room_bytes)
 
-    def _offsets(self) -> tuple[int, int, int, int, int]:
+    def _offsets(self) -> tuple[int, int, int, int, int, int]:
         modules = _pages(Word.COUNT * 8)
         slots = modules + _pages(self.n_modules * 8)
         marks = slots + _pages(self.n_slots * SLOT.itemsize)
-        pixels = marks + _pages(self.n_slots * self.n_marks * 8)
-        return modules, slots, marks, pixels, pixels + self.n_slots * self.slot_bytes
+        placed = marks + _pages(self.n_slots * self.n_marks * 8)
+        pixels = placed + _pages(self.n_slots * 8)
+        return modules, slots, marks, placed, pixels, pixels + self.n_slots * self.slot_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -170,7 +174,7 @@ class RingShape:
     def attach(self, descriptor: int) -> Ring:
         """Map the ring; the descriptor may be closed afterwards. ``daq_core.prefault`` fetches its pages."""
         memory = mmap.mmap(descriptor, self.total_bytes, mmap.MAP_SHARED)
-        modules, slots, marks, pixels, _ = self._offsets()
+        modules, slots, marks, placed, pixels, _ = self._offsets()
         raw: npt.NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
         return Ring(
             words=raw[: Word.COUNT * 8].view(np.int64),
@@ -179,6 +183,7 @@ class RingShape:
             marks=raw[marks : marks + self.n_slots * self.n_marks * 8]
             .view(np.uint64)
             .reshape(self.n_slots, self.n_marks),
+            placed=raw[placed : placed + self.n_slots * 8].view(np.int64),
             pixels=raw[pixels:].reshape(self.n_slots, self.slot_bytes),
         )
 
@@ -192,7 +197,7 @@ def choose_n_slots(
     whichever is less; at least 8 images, at most a million.
     """
     one = RingShape(1, n_modules, n_units, room_bytes)
-    slot_cost = one.slot_bytes + one.n_marks * 8 + SLOT.itemsize
+    slot_cost = one.slot_bytes + one.n_marks * 8 + 8 + SLOT.itemsize
     wanted = int(ram_buffer_gb * 2**30) if ram_buffer_gb > 0 else min(2**30, free_bytes // 4)
     return max(8, min(1_000_000, wanted // slot_cost))
 

@@ -73,6 +73,7 @@ def publish(erase: Any, layout: Any, ring: Any, local: Any, slot: int, is_good: 
     if is_good:
         ring.words[Word.PLACED] += 1
         ring.module_packets[0] += 1
+        ring.placed[slot] = 1
     else:
         ring.words[Word.MALFORMED] += 1
         ring.slots[slot].state = FREE

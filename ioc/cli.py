@@ -22,6 +22,7 @@ import typer
 from daq_core.errors import DaqError, InvalidConfig
 from daq_core.forks import ForkServer
 from daq_core.network import Network, is_loopback, parse_networks
+from daq_core.receive_threads import ReceiveThreads, parse_cpus
 from ioc import control, database, environment, inspection, packets, repairing
 from ioc.access_file import read_access_file
 from ioc.aliases import pv_names, read_aliases
@@ -125,6 +126,25 @@ def serve(
             envvar="STD_DAQ_UDP_SOURCES",
             metavar="CIDR,...",
             help="Take packets of these senders only, others are counted as foreign; default: of all.",
+            show_default=False,
+        ),
+    ] = "",
+    receiver_threads: Annotated[
+        int,
+        typer.Option(
+            envvar="STD_DAQ_RECEIVER_THREADS",
+            min=0,
+            max=64,
+            help="Threads that share the UDP ports; 0: as many as --receiver-cpus names, "
+            "or one for every four CPUs.",
+        ),
+    ] = 0,
+    receiver_cpus: Annotated[
+        str,
+        typer.Option(
+            envvar="STD_DAQ_RECEIVER_CPUS",
+            metavar="LIST",
+            help="Keep receive threads on these CPUs, in turn: 2,3 or 4-7; default: on any.",
             show_default=False,
         ),
     ] = "",
@@ -265,6 +285,10 @@ def serve(
         )
     trusted = _networks("--trusted-networks", trusted_networks)
     sources = _networks("--udp-sources", udp_sources)
+    try:
+        cpus = parse_cpus(receiver_cpus)
+    except ValueError as error:
+        raise typer.BadParameter(f"--receiver-cpus {receiver_cpus}: {error}.") from None
     for root in output_root or []:
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
@@ -294,6 +318,7 @@ def serve(
         allowed_hosts=frozenset(name.strip() for name in allowed_hosts.split(",") if name.strip()),
         udp_host=udp_host,
         udp_sources=sources,
+        receive_threads=ReceiveThreads(receiver_threads, cpus),
         first_image_timeout_s=first_image_timeout_s,
         stall_timeout_s=stall_timeout_s,
         output_roots=tuple(str(root) for root in output_root or [Path("/")]),

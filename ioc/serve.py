@@ -26,6 +26,7 @@ from daq_core.errors import DaqError, Unavailable
 from daq_core.forks import ForkServer
 from daq_core.network import Network, is_loopback
 from daq_core.options import DaqOptions
+from daq_core.receive_threads import ReceiveThreads
 from daq_core.status import DaqState
 from daq_core.token_file import read_token
 from ioc.access_control import AccessControl
@@ -73,6 +74,7 @@ class ServeOptions:
     allowed_hosts: frozenset[str] = frozenset()
     udp_host: str = "0.0.0.0"
     udp_sources: tuple[Network, ...] = ()
+    receive_threads: ReceiveThreads = field(default_factory=ReceiveThreads)
     first_image_timeout_s: float | None = None
     stall_timeout_s: float | None = None
     output_roots: tuple[str, ...] = ("/",)
@@ -92,6 +94,7 @@ class ServeOptions:
         return DaqOptions(
             udp_host=self.udp_host,
             udp_sources=self.udp_sources,
+            receive_threads=self.receive_threads,
             first_image_timeout_s=self.first_image_timeout_s,
             stall_timeout_s=self.stall_timeout_s,
             id_source=self.id_source,

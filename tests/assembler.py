@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from daq_core.assembly import ERASE, LAYOUT_TYPE, PLACE, RING_TYPE, Local
+from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, Local
 from daq_core.compiled import kernel_of, load_kernels
 from daq_core.config import DaqConfig
+from daq_core.crew import new_crew
 from daq_core.detectors import format_of, layout_of
-from daq_core.publication import give_up_oldest, publish_ready, take_orders
-from daq_core.receiver import new_local, ring_shape
+from daq_core.publication import publish_ready, take_orders
+from daq_core.receiver import new_local, place, ring_shape
 from daq_core.ring import SKIPPED, WRITER_WORDS, Ring, Word
 from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
 from tests.oracle.assembly import ReferenceAssembly
@@ -39,7 +40,8 @@ def _publish_ready(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> 
 
 @kernel_of(
     types.void(
-        types.FunctionType(PLACE),
+        types.FunctionType(TAKE),
+        types.FunctionType(PUT),
         types.FunctionType(ERASE),
         types.uint8[::1],
         types.int64,
@@ -50,10 +52,13 @@ def _publish_ready(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> 
         types.int64,
         RING_TYPE,
         _words,
+        types.int64[:, ::1],
+        _words,
     )
 )
 def _place_all(
-    place: Any,
+    take: Any,
+    put: Any,
     erase: Any,
     datagrams: Any,
     stride: int,
@@ -64,12 +69,10 @@ def _place_all(
     now: int,
     ring: Any,
     local: Any,
+    taken: Any,
+    crew: Any,
 ) -> None:
-    placed = 0
-    while placed < n:
-        placed = place(datagrams, stride, messages, placed, n, layout, port, now, now, ring, local)
-        if placed < n:
-            give_up_oldest(ring, local, layout, erase)
+    place(take, put, erase, datagrams, stride, messages, n, layout, port, now, now, ring, local, taken, crew)
 
 
 load_kernels()
@@ -94,6 +97,8 @@ class Assembler:
         self.ring.pixels[:, self.layout.room_bytes :] = EMPTY  # between two slots: nobody's
         self.local = new_local(config, self.layout, id_source, n_slots)
         self._batch = DatagramBatch(BATCH, self.layout.datagram_bytes)
+        self._taken = np.zeros((BATCH, 2), np.int64)
+        self._crew = new_crew(1)
 
     def reference(self, id_source: str = "frame") -> ReferenceAssembly:
         """Return the reference that has to agree with this."""
@@ -155,7 +160,8 @@ class Assembler:
                 self._batch.datagrams[at : at + len(cut)] = np.frombuffer(cut, np.uint8)
                 self._batch.messages[i, MESSAGE_LENGTH] = len(cut)
             _place_all(
-                self.form.place,
+                self.form.take,
+                self.form.put,
                 self.form.erase,
                 self._batch.datagrams,
                 self._batch.stride,
@@ -166,6 +172,8 @@ class Assembler:
                 now,
                 self.ring,
                 self.local,
+                self._taken,
+                self._crew,
             )
 
     def publish_ready(self, now: int = 0) -> None:

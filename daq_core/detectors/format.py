@@ -89,7 +89,8 @@ class DetectorFormat:
     """One kind of detector; an entry of ``FORMATS``.
 
     layout : works out a config's Layout, ValueError says what does not fit
-    place  : kernel of signature ``assembly.PLACE``
+    take   : kernel of signature ``assembly.TAKE``
+    put    : kernel of signature ``assembly.PUT``
     erase  : kernel of signature ``assembly.ERASE``
     pack   : (image, layout, frame) -> datagrams of each port, for simulator and tests
     stamp  : (datagrams of one port, frame), makes packed datagrams those of another frame
@@ -104,7 +105,8 @@ class DetectorFormat:
     name: str
     bit_depths: tuple[int, ...]
     layout: Callable[[DaqConfig], Layout]
-    place: Callable[..., int]
+    take: Callable[..., int]
+    put: Callable[..., None]
     erase: Callable[..., None]
     pack: Callable[[npt.NDArray[Any], Layout, int], list[npt.NDArray[np.uint8]]]
     stamp: Callable[[npt.NDArray[np.uint8], int], None]

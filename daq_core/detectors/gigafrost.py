@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import ERASE, LAYOUT, NO_ROOM, PLACE, claim, layout_row
-from daq_core.compiled import finish_stores, kernel, kernel_of
+from daq_core.assembly import ERASE, LAYOUT, NO_ROOM, PUT, TAKE, Local, claim, layout_row
+from daq_core.compiled import kernel, kernel_of
 from daq_core.detectors.format import DetectorFormat, Layout
 from daq_core.detectors.packed import pack_pixels
 from daq_core.ring import Word
@@ -100,8 +100,8 @@ def erase(layout: Any, port: int, row: int, pixels: Any) -> None:
     pixels[start : start + here.segment_pixels * 2] = 0
 
 
-@kernel_of(PLACE)
-def place(
+@kernel_of(TAKE)
+def take(
     datagrams: Any,
     stride: int,
     messages: Any,
@@ -113,8 +113,9 @@ def place(
     real: int,
     ring: Any,
     local: Any,
+    taken: Any,
 ) -> int:
-    """Unpack received datagrams to their final place; parameters and result as in ``sls.place``.
+    """Find the image of received datagrams; parameters and result as in ``sls.take``.
 
     The rows of a datagram follow from its length: padding is less than a row. What
     the sender was seen to put into a full datagram is kept in ``units_per_packet`` of
@@ -128,6 +129,7 @@ def place(
     n_placed = 0
     for i in range(first, n):
         at = i * stride
+        taken[i, 0] = -1
         row = np.int64(halves[(at >> 1) + 7])
         n_rows = (np.int64(messages[i, MESSAGE_LENGTH]) - HEADER_BYTES) // row_bytes
         if (
@@ -153,13 +155,37 @@ def place(
         slot = claimed
         if halves[(at >> 1) + 6] & DO_NOT_STORE:
             ring.slots[slot].unwanted = 1
-        put_rows(datagrams, at + HEADER_BYTES, layout, port, row, n_rows, ring.pixels[slot])
+        taken[i, 0], taken[i, 1] = slot, local[Local.CLAIMED]
         n_placed += 1
-    finish_stores()
     ring.module_packets[here.module_index] += n_placed
     ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed
     return n
+
+
+@kernel_of(PUT)
+def put(
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    first: int,
+    n: int,
+    layout: Any,
+    port: int,
+    ring: Any,
+    taken: Any,
+) -> None:
+    """Unpack what was taken to its final place; parameters as in ``sls.put``."""
+    here = layout[port]
+    halves = datagrams.view(np.uint16)
+    row_bytes = here.segment_pixels * 3 // 2
+    for i in range(first, n):
+        if taken[i, 0] >= 0:
+            at = i * stride
+            row = np.int64(halves[(at >> 1) + 7])
+            n_rows = (np.int64(messages[i, MESSAGE_LENGTH]) - HEADER_BYTES) // row_bytes
+            n_rows = min(n_rows, here.n_units - row)
+            put_rows(datagrams, at + HEADER_BYTES, layout, port, row, n_rows, ring.pixels[taken[i, 0]])
 
 
 def layout(config: DaqConfig) -> Layout:
@@ -321,7 +347,8 @@ GIGAFROST = DetectorFormat(
     name="gigafrost",
     bit_depths=(16,),
     layout=layout,
-    place=place,
+    take=take,
+    put=put,
     erase=erase,
     pack=pack,
     stamp=stamp,

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import ERASE, NO_ROOM, PLACE, Local, claim
-from daq_core.compiled import finish_stores, kernel, kernel_of
+from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local, claim
+from daq_core.compiled import kernel, kernel_of
 from daq_core.detectors.packed import erase_12_bit, pack_pixels, put_12_bit, row_bytes
 from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
@@ -69,7 +69,7 @@ ID_FRAME, ID_BUNCH_DOUBLE, ID_BUNCH_INTEGER = range(3)
 
 
 @kernel
-def put(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) -> None:
+def put_packet(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) -> None:
     """Copy one packet's pixels into an image, or unpack those of 4 bit.
 
     Parameters
@@ -131,8 +131,8 @@ def erase(layout: Any, port: int, packet: int, pixels: Any) -> None:
         row += here.row_step
 
 
-@kernel_of(PLACE)
-def place(
+@kernel_of(TAKE)
+def take(
     datagrams: Any,
     stride: int,
     messages: Any,
@@ -144,8 +144,9 @@ def place(
     real: int,
     ring: Any,
     local: Any,
+    taken: Any,
 ) -> int:
-    """Put the pixels of received packets at their final place in the image slots.
+    """Find the image of each received packet, and mark the packet there.
 
     Parameters
     ----------
@@ -157,7 +158,8 @@ def place(
     port      : int                         the row of this socket
     now, real : int                         monotonic and real time in ns
     ring      : Ring                        filled in place
-    local     : (Local.COUNT,) int64        memory of the receive loop
+    local     : (Local.COUNT,) int64        what the receive threads know
+    taken     : (batch, 2) int64            filled: slot of each datagram, below 0 for none, and new units
 
     Returns
     -------
@@ -172,6 +174,7 @@ def place(
     for i in range(first, n):
         at = i * stride
         word = at >> 3
+        taken[i, 0] = -1
         packet = np.int64(headers[word + 1] >> np.uint64(32)) - here.first_packet
         if messages[i, MESSAGE_LENGTH] != here.datagram_bytes or packet < 0 or packet >= here.n_units:
             ring.words[Word.MALFORMED] += 1
@@ -192,16 +195,38 @@ def place(
             break
         if claimed >= 0:
             slot = claimed
-            if here.packing == 12:
-                put_12_bit(datagrams, at + HEADER_BYTES, layout, port, packet, ring, slot)
-            else:
-                put(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
+            taken[i, 0], taken[i, 1] = slot, local[Local.CLAIMED]
             n_placed += 1
-    finish_stores()
     ring.module_packets[here.module_index] += n_placed
     ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed
     return n
+
+
+@kernel_of(PUT)
+def put(
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    first: int,
+    n: int,
+    layout: Any,
+    port: int,
+    ring: Any,
+    taken: Any,
+) -> None:
+    """Copy the pixels of taken packets to their final place; parameters as in :func:`take`."""
+    here = layout[port]
+    headers = datagrams.view(np.uint64)
+    for i in range(first, n):
+        slot = taken[i, 0]
+        if slot >= 0:
+            at = i * stride
+            packet = np.int64(headers[(at >> 3) + 1] >> np.uint64(32)) - here.first_packet
+            if here.packing == 12:
+                put_12_bit(datagrams, at + HEADER_BYTES, layout, port, packet, ring, slot)
+            else:
+                put_packet(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
 
 
 def pack(

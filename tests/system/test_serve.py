@@ -227,6 +227,8 @@ def test_a_taken_udp_port_is_one_clear_line(options: dict[str, object]) -> None:
         ({"trusted_networks": "10.0.0.1/8"}, 2, "--trusted-networks 10.0.0.1/8: "),
         ({"udp_sources": "detector"}, 2, "--udp-sources detector: "),
         ({"udp_sources": "fd00::/8"}, 2, "must be IPv4"),
+        ({"receiver_cpus": "1-x"}, 2, "'1-x' is no CPU number"),
+        ({"receiver_cpus": "100000"}, 2, "CPU 100000 cannot be used here"),
         ({"stall_timeout_s": 0}, 2, "--stall-timeout-s"),
         ({"redis_url": "redis://127.0.0.1:1", "no_redis": True}, 2, "exclude each other"),
         ({"rest_port": 70000}, 2, "Invalid value for '--rest-port'"),
