@@ -157,3 +157,38 @@ def test_the_ring_is_in_alarm_before_the_first_image_is_dropped(start_service: S
         peer.wait_for(daq + "RingUsed_RBV", 0.0)
         assert peer.put(daq + "Stop", 1) == ECA_NORMAL
         assert peer.get(daq + "AcqNWriteCompleted_RBV") == n_slots
+
+
+def test_an_open_ended_capture_writes_until_it_is_stopped_and_every_face_agrees(
+    service: Service, clients: tuple[EpicsPeer, EpicsPeer]
+) -> None:
+    peer, other = clients
+    daq, hdf = service.prefix + "DAQ:", service.prefix + "HDF1:"
+    for name, value in {"FilePath": str(service.output), "FileName": "endless", "NumCapture": 0}.items():
+        assert peer.put(hdf + name, value) == ECA_NORMAL
+    other.monitor(hdf + "Capture_RBV", hdf + "NumCaptured_RBV")
+    peer.send_put(hdf + "Capture", 1, timeout_s=60)
+    other.wait_for(hdf + "Capture_RBV", "Capturing")
+    assert other.get(daq + "AcqNImages_RBV") == 0
+    simulator = service.simulator()
+    simulator.send(30, rate_hz=200)
+    other.wait_for(hdf + "NumCaptured_RBV", 30)
+    assert service.status()["acquisition"]["info"]["n_images"] == 0
+    assert other.get(daq + "AcqProgress_RBV") == 0.0
+    assert other.put(daq + "Stop", 1) == ECA_NORMAL
+    assert peer.put_status() == ECA_NORMAL
+
+    assert peer.text(hdf + "WriteStatus") == "Write OK"
+    for name in ("AcqMessage_RBV", "Log1:Message_RBV"):
+        assert peer.text(daq + name) == "Interrupted."
+    for name in ("AcqState_RBV", "AcqMissing_RBV", "AcqMessage_RBV"):  # to stop it is no failure
+        assert peer.info(daq + name)["severity"] == 0
+    assert peer.get(daq + "Log1:NWriteCompleted_RBV") == 30
+    logged = service.get("/daq/logs/1")["logs"][0]
+    assert (logged["state"], logged["info"]["n_images"]) == ("FINISHED", 0)
+    with h5py.File(peer.text(hdf + "FullFileName_RBV")) as file:
+        data = file["entry/data/data"]
+        ids = file["entry/data/image_id"][:]
+        assert list(ids) == list(range(1, 31))
+        for row in (0, 29):
+            assert (data[row] == simulator.image(int(ids[row]))).all()
