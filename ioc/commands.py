@@ -298,7 +298,7 @@ class Commands:
 
     @contextmanager
     def setting(self, name: str, client: Client) -> Iterator[None]:
-        """Show a setpoint's new value; a refused one is shown as a rejected command.
+        """Show a setpoint's new value; a refused one is shown as a rejected command until it is put right.
 
         For not every client shows the error of a put.
         """
@@ -307,7 +307,10 @@ class Commands:
         except DaqError as refused:
             self.reject(name, str(refused), client)
             raise
-        self.changed()
+        if self.last.status == "Rejected" and self.last.name == name:
+            self._show(status="OK", message="", user=str(client))
+        else:
+            self.changed()
 
     @contextmanager
     def active(self, name: str) -> Iterator[None]:

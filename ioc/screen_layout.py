@@ -141,6 +141,8 @@ PANELS = (
             line("Writer", value("DAQ:WrtImagesPerSec_RBV"), value("DAQ:WrtMBytesPerSec_RBV")),
             line("Ring: now, peak", value("DAQ:RingUsed_RBV"), value("DAQ:RingHighWater_RBV")),
             line("Disk: free, latency", value("DAQ:DiskFree_RBV"), value("DAQ:WriteLatency_RBV")),
+            line("Newest image", value("DAQ:LastImageId_RBV")),
+            line("Packets: all, bad", value("DAQ:PacketsReceived_RBV"), value("DAQ:PacketsMalformed_RBV")),
         ),
     ),
     Panel(
@@ -203,6 +205,13 @@ PANELS = (
                 label("loop lag", 0.8),
                 value("IOC:LoopLag_RBV", 1.7),
             ),
+            line(
+                "CPU of the IOC",
+                value("IOC:IOC_CPU_LOAD"),
+                label("stalled", 0.8),
+                value("IOC:CaStalled_RBV", 1.7),
+            ),
+            line("Autosave", value("IOC:SR_status"), label("last save", 0.8), value("IOC:SR_lastSave", 1.7)),
             line("Errors", value("IOC:Errors_RBV", 0.4), value("IOC:LastError_RBV", 1.6)),
         ),
     ),

@@ -55,6 +55,18 @@ def test_a_bad_setpoint_is_refused_and_changes_nothing(
     assert peer.get(ioc.pv("DAQ:CmdRejected_RBV")) == rejected + 1
 
 
+def test_a_setpoint_that_is_put_right_is_no_longer_rejected(
+    ioc: IocThread, peer: EpicsPeer, prepared: Path
+) -> None:
+    assert peer.put(ioc.pv("DAQ:NImages"), 0) != ECA_NORMAL
+    assert peer.put(ioc.pv("DAQ:OutputFile"), str(prepared)) == ECA_NORMAL  # another one
+    assert peer.text(ioc.pv("DAQ:CmdStatus_RBV")) == "Rejected"
+    assert peer.put(ioc.pv("DAQ:NImages"), 3) == ECA_NORMAL
+    assert peer.text(ioc.pv("DAQ:CmdStatus_RBV")) == "OK"
+    assert peer.text(ioc.pv("DAQ:CmdMessage_RBV")) == ""
+    assert peer.info(ioc.pv("DAQ:CmdStatus_RBV"))["severity"] == 0
+
+
 def test_write_sync_completes_when_the_file_is_closed(
     ioc: IocThread, peer: EpicsPeer, prepared: Path
 ) -> None:
