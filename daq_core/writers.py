@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from daq_core.file_layout import FINISHED
 from daq_core.part_files import make_virtual_file, part_path
 from daq_core.ring import WRITER_WORDS, Ring, Word
 from daq_core.writer_task import Control, WriterTask
@@ -154,13 +155,16 @@ class Lead:
         n_completed = sum(map(self._n_completed, self._writers))
         if not self._failure:
             try:
-                make_virtual_file(
+                end = make_virtual_file(
                     self.task.output_file,
                     detector_name=self.task.detector_name,
                     roots=self.task.output_roots,
                 )
             except OSError as error:
                 self._failure = str(error)
+            else:
+                if end.state != FINISHED:  # all were closed, but one cannot be read
+                    self._failure = end.message.removeprefix("ERROR: ")
         if self._failure:
             self.control.tell(failed={"reason": self._failure, "n_completed": n_completed})
         else:

@@ -47,8 +47,10 @@ def why_not() -> str:
 
 
 @contextmanager
-def strace_of(pid: int, *injections: str) -> Iterator[Trace]:
-    """Inject faults into a process while the body runs; one that ends meanwhile is no error.
+def strace_of(pid: int, *injections: str, children: bool = False) -> Iterator[Trace]:
+    """Inject faults into a process while the body runs; with `children` into those too that it forks.
+
+    A process that ends meanwhile is no error.
 
     The process stands still while strace attaches itself, so that calls are counted from this moment.
     """
@@ -58,6 +60,7 @@ def strace_of(pid: int, *injections: str) -> Iterator[Trace]:
         os.kill(pid, signal.SIGSTOP)
         tracer = subprocess.Popen(
             ["strace", "-p", str(pid), "-o", trace._output, "-e", f"trace={calls}"]
+            + ["-f"] * children
             + [word for injection in injections for word in ("-e", f"inject={injection}")],
             stderr=subprocess.PIPE,
             text=True,

@@ -81,14 +81,18 @@ async def feed(bench: Bench, ids: list[int]) -> None:
         await bench.when(is_done, timeout_s=30)
 
 
-async def faulty_run(bench: Bench, *injections: str) -> tuple[Path, list[int], DaqStatus, bool]:
+async def faulty_run(
+    bench: Bench, *injections: str, children: bool = False
+) -> tuple[Path, list[int], DaqStatus, bool]:
     """Take a short run whose writer meets faults; the last of what is returned is whether it met them."""
     path, ids = bench.new_path(), bench.next_ids(N_IMAGES)
     traces: list[Trace] = []
     with contextlib.ExitStack() as traced:
         await start_with(
             bench,
-            lambda writer: traces.append(traced.enter_context(strace_of(writer, *injections))),
+            lambda writer: traces.append(
+                traced.enter_context(strace_of(writer, *injections, children=children))
+            ),
             path,
             N_IMAGES,
         )
@@ -121,7 +125,9 @@ def assert_failed_well(bench: Bench, path: Path, ids: list[int], status: DaqStat
     assert_holds(path, bench.simulator, ids[:n_readable])
 
 
-async def every_call(bench: Bench, fault: str, *, says: str = "", step: int = 1) -> tuple[int, int]:
+async def every_call(
+    bench: Bench, fault: str, *, says: str = "", step: int = 1, children: bool = False
+) -> tuple[int, int]:
     """Let the calls of a run fail, one a run, until a run has fewer calls.
 
     `says` is what the messages must say, where that is not the error's text. Returns how many runs
@@ -132,7 +138,7 @@ async def every_call(bench: Bench, fault: str, *, says: str = "", step: int = 1)
         name, error = list(ERRORS.items())[n % len(ERRORS)]
         injection = fault.format(n=n, error=name)
         bench.snapshots.clear()
-        path, ids, status, hit = await faulty_run(bench, injection)
+        path, ids, status, hit = await faulty_run(bench, injection, children=children)
         try:
             if hit and status.acquisition.message != "Completed.":
                 assert_failed_well(bench, path, ids, status, says or error)
@@ -175,6 +181,34 @@ async def test_an_error_of_any_other_call_fails_the_run_or_does_no_harm(
 ) -> None:
     n_failed, _ = await every_call(bench, call + ":error={error}:when={n}", step=step)
     assert n_failed >= least
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def two_writers(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with loopback_daq(jungfrau(rows=16, number_of_writers=2), tmp_path) as bench:
+        yield bench
+        await bench.perfect_run(100)
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.timeout(300)
+async def test_of_two_writers_each_failure_fails_the_run(two_writers: Bench) -> None:
+    """The same call of both; then the opens of the lead alone, who looks into their files in the end."""
+    for fault, says in (("pwrite64:error={error}:when={n}", ""), ("pwrite64:signal=SIGKILL:when={n}", LOST)):
+        n_failed, n_complete = await every_call(two_writers, fault, says=says, step=13, children=True)
+        assert n_failed >= 3
+        assert n_complete == 0
+    for n in range(1, 5):
+        two_writers.snapshots.clear()
+        path, ids, status, hit = await faulty_run(two_writers, f"openat:error=EIO:when={n}")
+        assert hit
+        if status.acquisition.message != "Completed.":
+            assert status.acquisition.state is AcquisitionState.FAILED
+            assert "cannot be read" in status.acquisition.message
+            with h5py.File(path) as file:
+                assert file["entry/run/state"].asstr()[()] == "FAILED"
+        else:
+            assert_holds(path, two_writers.simulator, ids)
 
 
 @pytest.mark.usefixtures("strace")
