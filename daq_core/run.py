@@ -80,6 +80,7 @@ class Run:
         self.warning = ""  # of the user whose files these will be
         self.low_space = ""  # of the file system
         self.aborted = False  # the receiver is gone; the run has failed already
+        self._abort_reason = ""
         self._killed = ""  # why, when we did it
         self.unmended = ""  # what the file should say, when its file system did not let us yet
         loop = asyncio.get_running_loop()
@@ -118,7 +119,7 @@ class Run:
 
     async def follow(self, start_time: float, apply: Apply) -> None:
         """Open the file, and turn what happens until its end into events."""
-        self._tell(open={"start_time": start_time, "epoch": self._pipeline.next_epoch})
+        self._order(open={"start_time": start_time, "epoch": self._pipeline.next_epoch})
         heard = asyncio.ensure_future(self._hear())
         try:
             while True:
@@ -131,9 +132,10 @@ class Run:
                         self._arm(apply)
                     heard = asyncio.ensure_future(self._hear())
                 else:
-                    if "failed" in message and self.opened.done():
+                    failure = message["failed"]["reason"] if "failed" in message else self._abort_reason
+                    if failure and self.opened.done():
                         await self._until_gone()
-                        await self._mend(message["failed"]["reason"])
+                        await self._mend(failure)  # a file that was closed in order has failed too
                     self._end(message, apply)
                     return
         except WriterLostError as error:
@@ -206,7 +208,7 @@ class Run:
         if reason := self._timeouts.overdue(n_images, time.monotonic()):
             apply(AllAcquired())
             self._pipeline.disarm()
-            self._tell(abort=reason)
+            self._order(abort=reason)
 
     async def wind_up(self, followed: asyncio.Task[None]) -> None:
         """Let a stopped run end: it drains; if that takes long it is hurried, and at last killed.
@@ -224,13 +226,14 @@ class Run:
 
     def _hurry(self) -> None:
         log.warning("%s: the disk is slow; images still in memory are given up", self.task.output_file)
-        self._tell(hurry="stop")
+        self._order(hurry="stop")
 
     def abort(self, reason: str) -> None:
         """The receiver is gone: have what is in the ring written, and the file closed as FAILED."""
         self.aborted = True
+        self._abort_reason = reason
         self._pipeline.disarm()
-        self._tell(abort=reason)
+        self._order(abort=reason)
 
     def kill(self, why: str) -> None:
         """End the writer at once; its file stays as it is."""
@@ -311,6 +314,15 @@ class Run:
         """Send a message; a writer that is gone shows when it is heard, not here."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(json.dumps(message).encode() + b"\n")
+
+    def _order(self, **message: Any) -> None:
+        """Send a few bytes to a writer that may have ended.
+
+        Past the transport, which would drop the connection, and with it the last word of that writer.
+        """
+        if self._writer is not None and not self._writer.is_closing():
+            with contextlib.suppress(OSError):
+                os.write(self._writer.get_extra_info("socket").fileno(), json.dumps(message).encode() + b"\n")
 
     async def _hear(self) -> dict[str, Any]:
         """Return the writer's next message; WriterLostError when it ended without one."""

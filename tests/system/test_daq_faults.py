@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -283,3 +285,31 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_a_receiver_lost_at_the_very_end_fails_the_run_in_its_file_too(bench: Bench) -> None:
+    """Found by torture: the writer had closed its file as FINISHED when the receiver's end was seen first."""
+    path, ids = await bench.start(3), bench.next_ids(3)
+    await bench.send(ids[:2])
+    await bench.until_written(2)
+    bench.simulator.send(1, 0, first_id=ids[2])  # control stands still from here until it knows of the loss
+    wait_until_finished(path)
+    os.kill(bench.receiver, signal.SIGKILL)
+    bench.daq._on_receiver_lost("killed")
+    assert bench.status.acquisition.state is AcquisitionState.FAILED
+    await bench.until(DaqState.READY, timeout_s=RECEIVER_BACK_S)
+    assert_failed(bench, "receiver lost: killed")
+    assert bench.status.acquisition.n_write_completed == 3
+    with h5py.File(path) as file:
+        assert file["entry/run/state"].asstr()[()] == "FAILED"
+        assert file["entry/run/message"].asstr()[()] == bench.status.acquisition.message
+    await bench.perfect_run(3)
+
+
+def wait_until_finished(path: Path) -> None:
+    """Wait until a file is closed in order; blocks, so that nobody here hears of it."""
+    while True:
+        with contextlib.suppress(OSError), h5py.File(path) as file:
+            if file["entry/run/state"].asstr()[()] == "FINISHED":
+                return
+        time.sleep(0.01)
