@@ -31,11 +31,13 @@ from daq_core.detectors.format import Layout
 from daq_core.errors import Unavailable
 from daq_core.publication import publish_ready, take_orders
 from daq_core.ring import FREE, Ring, Word
+from daq_core.stream_connection import StreamConnection
 
 log = logging.getLogger(__name__)
 
 BATCH = 16  # messages of one socket before it is the next one's turn
 POLL_MS = 20
+LOOK_EVERY_S = 0.2  # at the connections
 QUEUE_BYTES = 256 * 2**20
 MAX_MESSAGE_BYTES = 64 * 2**20  # or four images; the connection of who sends more is closed
 LOG_EVERY_S = 5.0
@@ -94,6 +96,8 @@ class StreamReceiver:
         self._layout = layout
         self._refusals = _Refusals()
         self._senders: dict[zmq.Socket[bytes], tuple[str, MessageReader]] = {}
+        self._connections: list[StreamConnection] = []
+        self._next_look = 0.0  # at them, monotonic seconds
         for address in config.stream_addresses:
             _look_up(address)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(min(4, len(config.stream_addresses)))
@@ -110,7 +114,7 @@ class StreamReceiver:
             receiver.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
             if config.stream_socket == "sub":
                 receiver.subscribe(b"")
-            receiver.connect(address)
+            self._connections.append(StreamConnection(receiver, address))
             self._senders[receiver] = address, MessageReader(layout)
 
     def receive(self, ring: Ring, local: Any) -> None:
@@ -123,6 +127,14 @@ class StreamReceiver:
             for receiver, _ in poller.poll(POLL_MS):
                 self._drain(receiver, ring, local)
             self._refusals.tell()
+            self._look_at_connections()
+
+    def _look_at_connections(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_EVERY_S
+            for connection in self._connections:
+                connection.look(now)
 
     def _drain(self, receiver: zmq.Socket[bytes], ring: Ring, local: Any) -> None:
         address, reader = self._senders[receiver]

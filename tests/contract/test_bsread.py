@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from daq_core.detectors.bsread import Wire, compress
 from daq_core.errors import Unavailable
 from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK, free_ports
-from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 SHAPE = (35, 51)  # odd, so that an image does not end with a whole block of bitshuffle
 
@@ -210,6 +212,38 @@ async def test_the_log_names_the_sender_and_what_is_wrong(
             await bench.counted(1)
     reason = "shape [35, 51] where the config has [51, 35]"
     assert f"refused a message from {config.stream_addresses[0]}: {reason}" in capfd.readouterr().err
+
+
+async def test_a_peer_that_does_not_speak_zeromq_harms_nobody_and_the_camera_is_heard_after_it(
+    tmp_path: Path,
+) -> None:
+    """Random bytes, half a greeting, silence, at the address that the receiver connects to."""
+    config, chance = camera(), random.Random(7)
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
+    said = [chance.randbytes(n) for n in (1, 64, 1000)] + [
+        greeting[:20],
+        greeting + chance.randbytes(300),
+        b"",
+    ]
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(said[len(heard) % len(said)])
+            heard.append(await reader.read(100))
+        writer.close()
+
+    heard: list[bytes] = []
+    async with loopback_daq(config, tmp_path) as bench:
+        path = await bench.start(1)
+        port = int(config.stream_addresses[0].rpartition(":")[2])
+        async with await asyncio.start_server(speak, LOOPBACK, port):
+            await eventually(lambda: len(heard) >= len(said), 60)
+        with sender(config) as camera_socket:
+            await send(camera_socket, bsread(1, picture(1)))
+            await bench.end(30)
+        assert bench.status.acquisition.message == "Completed."
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["entry/data/data"][0], picture(1))
 
 
 async def test_an_empty_data_header_means_the_one_before(tmp_path: Path) -> None:
