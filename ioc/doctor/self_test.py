@@ -12,7 +12,6 @@ hold makes no rate higher.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -251,9 +250,13 @@ class _SelfTest:
                 raise Lost(self._lost(drops, losses, n_lost))
             await asyncio.to_thread(self._check_file, path, ids)
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                await asyncio.to_thread(os.unlink, path)
+            await asyncio.to_thread(self._remove, path)
         return seconds
+
+    def _remove(self, path: Path) -> None:
+        """Remove the file of a trial, and the parts that several writers made of it."""
+        for file in self._folder.glob(f"{path.stem}*"):
+            file.unlink()
 
     async def _send(self, n_images: int, rate_hz: float) -> tuple[float, range]:
         """Send images; return when the first datagram went out, and their ids."""
