@@ -58,7 +58,11 @@ TARGETS = (
     Target("x flip", ("place an Eiger half module, chip gap, turned by 180°",), "≥ 0.60"),
     Target("GigaFRoST 12 bit", ("unpack a GigaFRoST image, 2016 × 2016",), "≥ 0.75"),
     Target("Eiger 4 bit", ("unpack an Eiger half module of 4 bit",), "≥ 1.5"),
-    Target("Jungfrau gain and pedestal to float32", ("convert a Jungfrau module to float32",), "≥ 0.45"),
+    Target(
+        "Jungfrau gain and pedestal to float32",
+        ("convert a Jungfrau module to float32, 32 images a hand-over",),
+        "≥ 0.45",
+    ),
     Target(
         "writer CPU, uncompressed",
         ("write 1 MiB images to HDF5, a flush every 32 images",),
