@@ -32,6 +32,7 @@ from daq_core.token_file import read_token
 from ioc.access_control import AccessControl
 from ioc.autosave import Autosave
 from ioc.log_output import Errors, LogLevel, log_to
+from ioc.loop_errors import LoopErrors
 from ioc.notify import ServiceManager
 from ioc.precedence import take_precedence
 from ioc.saved_config import SavedConfig
@@ -240,6 +241,7 @@ async def until_signalled(serving: Coroutine[Any, Any, None]) -> int:
         task.cancel()
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(LoopErrors())
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, end, signum)
     await asyncio.wait([task])

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from daq_core.errors import Unavailable
 from rest_bridge.connection import LimitedConnection
 
+BACKLOG = 128  # connections that may wait to be accepted
 SHUTDOWN_S = 2.0  # what a client may still take for the answer it is waiting for
 
 
@@ -52,6 +53,7 @@ class RestServer:
             ws="none",
             log_config=None,  # the program's own logging
             log_level="warning",
+            backlog=BACKLOG,  # uvicorn's is 2048, and so often asyncio tries when no descriptor is left
             access_log=False,  # the routes log what changes something
             proxy_headers=False,  # or a client could put any address into that log
             server_header=False,
@@ -94,7 +96,7 @@ def _listen(bind: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(128)
+        listening.listen(BACKLOG)
         listening.setblocking(False)
     except OSError as error:
         listening.close()
