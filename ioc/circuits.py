@@ -278,10 +278,12 @@ def _claimed(request: Any) -> str:
 
 
 def _bound_buffers(writer: asyncio.StreamWriter) -> None:
-    """Keep buffers small, and let the kernel notice clients whose machine is gone."""
+    """Keep buffers small, send at once, and let the kernel notice clients whose machine is gone."""
     writer.transport.set_write_buffer_limits(high=SEND_BUFFER_BYTES)
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    # asyncio does it for sockets that were made with a protocol number, which these were not
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -91,6 +92,21 @@ def test_a_refused_put_says_why_in_its_error(ioc: IocThread) -> None:
         wire.send(message(WRITE, struct.pack(">i", 0), kind=LONG, n=1, p1=sid, p2=1))
         (error,) = wire.answers(ERROR)
         assert b"takes 1 to 2147483647, got 0" in error.payload
+
+
+def test_what_is_sent_does_not_wait_for_the_client_to_acknowledge_what_was_sent_before(
+    ioc: IocThread,
+) -> None:
+    """Nagle's algorithm held back a put's completion behind the monitor's update, by 40 ms."""
+    with Connection(ioc.ca_port) as wire:
+        wire.channels([ioc.pv("DAQ:NImages")])
+        (circuit,) = [
+            circuit
+            for circuit in ioc.ioc._server.circuits
+            if circuit._writer.get_extra_info("peername") == wire.socket.getsockname()
+        ]
+        sock = circuit._writer.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_client_gets_so_many_channels_monitors_and_waiting_puts_and_no_more(ioc: IocThread) -> None:
