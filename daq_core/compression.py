@@ -35,6 +35,7 @@ from daq_core import bitshuffle
 from daq_core.compiled import external, fetch_add, kernel, kernel_of, load_acquire, store_release, wake
 from daq_core.ring import wait_for_change
 from daq_core.shuffle import shuffle_block
+from daq_core.urgency import be_usual
 
 Compression = Literal["none", "bitshuffle-lz4", "bitshuffle-zstd"]
 
@@ -223,6 +224,7 @@ class Compressor:
 
     def _help(self, batches: queue.SimpleQueue[Batch], hand: _Hand) -> None:
         """Compress what there is, batch by batch; a batch that others have finished is left at once."""
+        be_usual()
         while True:
             images, places, sizes, claimed = batches.get()
             compress_until(images, places, sizes, claimed, self._how, hand.own, len(images) - 1)

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from daq_core.errors import Unavailable
+from daq_core.urgency import be_usual, hurry
 
 log = logging.getLogger("daq_core.forks")  # also as __main__
 
@@ -156,6 +157,8 @@ def serve(requests: socket.socket, kinds: Mapping[bytes, Work]) -> None:
         if os.fork() == 0:
             requests.close()
             _name(NAMES[kind])
+            if kind == RECEIVER:
+                be_usual()
             _live(kinds[kind], descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -203,6 +206,7 @@ def main() -> int:
     load_filters()
     gc.freeze()  # nor do the children look through it, which would copy its pages
     gc.enable()
+    hurry()
 
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         requests.sendall(b"!")

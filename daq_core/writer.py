@@ -56,6 +56,7 @@ from daq_core.ring import (
     wait_for_change,
     words_of,
 )
+from daq_core.urgency import be_usual
 from daq_core.user import become, find_owner
 from daq_core.writer_task import Control, WriterTask
 from daq_core.writers import Lead
@@ -104,6 +105,7 @@ class Writer:
         self.own[Word.GIVEN_UP] = 0
         self.own[Word.INVALID_PIXELS] = 0
         self.control.tell(opened={})
+        be_usual()
         self._fill(file, epoch)
 
     def _create(self, start_time: float) -> ImageFile:

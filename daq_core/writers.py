@@ -26,6 +26,7 @@ from typing import Any
 from daq_core.file_layout import FINISHED
 from daq_core.part_files import make_virtual_file, part_path
 from daq_core.ring import WRITER_WORDS, Ring, Word
+from daq_core.urgency import be_usual
 from daq_core.writer_task import Control, WriterTask
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Lead:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.task.output_file)
         self.control.tell(opened={})
+        be_usual()
         while not all(writer.ended for writer in self._writers):
             self._listen()
         self._close()
