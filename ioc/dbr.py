@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,19 @@ from caproto._dbr import DBR_TYPES  # not exported, and the only list of the DBR
 
 STRING_BYTES = 39  # of a DBR_STRING, without its end
 INT32 = (-(2**31), 2**31 - 1)
+
+EPICS_EPOCH = 631_152_000  # Unix seconds of 1990-01-01; source: epicsTime.h
+LATEST_US = 2**32 * 1_000_000 - 1  # in 2126; a clock that is not set is before the epoch
+TIME = struct.Struct(">hhII")  # status, severity, seconds and nanoseconds since the EPICS epoch
+TIME_PADDING = {  # between them and the elements; source: db_access.h, the RISC_pads of dbr_time_…
+    ChannelType.TIME_STRING: b"",
+    ChannelType.TIME_INT: bytes(2),
+    ChannelType.TIME_FLOAT: b"",
+    ChannelType.TIME_ENUM: bytes(2),
+    ChannelType.TIME_CHAR: bytes(3),
+    ChannelType.TIME_LONG: b"",
+    ChannelType.TIME_DOUBLE: bytes(4),
+}
 
 NUMERIC: dict[ChannelType, np.dtype[Any]] = {
     ChannelType.INT: np.dtype(">i2"),
@@ -43,6 +57,16 @@ class Wire:
 def structure(kind: ChannelType, **values: Any) -> Any:
     """Return the C structure that stands before the elements of a DBR type."""
     return DBR_TYPES[kind](**values)
+
+
+def time_structure(kind: ChannelType, status: int, severity: int, time: float | None) -> bytes:
+    """Return what stands before the elements of a DBR type with a time: most updates are of these types.
+
+    `time` is in Unix seconds; None: never, which is the EPICS epoch, and clients show as undefined.
+    """
+    since = 0 if time is None else round((time - EPICS_EPOCH) * 1e6)
+    seconds, microseconds = divmod(max(0, min(since, LATEST_US)), 1_000_000)
+    return TIME.pack(status, severity, seconds, 1000 * microseconds) + TIME_PADDING[kind]
 
 
 def element_bytes(native: ChannelType) -> int:

@@ -16,11 +16,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from caproto import ChannelType, SubscriptionType, TimeStamp, native_type
+from caproto import ChannelType, SubscriptionType, native_type
 
 from ioc.access_rules import VALUE_LEVEL
 from ioc.alarms import NO_ALARM, UNDEFINED, Alarm
-from ioc.dbr import INT32, STRING_BYTES, Wire, cut, element_bytes, numbers, packed, string, structure
+from ioc.dbr import (
+    INT32,
+    STRING_BYTES,
+    TIME_PADDING,
+    Wire,
+    cut,
+    element_bytes,
+    numbers,
+    packed,
+    string,
+    structure,
+    time_structure,
+)
 from ioc.rows import Row
 
 MAX_STATES = 16  # that a DBR_CTRL_ENUM has room for
@@ -116,12 +128,11 @@ class Record(ABC):
         return Wire(b"" if kind is native_type(kind) else structure(kind), bytes(n * size), n)
 
     def _metadata(self, kind: ChannelType, native: ChannelType) -> Any:
-        dbr = structure(kind)
+        status, severity = int(self.alarm.status), int(self.alarm.severity)
+        if kind in TIME_PADDING:
+            return time_structure(kind, status, severity, self.time)
+        dbr = structure(kind, status=status, severity=severity)
         fields = {name for name, *_ in dbr._fields_}
-        dbr.status, dbr.severity = int(self.alarm.status), int(self.alarm.severity)
-        if "stamp" in fields:
-            # never posted: the EPICS epoch, which clients show as "undefined"
-            dbr.stamp = TimeStamp() if self.time is None else TimeStamp.from_unix_timestamp(self.time)
         if "units" in fields:
             dbr.units = self.row.egu.encode()
         if "precision" in fields:

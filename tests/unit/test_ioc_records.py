@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from caproto import AlarmSeverity, ChannelType
+from caproto import AlarmSeverity, ChannelType, TimeStamp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ioc.alarms import MAJOR, NO_ALARM, Limits
-from ioc.dbr import Wire
+from ioc.dbr import EPICS_EPOCH, TIME_PADDING, Wire, structure, time_structure
 from ioc.pvs import PVS
 from ioc.records import Record, record_of
 
@@ -28,6 +28,11 @@ KINDS = {
 
 def record(name: str) -> Record:
     return record_of(RECORDS[name])
+
+
+def structure_of(wire: Wire, kind: ChannelType) -> Any:
+    """Read what stands before the value."""
+    return type(structure(kind)).from_buffer_copy(bytes(wire.metadata))
 
 
 class Listener:
@@ -77,14 +82,38 @@ def test_a_put_of_anything_is_understood_or_refused(data: st.DataObject) -> None
 
 def test_a_record_is_undefined_until_it_is_posted() -> None:
     wire = record("DAQ:AcqNImages_RBV").wire(ChannelType.TIME_LONG)
-    assert wire.metadata.severity == AlarmSeverity.INVALID_ALARM
-    assert wire.metadata.stamp.secondsSinceEpoch == 0
+    said = structure_of(wire, ChannelType.TIME_LONG)
+    assert said.severity == AlarmSeverity.INVALID_ALARM
+    assert said.stamp.secondsSinceEpoch == 0
 
 
 def test_a_value_carries_the_time_of_its_event() -> None:
     shown = record("DAQ:AcqNImages_RBV")
     shown.post(3, NO_ALARM, 1_700_000_000.25)
-    assert shown.wire(ChannelType.TIME_LONG).metadata.stamp.timestamp == 1_700_000_000.25
+    said = structure_of(shown.wire(ChannelType.TIME_LONG), ChannelType.TIME_LONG)
+    assert said.stamp.timestamp == 1_700_000_000.25
+
+
+@pytest.mark.parametrize("kind", sorted(TIME_PADDING), ids=lambda kind: kind.name)
+@given(st.integers(0, 21), st.integers(0, 3), st.floats(0, 2**32 - 1))
+def test_what_stands_before_a_value_with_a_time_is_what_caproto_makes(
+    kind: ChannelType, status: int, severity: int, time: float
+) -> None:
+    made = time_structure(kind, status, severity, EPICS_EPOCH + time)
+    expected = structure(kind, status=status, severity=severity)
+    expected.stamp = TimeStamp.from_unix_timestamp(EPICS_EPOCH + time)
+    said = type(expected).from_buffer_copy(made)
+    assert len(made) == len(bytes(expected))
+    assert (said.status, said.severity) == (status, severity)
+    assert said.stamp.timestamp == pytest.approx(expected.stamp.timestamp, abs=2e-6)
+
+
+@pytest.mark.parametrize(("time", "seconds"), [(0.0, 0), (-1e18, 0), (1e18, 2**32 - 1)])
+def test_a_clock_that_is_not_set_gives_a_time_all_the_same(time: float, seconds: int) -> None:
+    shown = record("DAQ:AcqNImages_RBV")
+    shown.post(3, NO_ALARM, time)
+    said = structure_of(shown.wire(ChannelType.TIME_LONG), ChannelType.TIME_LONG)
+    assert said.stamp.secondsSinceEpoch == seconds
 
 
 def test_an_equal_value_is_not_posted_again() -> None:
@@ -104,7 +133,8 @@ def test_a_change_of_severity_alone_is_posted_to_who_asks_for_alarms() -> None:
     shown.monitors.update({alarms, values})
     shown.post(3, NO_ALARM, 1.0)
     shown.post(3, MAJOR, 2.0)
-    assert alarms.updates[-1].metadata.severity == AlarmSeverity.MAJOR_ALARM
+    said = structure_of(alarms.updates[-1], ChannelType.TIME_LONG)
+    assert said.severity == AlarmSeverity.MAJOR_ALARM
     assert len(values.updates) == 1
 
 
