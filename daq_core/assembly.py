@@ -105,6 +105,7 @@ RING_TYPE = types.NamedTuple(
         types.uint64[:, ::1],
         _int64,
         types.uint8[:, ::1],
+        types.int64[:, ::1],
     ),
     Ring,
 )

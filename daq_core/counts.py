@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from daq_core.receiver import BUFFER_BYTES
-from daq_core.ring import WRITER_WORDS, Word, words_of
+from daq_core.ring import WRITER_WORDS, SocketState, Word, words_of
 from daq_core.status import Counters, DaqStats, Losses, Rate
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ def read_counters(pipeline: Pipeline) -> Counters:
         packets_malformed=words[Word.MALFORMED],
         packets_dropped=words[Word.UNPLACED],
         kernel_drops=words[Word.KERNEL_DROPS],
+        kernel_drops_by_port=tuple(pipeline.ring.sockets[:, SocketState.DROPS].tolist()),
+        socket_used_percent=_fullest_percent(pipeline, SocketState.USED),
+        socket_peak_percent=_fullest_percent(pipeline, SocketState.PEAK),
         images_published=words[Word.IMAGES_PUBLISHED],
         missing_packets=words[Word.MISSING],
         incomplete_images=words[Word.INCOMPLETE_IMAGES],
@@ -53,6 +56,13 @@ def _newest_image_time(pipeline: Pipeline, published: int) -> float | None:
 def _of_writers(words: list[int], index: int) -> list[int]:
     """``ring.words_of`` of a copy."""
     return words[index : index + max(1, words[Word.N_WRITERS]) * WRITER_WORDS : WRITER_WORDS]
+
+
+def _fullest_percent(pipeline: Pipeline, column: int) -> float:
+    """Return how full the fullest port's socket buffer is, or was; a datagram may go beyond the size."""
+    sockets = pipeline.ring.sockets
+    sizes = sockets[:, SocketState.SIZE].clip(min=1)
+    return float((100 * sockets[:, column] / sizes).clip(max=100).max(initial=0.0))
 
 
 def _slots_in_use(words: list[int]) -> int:

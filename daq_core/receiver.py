@@ -1,8 +1,9 @@
 """The receiver process: drains the UDP ports into the image ring, and nothing else.
 
 Forked by ``daq_core.forks`` for ``daq_core.pipeline``. It opens the sockets,
-prefaults the ring, says that it listens, and then lives in the compiled loop; its
-Python threads only report what the kernel dropped, once a second, and end
+prefaults the ring, says that it listens, and then lives in the compiled loop, in
+one thread or several (see ``daq_core.crew``); its Python threads only report what
+the kernel dropped and what waits in the sockets, four times a second, and end
 everything when the channel closes, which is how the death of its parent reaches it.
 
 How the loop waits matters more than the language: it drains every port without
@@ -35,12 +36,12 @@ from daq_core.errors import DaqError
 from daq_core.prefault import prefault
 from daq_core.publication import give_up_oldest, is_ordered, publish_ready, take_orders
 from daq_core.ring import Ring, RingShape, Word
+from daq_core.socket_watch import SocketWatch
 from daq_core.sockets import (
     MSG_DONTWAIT,
     DatagramBatch,
     buffer_size,
     close_all,
-    kernel_drops,
     open_receiver,
 )
 from daq_core.sources import allowed_senders, drop_foreign, name_senders
@@ -52,6 +53,7 @@ BATCH = 64  # datagrams a call: half a MiB of Jungfrau packets, which fits in L2
 REST_NS = 300_000
 IDLE_NS = 20_000_000
 POLL_MS = 20
+LOOK_EVERY_S = 0.25
 BUFFER_BYTES = 64 * 2**20  # asked for per port; the kernel only uses what is waiting
 ID_SOURCES = ("frame", "bunch", "bunch-int")
 
@@ -219,7 +221,9 @@ class ReceiverTask:
 
 
 def ring_shape(layout: Layout, n_slots: int) -> RingShape:
-    return RingShape(n_slots, len(layout.modules), layout.n_units, layout.room_bytes)
+    return RingShape(
+        n_slots, len(layout.modules), layout.n_units, layout.room_bytes, n_ports=len(layout.ports)
+    )
 
 
 def batch_size(layout: Layout, window: int, n_threads: int = 1) -> int:
@@ -280,7 +284,7 @@ class Receiver:
         self._cpus = task.cpus
         self._crew = new_crew(self.n_threads)
         self.ring.words[Word.SOCKET_BUFFER] = min(map(buffer_size, self.sockets), default=0)
-        self._drops_before = int(self.ring.words[Word.KERNEL_DROPS])
+        self._watch = SocketWatch(self.ring, self.sockets)
 
     def run(self) -> None:
         """Receive until Word.LEAVE is set; blocks, without the GIL."""
@@ -330,8 +334,8 @@ class Receiver:
             me,
         )
 
-    def count_kernel_drops(self) -> None:
-        self.ring.words[Word.KERNEL_DROPS] = self._drops_before + sum(map(kernel_drops, self.sockets))
+    def look_at_sockets(self) -> None:
+        self._watch.look()
 
     def leave(self) -> None:
         self.ring.words[Word.LEAVE] = 1
@@ -359,11 +363,11 @@ def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
         loop = threading.Thread(target=receiver.run, name="receive")
         loop.start()
         _tell(control, listening=True)
-        threading.Thread(target=_report_drops, args=(receiver,), daemon=True).start()
+        threading.Thread(target=_watch_sockets, args=(receiver,), daemon=True).start()
         control.read()
     receiver.leave()
     loop.join()
-    receiver.count_kernel_drops()
+    receiver.look_at_sockets()
     receiver.close()
 
 
@@ -372,7 +376,7 @@ def _tell(control: TextIO, **message: object) -> None:
     control.flush()
 
 
-def _report_drops(receiver: Receiver) -> None:
+def _watch_sockets(receiver: Receiver) -> None:
     while True:
-        time.sleep(1.0)
-        receiver.count_kernel_drops()
+        time.sleep(LOOK_EVERY_S)
+        receiver.look_at_sockets()

@@ -114,6 +114,16 @@ SLOT = np.dtype(
 )
 
 
+class SocketState:
+    """Columns of Ring.sockets, one row for each UDP port; written by the receiver's housekeeping thread."""
+
+    DROPS = 0  # datagrams that the kernel dropped, since the service was started
+    USED = 1  # memory of the datagrams that wait, as the kernel counts it
+    PEAK = 2  # the most that was seen in this run
+    SIZE = 3  # what it may be at most
+    COUNT = 4
+
+
 class Ring(NamedTuple):
     """Views of one ring, as kernels take them; all memory is shared.
 
@@ -124,6 +134,7 @@ class Ring(NamedTuple):
     placed         (n_slots,) int64         units whose pixels are in place; less than n_received
                                             while a receive thread still copies
     pixels         (n_slots, image_bytes) uint8
+    sockets        (n_ports, SocketState.COUNT) int64, what the kernel says of each UDP port
     """
 
     words: Any
@@ -132,6 +143,7 @@ class Ring(NamedTuple):
     marks: Any
     placed: Any
     pixels: Any
+    sockets: Any
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,7 @@ class RingShape:
     n_modules: int
     n_units: int  # of one image: bits in its bitmap
     room_bytes: int  # of one image, with what is kept behind its pixels
+    n_ports: int = 0  # last in memory: who does not look at the sockets need not know
 
     @property
     def n_marks(self) -> int:
@@ -152,13 +165,15 @@ class RingShape:
         """Distance of two slots: whole pages, so that a slot can be written to disk directly."""
         return _pages(self.room_bytes)
 
-    def _offsets(self) -> tuple[int, int, int, int, int, int]:
+    def _offsets(self) -> tuple[int, ...]:
         modules = _pages(Word.COUNT * 8)
         slots = modules + _pages(self.n_modules * 8)
         marks = slots + _pages(self.n_slots * SLOT.itemsize)
         placed = marks + _pages(self.n_slots * self.n_marks * 8)
         pixels = placed + _pages(self.n_slots * 8)
-        return modules, slots, marks, placed, pixels, pixels + self.n_slots * self.slot_bytes
+        sockets = pixels + self.n_slots * self.slot_bytes
+        end = sockets + _pages(self.n_ports * SocketState.COUNT * 8)
+        return modules, slots, marks, placed, pixels, sockets, end
 
     @property
     def total_bytes(self) -> int:
@@ -174,7 +189,7 @@ class RingShape:
     def attach(self, descriptor: int) -> Ring:
         """Map the ring; the descriptor may be closed afterwards. ``daq_core.prefault`` fetches its pages."""
         memory = mmap.mmap(descriptor, self.total_bytes, mmap.MAP_SHARED)
-        modules, slots, marks, placed, pixels, _ = self._offsets()
+        modules, slots, marks, placed, pixels, sockets, _ = self._offsets()
         raw: npt.NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
         return Ring(
             words=raw[: Word.COUNT * 8].view(np.int64),
@@ -184,7 +199,10 @@ class RingShape:
             .view(np.uint64)
             .reshape(self.n_slots, self.n_marks),
             placed=raw[placed : placed + self.n_slots * 8].view(np.int64),
-            pixels=raw[pixels:].reshape(self.n_slots, self.slot_bytes),
+            pixels=raw[pixels:sockets].reshape(self.n_slots, self.slot_bytes),
+            sockets=raw[sockets : sockets + self.n_ports * SocketState.COUNT * 8]
+            .view(np.int64)
+            .reshape(self.n_ports, SocketState.COUNT),
         )
 
 

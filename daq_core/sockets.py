@@ -23,8 +23,8 @@ MESSAGE_LENGTH = 14
 
 SO_RCVBUFFORCE = 33
 SO_MEMINFO = 55
-_MEMINFO_DROPS = 8
-"""Source: linux/include/uapi/asm-generic/socket.h, linux/sock_diag.h (SK_MEMINFO_DROPS)."""
+_MEMINFO_USED, _MEMINFO_SIZE, _MEMINFO_DROPS = 0, 1, 8
+"""Source: linux/include/uapi/asm-generic/socket.h, linux/sock_diag.h (SK_MEMINFO_RMEM_ALLOC, …)."""
 
 MSG_DONTWAIT = 0x40
 
@@ -72,8 +72,21 @@ def buffer_size(receiver: socket.socket) -> int:
 
 def kernel_drops(receiver: socket.socket) -> int:
     """Return how many datagrams the kernel dropped at this socket, modulo 2³²."""
-    info = receiver.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36)
-    return int(struct.unpack("9I", info)[_MEMINFO_DROPS])
+    return memory_info(receiver)[_MEMINFO_DROPS]
+
+
+def memory_use(receiver: socket.socket) -> tuple[int, int]:
+    """Return the memory of the datagrams that wait in a socket, and the most it may be.
+
+    The kernel counts what a datagram takes of its memory, which is more than its length.
+    """
+    info = memory_info(receiver)
+    return info[_MEMINFO_USED], info[_MEMINFO_SIZE]
+
+
+def memory_info(receiver: socket.socket) -> tuple[int, ...]:
+    """Return the nine numbers of a socket's memory (SO_MEMINFO)."""
+    return struct.unpack("9I", receiver.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
 
 
 class DatagramBatch:

@@ -199,6 +199,9 @@ class Counters:
     packets_malformed: int = 0
     packets_dropped: int = 0  # well-formed, but their image found no free slot
     kernel_drops: int = 0
+    kernel_drops_by_port: tuple[int, ...] = ()  # in the order of the UDP ports
+    socket_used_percent: float = 0.0  # of the fullest port's buffer
+    socket_peak_percent: float = 0.0  # the same, the most that was seen in this run
     images_published: int = 0
     missing_packets: int = 0
     incomplete_images: int = 0

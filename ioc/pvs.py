@@ -57,6 +57,8 @@ ANY_LOSS = Limits(hihi=1)
 AGE_S = Limits(high=3, hihi=10)
 RING_PERCENT = Limits(high=70, hihi=90)  # the warning of counts.FULL begins there too
 PEAK_PERCENT = Limits(high=90)
+SOCKETS = Limits(high=50, hihi=90)  # per cent of what the kernel grants a UDP port
+MAX_PORTS = 2 * MAX_MODULES
 FULL_BUFFER = Limits(low=BUFFER_BYTES - 1)
 DISK_GB = Limits(low=10, lolo=1)
 WRITE_MS = Limits(high=1000, hihi=5000)
@@ -258,6 +260,14 @@ LOSSES = (
     gauge("RingUsed_RBV", "%", 1, lambda v: v.ring_percent, "Image ring in use", RING_PERCENT),
     gauge("RingHighWater_RBV", "%", 1, lambda v: v.ring_peak_percent, "This run: its peak", PEAK_PERCENT),
     count("RingSlots_RBV", lambda v: v.counters.ring_slots, "Images the ring holds", needs_receiver=True),
+    replace(
+        integers(
+            "KernelDropsByPort_RBV", MAX_PORTS, "", lambda v: v.counters.kernel_drops_by_port, "By port"
+        ),
+        needs_receiver=True,
+    ),
+    gauge("SocketUsed_RBV", "%", 1, lambda v: v.counters.socket_used_percent, "Fullest socket", SOCKETS),
+    gauge("SocketHighWater_RBV", "%", 1, lambda v: v.counters.socket_peak_percent, "This run: peak", SOCKETS),
     buffer("SocketBuffer_RBV", "byte", lambda v: v.counters.socket_buffer_bytes, "Receive buffer of a port"),
     number("DiskFree_RBV", "GB", 1, lambda v: v.disk_free_gb, "Free space for the run", limits=DISK_GB),
     gauge("WriteLatency_RBV", "ms", 1, lambda v: v.write_latency_ms, "Newest image to disk", WRITE_MS),

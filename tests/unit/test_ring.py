@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numba import types
 
 from daq_core.compiled import kernel_of, wake
-from daq_core.ring import OPEN, SLOT, Ring, RingShape, Word, choose_n_slots, wait_for_change
+from daq_core.ring import OPEN, SLOT, Ring, RingShape, SocketState, Word, choose_n_slots, wait_for_change
 
 SHAPE = RingShape(n_slots=9, n_modules=3, n_units=130, room_bytes=5000)
 
@@ -37,17 +37,20 @@ def attached(shape: RingShape, n: int = 1) -> list[Ring]:
     n_modules=st.integers(1, 600),
     n_units=st.integers(1, 5000),
     room_bytes=st.integers(1, 50_000),
+    n_ports=st.integers(1, 600),
 )
 def test_the_parts_of_a_ring_have_room_do_not_overlap_and_start_on_pages(
-    n_slots: int, n_modules: int, n_units: int, room_bytes: int
+    n_slots: int, n_modules: int, n_units: int, room_bytes: int, n_ports: int
 ) -> None:
-    shape = RingShape(n_slots, n_modules, n_units, room_bytes)
+    shape = RingShape(n_slots, n_modules, n_units, room_bytes, n_ports)
     (ring,) = attached(shape)
     assert ring.words.shape == (Word.COUNT,)
     assert ring.module_packets.shape == (n_modules,)
     assert ring.slots.shape == (n_slots,)
     assert ring.marks.shape == (n_slots, -(-n_units // 64))
+    assert ring.placed.shape == (n_slots,)
     assert ring.pixels.shape == (n_slots, shape.slot_bytes)
+    assert ring.sockets.shape == (n_ports, SocketState.COUNT)
     assert shape.slot_bytes >= room_bytes
     ends = 0
     base = ring.words.ctypes.data
