@@ -16,19 +16,21 @@ import json
 import logging
 import os
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pydantic import TypeAdapter
 
+from daq_core.disk_thread import DiskThread
 from daq_core.errors import Unavailable
 from daq_core.status import Acquisition, WriteRequest
 
 log = logging.getLogger(__name__)
 
+CLOSE_S = 3.0  # for the disk to take the last lines when the service ends
 REMEMBERED = 1000  # acquisitions in memory; the file keeps all
 
 
@@ -61,7 +63,7 @@ class Journal:
     def __init__(self, folder: Path | None) -> None:
         self._newest: deque[Acquisition] = deque(maxlen=REMEMBERED)
         self._path = folder / "journal.jsonl" if folder is not None else None
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._disk = DiskThread("journal")
         self._unsaved: deque[str] = deque(maxlen=REMEMBERED)  # lines that the disk refused; its thread's
         self.trouble = ""
         self.total = 0
@@ -81,10 +83,8 @@ class Journal:
         """Note that a run begins; returns when that is on the disk, or could not be put there."""
         self._begun[begun.start_time] = begun
         if self._path is not None:
-            written: Future[None] = self._disk.submit(
-                self._save, self._path, json.dumps({"begun": asdict(begun)})
-            )
-            await asyncio.wrap_future(written)
+            line = json.dumps({"begun": asdict(begun)})
+            await asyncio.wrap_future(self._disk.submit(partial(self._save, self._path, line)))
 
     def add(self, acquisition: Acquisition) -> None:
         """Remember an acquisition that ended; it reaches the disk soon after."""
@@ -92,11 +92,13 @@ class Journal:
         self.total += 1
         self._forget(acquisition)
         if self._path is not None:
-            self._disk.submit(self._save, self._path, json.dumps(asdict(acquisition)))
+            line = json.dumps(asdict(acquisition))
+            self._disk.submit(partial(self._save, self._path, line))
 
     async def close(self) -> None:
-        """Wait until everything is on the disk."""
-        await asyncio.get_running_loop().run_in_executor(None, self._disk.shutdown)
+        """Wait until everything is on the disk; one that hangs is not waited for."""
+        if not await self._disk.finish(CLOSE_S):
+            log.error("the disk of %s does not answer: the newest runs may be missing in it", self._path)
 
     def _save(self, path: Path, line: str) -> None:
         """In the disk's thread: append a line, behind those that the disk refused before."""

@@ -12,15 +12,19 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from daq_core.config import DaqConfig
+from daq_core.disk_thread import DiskThread
 from daq_core.errors import InvalidConfig, Unavailable
 from daq_core.status import Snapshot
 from ioc.durable_file import replace_file
 
 log = logging.getLogger(__name__)
+
+LAST_SAVE_S = 2.0  # for the disk, when the service ends
 
 
 class _Publishing(Protocol):
@@ -62,18 +66,20 @@ class SavedConfig:
 
     async def keep(self, daq: _Publishing) -> None:
         """Save every new config of a DAQ, until cancelled; the disk is never waited for in the loop."""
-        config, changed = daq.snapshot.config, asyncio.Event()
+        config, changed, disk = daq.snapshot.config, asyncio.Event(), DiskThread("config")
         unsubscribe = daq.subscribe(lambda snapshot: changed.set() if snapshot.config != config else None)
         try:
             while True:
                 await changed.wait()
                 changed.clear()
                 config = daq.snapshot.config
-                await asyncio.to_thread(self._try_to_save, config)
+                await asyncio.wrap_future(disk.submit(partial(self._try_to_save, config)))
         finally:
             unsubscribe()
             if changed.is_set():  # set in the last moment before the end
-                self._try_to_save(daq.snapshot.config)
+                disk.submit(partial(self._try_to_save, daq.snapshot.config))
+            if not await disk.finish(LAST_SAVE_S):
+                log.error("config: the disk of %s does not answer; the last one is not kept", self.path)
 
     def save(self, config: DaqConfig) -> None:
         """Replace the saved config, whole or not at all."""

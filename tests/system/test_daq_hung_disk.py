@@ -16,6 +16,7 @@ import h5py
 import pytest
 
 from daq_core.errors import Unavailable
+from daq_core.journal import Journal
 from daq_core.status import AcquisitionState, DaqState
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
@@ -121,3 +122,21 @@ async def test_a_disk_that_hangs_before_the_file_is_open_is_ended_by_stop(disk: 
             await bench.perfect_run()
         finally:
             disk.thaw()
+
+
+async def test_a_state_directory_that_hangs_holds_up_neither_runs_nor_stop(
+    disk: Disk, tmp_path: Path
+) -> None:
+    """A start waits a second for its note; what was not written is when the disk answers again."""
+    async with loopback_daq(jungfrau(rows=64), tmp_path, state_dir=disk.folder) as bench:
+        await bench.perfect_run(5)
+        disk.freeze()
+        try:
+            await bench.perfect_run(5)
+            await bench.start(0)
+            await bench.stop()
+            assert bench.daq.snapshot.log_total == 3
+        finally:
+            disk.thaw()
+        await eventually(lambda: Journal(disk.folder).total == 3, 30)
+        assert Journal(disk.folder).unended == ()
