@@ -188,9 +188,8 @@ class RingShape:
 
     def attach(self, descriptor: int) -> Ring:
         """Map the ring; the descriptor may be closed afterwards. ``daq_core.prefault`` fetches its pages."""
-        memory = mmap.mmap(descriptor, self.total_bytes, mmap.MAP_SHARED)
         modules, slots, marks, placed, pixels, sockets, _ = self._offsets()
-        raw: npt.NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
+        raw: npt.NDArray[np.uint8] = np.asarray(_Mapping(descriptor, self.total_bytes))
         return Ring(
             words=raw[: Word.COUNT * 8].view(np.int64),
             module_packets=raw[modules : modules + self.n_modules * 8].view(np.int64),
@@ -227,6 +226,48 @@ def words_of(words: npt.NDArray[np.int64], index: int) -> npt.NDArray[np.int64]:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_MAP_FIXED, _MAP_FAILED = 0x10, 2**64 - 1
+
+HUGE_BYTES = 2 * 2**20
+"""A huge page. One entry maps it into a process, where its small pages need 512."""
+
+
+class _Mapping:
+    """A file mapped at a multiple of a huge page, until no array looks at it any more.
+
+    Only so can huge pages be mapped as such (``daq_core.prefault`` makes them): a writer has
+    the slots of its run for nothing then, else mapping them costs half as much as compressing.
+    """
+
+    def __init__(self, descriptor: int, n_bytes: int) -> None:
+        self._length = n_bytes + HUGE_BYTES
+        nowhere = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._room = self._map(None, self._length, 0, nowhere, -1)
+        start = -(-self._room // HUGE_BYTES) * HUGE_BYTES
+        protection = mmap.PROT_READ | mmap.PROT_WRITE
+        self._map(start, n_bytes, protection, mmap.MAP_SHARED | _MAP_FIXED, descriptor)
+        self.__array_interface__ = {
+            "shape": (n_bytes,),
+            "typestr": "|u1",
+            "data": (start, False),
+            "version": 3,
+        }
+
+    def _map(self, at: int | None, length: int, protection: int, flags: int, descriptor: int) -> int:
+        address = int(_libc.mmap(at, length, protection, flags, descriptor, 0))
+        if address == _MAP_FAILED:
+            error = ctypes.get_errno()
+            raise OSError(error, f"the image ring cannot be mapped: {os.strerror(error)}")
+        return address
+
+    def __del__(self) -> None:
+        if hasattr(self, "_room"):
+            _libc.munmap(self._room, self._length)
+
+
 SYS_FUTEX = {"x86_64": 202, "aarch64": 98}.get(os.uname().machine, 202)
 """Number of the system call futex(2), which ``compiled.wake`` needs too."""
 _FUTEX_WAIT = 0
