@@ -21,6 +21,7 @@ a new table (LZ4) or make a new context (zstd) there.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -45,8 +46,11 @@ LZ4, ZSTD = 2, 3
 ZSTD_LEVEL = 3
 """As hdf5plugin has it."""
 
+LZ4_HASTE = 2
+"""LZ4's acceleration: a sixth less CPU time than with 1, for files that are 1 to 2 % larger."""
+
 PLACES_BYTES = 256 * 2**20
-MOST_PLACES = 64
+ENOUGH_PLACES = 16  # or four for each thread: what is used again stays in the cache
 MAX_ROOM = 2**30  # LZ4 counts in 32 bits; a block has 8 KiB
 WAIT_S = 1.0  # how long a missed wake-up of another thread could go unnoticed
 
@@ -99,7 +103,9 @@ def _compress(address: int, chunk: Any, how: Any, own: Any) -> int:
         n_bytes = n * item_bytes
         size = 0
         if codec == LZ4:
-            size += _lz4(own[1], own[0], into, np.int32(n_bytes), np.int32(min(room, MAX_ROOM)), np.int32(1))
+            size += _lz4(
+                own[1], own[0], into, np.int32(n_bytes), np.int32(min(room, MAX_ROOM)), np.int32(LZ4_HASTE)
+            )
         else:
             size += _zstd(own[1], into, np.uintp(room), own[0], np.uintp(n_bytes), np.int32(level))
         if size <= 0:
@@ -185,8 +191,10 @@ class Compressor:
         codec = found.options[1]
         self._how = np.array([codec, n_pixels, dtype.itemsize, block, ZSTD_LEVEL], np.int64)
         room = bitshuffle.bound(n_pixels, dtype.itemsize, block, zstd=codec == ZSTD)
-        n_places = max(threads, min(PLACES_BYTES // room, MOST_PLACES))
-        self._places = np.empty((n_places, room), np.uint8)  # pages that no chunk reaches are never touched
+        n_places = max(threads, min(PLACES_BYTES // room, max(ENOUGH_PLACES, 4 * threads)))
+        # Pages that no chunk reaches are never touched; numpy would ask for huge ones.
+        memory = mmap.mmap(-1, n_places * room)
+        self._places = np.frombuffer(memory, np.uint8).reshape(n_places, room)
         hands = [_Hand(codec, block * dtype.itemsize) for _ in range(threads)]
         self._hand = hands[0]
         self._helpers: list[queue.SimpleQueue[Batch]] = []

@@ -64,7 +64,7 @@ from daq_core.writers import Lead
 log = logging.getLogger(__name__)
 
 HAND_OVER = 32  # most images between two flushes; fewer when the writer keeps up
-GATHER_S = 0.005  # how far apart hand-overs begin, unless one is full or the last: it halves their cost
+GATHER_S = 0.02  # how far apart hand-overs begin, unless one is full or the last: it halves their cost
 QUEUEING_PARTS = 4  # of the ring; when images fill one of them, the disk is too slow for the moment
 WAIT_S = 0.02  # how long a missed wake-up or word from control can go unnoticed
 
@@ -175,7 +175,8 @@ class Writer:
             self._listen()
         if words[Word.RUN_EPOCH] != epoch:
             return  # stopped before the receiver had even begun
-        cursor, due, most = int(words[Word.RUN_FIRST]), 0.0, HAND_OVER * self.task.n_writers
+        cursor, due = int(words[Word.RUN_FIRST]), 0.0
+        most = max(1, min(HAND_OVER * self.task.n_writers, len(self.ring.slots) // QUEUEING_PARTS))
         while not self.given_up:
             published = int(words[Word.PUBLISHED])
             end = int(words[Word.RUN_END])

@@ -70,7 +70,7 @@ def test_an_lz4_chunk_is_what_the_library_makes_of_the_whole_image(dtype: str) -
         back = np.empty(pixels.nbytes, np.uint8)
         decompress_bitshuffle_lz4(stream, back, pixels.itemsize)
         assert back.tobytes() == pixels.tobytes()
-    assert len(chunk) <= len(twin) * 1.02
+    assert len(chunk) <= len(twin) * 1.1  # LZ4_HASTE
 
 
 @pytest.mark.parametrize("codec", CODECS)
