@@ -102,10 +102,12 @@ int main(int argc, char **argv)
             break;
         }
     }
-    if (received == wanted && atomic_load(&run.published) == run.n_images)
-        pthread_join(writer, NULL);
-    else
-        received = atomic_load(&run.published) * run.packets;
+    if (received < wanted || atomic_load(&run.published) < run.n_images) { /* lost: the writer waits for ever */
+        report(atomic_load(&run.published) * run.packets, cpu_before, last);
+        fflush(stdout);
+        _exit(0);
+    }
+    pthread_join(writer, NULL);
     report(received, cpu_before, seconds(CLOCK_MONOTONIC));
     return 0;
 }
