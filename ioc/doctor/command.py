@@ -80,6 +80,9 @@ def doctor(
     no_redis: Annotated[
         bool, typer.Option("--no-redis", envvar="STD_DAQ_NO_REDIS", help="As serve's.")
     ] = False,
+    receiver_threads: Annotated[
+        int, typer.Option(envvar="STD_DAQ_RECEIVER_THREADS", min=0, max=64, help="As serve's, for --measure.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for scripts.")] = False,
 ) -> None:
     """Look at this machine as the DAQ will meet it: what limits it, what will not work, and what cures each.
@@ -101,7 +104,7 @@ def doctor(
     verdicts = Counter(finding.verdict for finding in findings)
     if not as_json:
         print(f"\n{verdicts['problem']} problems, {verdicts['limits']} limits, {verdicts['good']} good")
-    measured = _measure(detector, output, seconds) if measure else None
+    measured = _measure(detector, output, seconds, receiver_threads) if measure else None
     if as_json:
         report = {
             "findings": [asdict(f) for f in findings],
@@ -142,13 +145,13 @@ def _print_finding(finding: Finding) -> None:
         print(f"{'':<8} {'':<{WIDTH}} > {finding.cure}", flush=True)
 
 
-def _measure(config: DaqConfig, output: Path, seconds: float) -> SelfTest:
+def _measure(config: DaqConfig, output: Path, seconds: float, receiver_threads: int) -> SelfTest:
     from ioc.doctor.self_test import N_TRIALS, run_self_test
 
     logging.getLogger("daq_core").setLevel("ERROR")  # whose the files are was said already
     logging.getLogger("daq_core.forks").setLevel("INFO")  # a first start is long
     with shown_progress("starting", N_TRIALS) as progress:
-        return run_self_test(config, output.resolve(), seconds, progress)
+        return run_self_test(config, output.resolve(), seconds, progress, receiver_threads)
 
 
 def _print_measured(test: SelfTest) -> None:

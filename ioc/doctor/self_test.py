@@ -28,6 +28,7 @@ from daq_core.daq import Daq
 from daq_core.detectors import is_stream, layout_of
 from daq_core.errors import DaqError, Unavailable
 from daq_core.options import DaqOptions
+from daq_core.receive_threads import ReceiveThreads
 from daq_core.simulator import Simulator
 from daq_core.status import AcquisitionState, Losses, WriteRequest
 from ioc.doctor.sender import SenderProcess
@@ -86,15 +87,18 @@ Trial = Callable[[int, float], Awaitable[float]]
 """Sends (images, rate) and returns the seconds it took; Lost when anything is missing."""
 
 
-def run_self_test(config: DaqConfig, folder: Path, seconds: float, progress: Progress) -> SelfTest:
+def run_self_test(
+    config: DaqConfig, folder: Path, seconds: float, progress: Progress, receiver_threads: int = 0
+) -> SelfTest:
     """Search the highest lossless rates, without a file and with one in a folder; leaves nothing behind.
 
     Raises
     ------
     DaqError  the DAQ does not run, or loses images at any rate; the text says why
     """
+    threads = ReceiveThreads(receiver_threads)
     try:
-        return asyncio.run(_SelfTest(on_free_ports(config), folder, seconds, progress).run())
+        return asyncio.run(_SelfTest(on_free_ports(config), folder, seconds, progress, threads).run())
     except TimeoutError:
         raise Unavailable(
             f"The self-test did not end within {seconds + SPARE_S:.0f} s: this machine is too busy for it."
@@ -114,7 +118,10 @@ def on_free_ports(config: DaqConfig) -> DaqConfig:
 class _SelfTest:
     """One self-test of one config."""
 
-    def __init__(self, config: DaqConfig, folder: Path, seconds: float, progress: Progress) -> None:
+    def __init__(
+        self, config: DaqConfig, folder: Path, seconds: float, progress: Progress, threads: ReceiveThreads
+    ) -> None:
+        self._options = DaqOptions(udp_host=LOOPBACK, receive_threads=threads)
         self._config = config
         self._layout = layout_of(config)
         self._simulator = Simulator(config)
@@ -128,9 +135,8 @@ class _SelfTest:
         self._most_bytes = min(MOST_BYTES, space.f_bavail * space.f_frsize / 4)
 
     async def run(self) -> SelfTest:
-        options = DaqOptions(udp_host=LOOPBACK)
         with SenderProcess(self._config) as self._sender:
-            async with Daq(self._config, options) as self._running, asyncio.timeout(self._most_s):
+            async with Daq(self._config, self._options) as self._running, asyncio.timeout(self._most_s):
                 self._show("warming up")
                 await asyncio.to_thread(self._sender.send, 2 * self._simulator.n_pictures, 20.0)
                 to_memory = await self._search("without a file", self._into_memory)
