@@ -108,6 +108,13 @@ TARGETS = (
     ),
     Target("100 runs of 10 images, one after the other", ("a run of 10 images, without their exposure",)),
     Target("Python bytecode per packet", ("Python bytecode per packet",)),
+    Target("event to a monitor with 20 clients", ("event to monitor, 20 clients",), "p99 ≤ 50 ms"),
+    Target(
+        "first values of all PVs for 20 clients", ("time to first values of all PVs, 20 clients",), "≤ 2 s"
+    ),
+    Target("memory with 20 clients of all PVs", ("memory of the service with all PVs, 20 clients",)),
+    Target("a setpoint's caput -c", ("a setpoint's put with completion",), "p50 ≤ 0.5 ms"),
+    Target("Stop with 20 clients of all PVs", ("Stop of a run, all PVs, 20 clients",), "p50 ≤ 50 ms"),
 )
 
 REASONS: dict[str, str] = {}
