@@ -86,7 +86,7 @@ class _Put:
             shown = f"{self._value!r:.{SHOWN}}"
         except Refused as unreadable:
             self._unreadable = unreadable
-            shown = "what it cannot be"
+            shown = _as_sent(request)
         self._begin = f"{client} ({client.address}) puts {channel.record.name} = {shown}"
 
     def value(self) -> Any:
@@ -96,3 +96,21 @@ class _Put:
 
     def note(self, result: str, level: int | None = None) -> None:
         log.log(self._level if level is None else level, "%s: %s", self._begin, printable(result, SHOWN))
+
+
+def _as_sent(request: Any) -> str:
+    """Return the beginning of a value that means nothing for its PV, as the client sent it."""
+    try:
+        values = request.data[: min(SHOWN, request.data_count)]
+        if request.data_type == ca.ChannelType.CHAR:
+            values = [bytes(int(v) & 0xFF for v in values)]
+        shown = ", ".join(map(_element_as_sent, values))
+    except Exception:  # the payload is not what its header announces
+        return "what cannot be read"
+    return printable(shown if len(values) == 1 else f"[{shown}]", SHOWN)
+
+
+def _element_as_sent(value: Any) -> str:
+    if isinstance(value, bytes):
+        return repr(value.partition(b"\0")[0].decode(errors="replace"))
+    return repr(value.item() if hasattr(value, "item") else value)

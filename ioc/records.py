@@ -266,7 +266,8 @@ class Choice(Record):
         except ValueError:
             index = -1
         if not 0 <= index < len(self.row.choices):
-            raise ValueError(f"{self.name} is one of {', '.join(self.row.choices)}.")
+            got = _text(values[0]) if native is ChannelType.STRING else values[0]
+            raise ValueError(f"{self.name} is one of {', '.join(self.row.choices)}, got {got}.")
         return self.row.choices[index]
 
     def elements(self, native: ChannelType) -> bytes:

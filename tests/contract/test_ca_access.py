@@ -25,12 +25,15 @@ from tests.ca_wire import (
     CHAR,
     CLIENT_NAME,
     CREATE,
+    DOUBLE,
+    ENUM,
     ERROR,
     EVENT_ADD,
     HOST_NAME,
     LONG,
     READ,
     READ_NOTIFY,
+    STRING,
     WRITE,
     WRITE_NOTIFY,
     Answer,
@@ -400,9 +403,33 @@ def test_a_put_is_one_log_line_with_client_pv_value_and_result(
         (level, f"alice@pc7 (127.0.0.1) puts {name} = 12: accepted"),
         (
             logging.INFO,
-            f"alice@pc7 (127.0.0.1) puts {name} = what it cannot be: refused: {refusal}",
+            f"alice@pc7 (127.0.0.1) puts {name} = 0: refused: {refusal}",
         ),
     ]
+
+
+def test_a_value_that_means_nothing_is_logged_as_it_was_sent(
+    pair: Pair, ioc: IocThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At night the log is all there is: it says what the client tried, not only that it was wrong."""
+    pair.use(EVERYTHING)
+    puts = [
+        ("HDF1:Compression", b"gzip\0", STRING, 1, "'gzip'"),
+        ("HDF1:Compression", (99).to_bytes(2, "big"), ENUM, 1, "99"),
+        ("DAQ:RunId", b"x" * 400, CHAR, 400, "'" + "x" * 199),
+        ("DAQ:NImages", struct.pack(">d", 1.5), DOUBLE, 1, "1.5"),
+        ("DAQ:NImages", struct.pack(">2i", 3, 4), LONG, 2, "[3, 4]"),
+    ]
+    with caplog.at_level(logging.DEBUG, "ioc.puts"), Wire(ioc.ca_port, b"alice", host=b"pc7") as wire:
+        for pv, data, kind, n, _ in puts:
+            sid, _ = wire.channel(ioc.pv(pv))
+            wire.send(message(WRITE_NOTIFY, data, kind=kind, n=n, p1=sid, p2=1))
+            wire.next(ERROR)
+    lines = [record.getMessage() for record in caplog.records if record.name == "ioc.puts"]
+    for line, (pv, *_, shown) in zip(lines, puts, strict=True):
+        assert line.startswith(f"alice@pc7 (127.0.0.1) puts {ioc.pv(pv)} = {shown}: refused: "), line
+    assert lines[0].endswith("LZ4, JPEG, got gzip.")
+    assert lines[1].endswith("LZ4, JPEG, got 99.")
 
 
 def test_control_characters_of_a_client_never_reach_the_log(
