@@ -25,6 +25,18 @@ def pv_names(prefix: str) -> list[str]:
     return [row.pv(prefix) for row in PVS]
 
 
+def check_prefix(prefix: str) -> None:
+    """Refuse a prefix that makes names no C client or record could have; InvalidConfig says why."""
+    longest = max(map(len, pv_names("")))
+    if prefix and not NAME.fullmatch(prefix):
+        raise InvalidConfig(f"--prefix {prefix!r}: a PV's name has letters, digits and _-+:[]<>; alone.")
+    if len(prefix) + longest > MAX_NAME_BYTES:
+        raise InvalidConfig(
+            f"--prefix {prefix}: a PV's name has {MAX_NAME_BYTES} characters at most, which leaves "
+            f"{MAX_NAME_BYTES - longest} for the prefix."
+        )
+
+
 def read_aliases(file: Path, prefix: str) -> dict[str, str]:
     """Read lines of ``alias, name`` into {alias: name of the PV}.
 
@@ -37,7 +49,7 @@ def read_aliases(file: Path, prefix: str) -> dict[str, str]:
         The file cannot be read, or a line of it is not right; the text names the line.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # spreadsheets mark UTF-8 at the beginning
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InvalidConfig(f"The alias file {file} cannot be read: {reason}.") from None

@@ -17,7 +17,7 @@ from daq_core.network import Network, is_loopback, parse_networks
 from daq_core.receive_threads import ReceiveThreads, parse_cpus
 from ioc import environment
 from ioc.access_file import read_access_file
-from ioc.aliases import pv_names, read_aliases
+from ioc.aliases import check_prefix, pv_names, read_aliases
 from ioc.log_output import LogLevel
 
 
@@ -265,6 +265,7 @@ def serve(
     for root in output_root or []:
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
+    check_prefix(prefix)
     aliases = read_aliases(alias_file, prefix) if alias_file is not None else {}
     if acf is not None:
         read_access_file(acf)  # a mistake in it is told at once; its hosts are looked up later

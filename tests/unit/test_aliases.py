@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daq_core.errors import InvalidConfig
-from ioc.aliases import read_aliases
+from ioc.aliases import MAX_NAME_BYTES, check_prefix, pv_names, read_aliases
 
 
 def read(tmp_path: Path, text: str) -> dict[str, str]:
@@ -51,3 +51,29 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidConfig, match="not UTF-8"):
         read_aliases(tmp_path / "binary.csv", "X:")
+
+
+def test_the_mark_that_spreadsheets_write_at_the_beginning_is_no_name(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeffA,DAQ:Stop") == {"A": "X:DAQ:Stop"}
+
+
+@pytest.mark.parametrize("prefix", ["", "X:", "X02DA-ES1_[1]<a>;+:", "X" * 30])
+def test_a_prefix_that_records_may_have_is_taken(prefix: str) -> None:
+    check_prefix(prefix)
+    assert all(len(name) <= MAX_NAME_BYTES for name in pv_names(prefix))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "says"),
+    [
+        ("X 1:", "--prefix 'X 1:': a PV's name has letters"),
+        ("X.VAL", "--prefix 'X.VAL'"),
+        ("$(P)", "letters, digits"),
+        ("Ä:", "letters, digits"),
+        ("X" * 60, "for the prefix"),
+    ],
+)
+def test_a_prefix_that_no_record_could_have_is_refused(prefix: str, says: str) -> None:
+    with pytest.raises(InvalidConfig) as refusal:
+        check_prefix(prefix)
+    assert says in str(refusal.value)
