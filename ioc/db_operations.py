@@ -28,6 +28,9 @@ AREAS = {"R": "DAQ", "IOC": "IOC", "CAM": "cam1", "HDF": "HDF1"}
 LATCHED = ("AcqState_RBV", "MissingPackets_RBV", "IncompleteImages_RBV", "DroppedImages_RBV")
 """Alarms that somebody should have seen, although the next run clears them."""
 
+AT_WORK = ("Acquire_RBV", "Capture_RBV", "WriteFile_RBV", "FilePathExists_RBV")
+"""Readbacks with a severity, for areaDetector's have one, that tell of work and setpoints, not of trouble."""
+
 
 def archive(prefix: str) -> str:
     """Return ``archive.txt``: PV, sampling period in seconds, method; one line a PV.
@@ -76,7 +79,7 @@ def alarms(prefix: str) -> str:
 
 def has_alarm(row: Row) -> bool:
     """Tell whether a readback has an alarm of its own, beyond the INVALID of a receiver that is down."""
-    if row.put is not None or re.fullmatch(r"Log\d:.*", row.name):
+    if row.put is not None or row.name in AT_WORK or re.fullmatch(r"Log\d:.*", row.name):
         return False
     return row.limits != NO_LIMITS or row.rule is not None or any(row.severities)
 
@@ -90,7 +93,7 @@ def settings(prefix: str) -> str:
 PVLIST_HEAD = f"""\
 # {MADE}
 #
-# For the CA gateway: cagateway -pvlist pvlist -access FILE. All of it may be seen;
+# For the CA gateway: gateway -pvlist pvlist -access FILE. All of it may be seen;
 # what may be put is the business of group DEFAULT in the gateway's access file.
 EVALUATION ORDER ALLOW, DENY
 """
