@@ -21,7 +21,12 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, TypeVar
 
-from daq_core.acquisition import (
+from daq_core.acquisition import step
+from daq_core.board import Board, Listener
+from daq_core.config import DaqConfig, unknown_keys
+from daq_core.counts import Meter, read_counters
+from daq_core.errors import Busy, DaqError, RunFailed, Unavailable
+from daq_core.events import (
     ConfigAccepted,
     Event,
     FileOpened,
@@ -30,12 +35,7 @@ from daq_core.acquisition import (
     StartRequested,
     StopRequested,
     WriterLost,
-    step,
 )
-from daq_core.board import Board, Listener
-from daq_core.config import DaqConfig, unknown_keys
-from daq_core.counts import Meter, read_counters
-from daq_core.errors import Busy, DaqError, RunFailed, Unavailable
 from daq_core.folder import FolderTask, look
 from daq_core.forks import ForkServer
 from daq_core.interrupted import end_of

@@ -18,7 +18,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
-from daq_core.acquisition import (
+from daq_core.config import DaqConfig
+from daq_core.errors import DaqError, InvalidRequest, Unavailable
+from daq_core.events import (
     AllAcquired,
     Event,
     FileClosed,
@@ -29,8 +31,6 @@ from daq_core.acquisition import (
     WriteFailed,
     WriterLost,
 )
-from daq_core.config import DaqConfig
-from daq_core.errors import DaqError, InvalidRequest, Unavailable
 from daq_core.forks import NAMES, WRITER
 from daq_core.image_timeouts import ImageTimeouts
 from daq_core.options import DaqOptions

@@ -15,7 +15,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from daq_core import acquisition as ev
+from daq_core import events as ev
+from daq_core.acquisition import step
 from daq_core.config import DaqConfig
 from daq_core.errors import Busy, InvalidRequest, RunFailed
 from daq_core.status import (
@@ -62,7 +63,7 @@ class SimulatedDaq:
         return lambda: self._listeners.remove(listener)
 
     async def start(self, request: WriteRequest) -> DaqStatus:
-        ev.step(self.snapshot.status, ev.StartRequested(request), 0)  # Busy comes before other refusals
+        step(self.snapshot.status, ev.StartRequested(request), 0)  # Busy comes before other refusals
         _check_folder(request.folder)
         self.apply(ev.StartRequested(request))
         return await asyncio.shield(self._spawn(self._open(request)))
@@ -133,7 +134,7 @@ class SimulatedDaq:
     def apply(self, event: ev.Event) -> DaqStatus:
         """Make an event happen, e.g. ``WriterLost("killed")``, and show what follows from it."""
         before = self.snapshot.status
-        status = ev.step(before, event, time.time())
+        status = step(before, event, time.time())
         ended = status.acquisition.stop_time not in (None, before.acquisition.stop_time)
         log = (status.acquisition, *self.snapshot.log)[:1000] if ended else self.snapshot.log
         self.publish(status=status, log=log, log_total=self.snapshot.log_total + ended)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daq_core import acquisition as ev
+from daq_core import events as ev
 from daq_core.errors import Unavailable
 from ioc.pvs import PVS
 from ioc.rows import Row

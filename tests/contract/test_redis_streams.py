@@ -19,9 +19,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.client import Redis as BlockingRedis
 
-from daq_core.acquisition import WriterLost
 from daq_core.config import DaqConfig
 from daq_core.errors import Unavailable
+from daq_core.events import WriterLost
 from daq_core.status import WriteRequest
 from ioc.ports import LOOPBACK, free_ports
 from rest_bridge import models, redis_streams

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import requests
 
-from daq_core.acquisition import ReceiverLost, WriterLost
 from daq_core.config import DaqConfig
 from daq_core.errors import Unavailable
+from daq_core.events import ReceiverLost, WriterLost
 from ioc.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer

@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from daq_core.acquisition import (
-    COMPLETED,
-    INTERRUPTED,
+from daq_core.acquisition import COMPLETED, INTERRUPTED, phase, step
+from daq_core.errors import Busy
+from daq_core.events import (
     AllAcquired,
     ConfigAccepted,
     Event,
@@ -25,10 +25,7 @@ from daq_core.acquisition import (
     StopRequested,
     WriteFailed,
     WriterLost,
-    phase,
-    step,
 )
-from daq_core.errors import Busy
 from daq_core.status import Acquisition, AcquisitionState, DaqState, DaqStatus, WriteRequest
 
 COUNTS = st.integers(0, 12)

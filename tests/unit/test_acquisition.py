@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from daq_core.acquisition import (
-    TABLE,
+from daq_core.acquisition import TABLE, Phase, phase, step
+from daq_core.errors import Busy
+from daq_core.events import (
     AllAcquired,
     ConfigAccepted,
     Event,
@@ -16,17 +17,13 @@ from daq_core.acquisition import (
     ImageAcquired,
     ImagesWritten,
     OpenFailed,
-    Phase,
     PipelineReady,
     ReceiverLost,
     StartRequested,
     StopRequested,
     WriteFailed,
     WriterLost,
-    phase,
-    step,
 )
-from daq_core.errors import Busy
 from daq_core.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
 
 FIRST = WriteRequest("/data/first.h5", 2, 1)

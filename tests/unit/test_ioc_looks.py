@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daq_core import acquisition as ev
+from daq_core import events as ev
 from daq_core.config import DaqConfig
 from daq_core.status import WriteRequest
 from ioc.commands import Client
