@@ -18,7 +18,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -99,8 +99,6 @@ def repair(path: str, *, failure: str = "", roots: Sequence[str] = ("/",)) -> Re
                 return RepairReport(path, "intact", n_images, f"{path} needs no repair.", _end(_by(fd)))
             os.pwrite(fd, superblock.closed(end).packed(), 0)
             os.fsync(fd)
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(fd, fcntl.LOCK_UN)  # HDF5 locks it itself
             _record(_by(fd), n_images, failure)
             recorded = _end(_by(fd))
     except _Refused as reason:
@@ -146,8 +144,8 @@ def _read_superblock(fd: int) -> _Superblock:
 def _locked(path: str, roots: Sequence[str]) -> Iterator[int]:
     """Open the file for change, while nobody else has it open.
 
-    The lock is shared, since HDF5 must get a shared one to read the file
-    meanwhile; that nobody holds another is known from having the exclusive one first.
+    The lock is kept until all is done: two repairs that a hung disk lets go of at the same
+    moment would spoil each other's. HDF5 is told to take none of its own.
     """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with opened_folder(os.path.dirname(path), roots) as folder:
@@ -155,7 +153,6 @@ def _locked(path: str, roots: Sequence[str]) -> Iterator[int]:
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _Refused(f"it is {OPEN_ELSEWHERE}, perhaps still being written") from None
         except OSError:
@@ -189,7 +186,7 @@ def _inspect(path: str, size: int, *, swmr: bool) -> tuple[int, str]:
     Refuse a file of another program, and one that does not have all images in its first `size` bytes.
     """
     try:
-        with h5py.File(path, "r", swmr=swmr) as file:
+        with h5py.File(path, "r", swmr=swmr, locking=False) as file:
             datasets = [file["entry/data"][name] for name in ("data", *COLUMNS)]
             if max(map(_end_of_chunks, datasets)) > size:
                 raise _Refused("it is cut off in the middle of its images; is it an unfinished copy?")
@@ -218,7 +215,7 @@ def _end_of_chunks(dataset: h5py.Dataset) -> int:
 
 def _record(path: str, n_images: int, failure: str) -> None:
     """Write into the file how its run ended, and give all its datasets the same length."""
-    with h5py.File(path, "r+", libver=("v110", "v110")) as file:
+    with h5py.File(path, "r+", libver=("v110", "v110"), locking=False) as file:
         # As the writer did, so that being killed here does no harm either.
         file.swmr_mode = True
         for name in ("data", *COLUMNS):
@@ -232,7 +229,7 @@ def _record(path: str, n_images: int, failure: str) -> None:
 
 def _end(path: str) -> RecordedEnd | None:
     """Return how a file says that its run ended; None when it does not."""
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         try:
             return RecordedEnd(
                 run_id=file["entry/entry_identifier"].asstr()[()],

@@ -142,6 +142,38 @@ def test_a_repair_that_was_killed_itself_can_be_repeated(tmp_path: Path) -> None
         assert_holds(file, 5)
 
 
+REPAIR_TOGETHER = """
+import os, sys
+from daq_core.repair import repair
+start, say = os.pipe()
+for _ in range(4):
+    if os.fork() == 0:
+        os.close(say)
+        os.read(start, 1)  # until the parent closes the other end
+        os.write(1, (repair(sys.argv[1]).outcome + "\\n").encode())
+        os._exit(0)
+os.close(say)
+for _ in range(4):
+    assert os.wait()[1] == 0
+"""
+
+
+def test_of_repairs_at_the_same_moment_one_does_it_and_none_disturbs_it(tmp_path: Path) -> None:
+    """As a disk that hung lets several of them go at once."""
+    for attempt in range(4):
+        path = tmp_path / f"{attempt}.h5"
+        die(path, "write_5(); die()")
+        program = [sys.executable, "-c", REPAIR_TOGETHER, str(path)]
+        done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        outcomes = done.stdout.split()
+        assert len(outcomes) == 4
+        assert outcomes.count("repaired") == 1
+        with h5py.File(path) as reader:
+            assert_holds(reader, 5)
+            assert reader["entry/run/state"].asstr()[()] == "FAILED"
+
+
 def test_more_images_fit_into_a_repaired_file(tmp_path: Path) -> None:
     """Nothing that HDF5 allocates later may overlap with what is there."""
     path = tmp_path / "a.h5"
