@@ -395,6 +395,7 @@ class Detector:
             kwargs={"first_id": self._first_id, "stop": self._stop, "progress": self._note_time},
         )
         self._thread.start()
+        self._first_id += n_images
 
     def end(self) -> None:
         """Wait until everything is sent."""
