@@ -43,6 +43,7 @@ class Fault:
     loses_service: bool = False  # control was killed; the run is found again at the next start
     loses_redis: bool = False  # entries of its streams are gone, or come twice
     on_small_disk: bool = False
+    before_start: bool = False  # the writer is born with it
     weight: int = 4
 
 
@@ -253,15 +254,26 @@ def _descriptor_of(pid: int, descriptor: int) -> int:
 # ------------------------------------------------------------------ disks
 
 
-@fault("file size limit", weight=4)
+@fault("file size limit", weight=4, before_start=True)
 def limit_file(session: Session, dice: random.Random) -> bool:
-    """The writer may not go past some byte of its file: EFBIG at its next write, or the one after."""
-    pid = session.pid("daq-writer", dice)
+    """The writer may not go past some byte of its file: EFBIG. It has that from the fork server."""
+    return _limit_files(session, dice.randrange(1, 8_000_000))
+
+
+def lift_limit(session: Session) -> None:
+    """Let the processes that are forked from now on write files of any size."""
+    _limit_files(session, resource.RLIM_INFINITY)
+
+
+def _limit_files(session: Session, n_bytes: int) -> bool:
+    pid = session.pid("daq-forks")
     if pid is None:
         return False
-    limit = dice.randrange(1, 8_000_000)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(
+            pid, resource.RLIMIT_FSIZE, (hard if n_bytes == resource.RLIM_INFINITY else n_bytes, hard)
+        )
         return True
     return False
 

@@ -17,7 +17,7 @@ from daq_core.chaos import IMAGE_FAULTS, PACKET_FAULTS, RUN_FAULTS, Chaos
 from tests.epics_peer import ECA_NORMAL
 from tests.system.checker import Broken, check
 from tests.system.evidence import End, Evidence, Images, Owned, RunEvidence
-from tests.torture.faults import FAULTS, FILLER, Fault, empty_disk
+from tests.torture.faults import FAULTS, FILLER, Fault, empty_disk, lift_limit
 from tests.torture.session import DETECTORS, JUNGFRAU, Session, owned, parts_of
 
 N_PERFECT = 100
@@ -194,7 +194,11 @@ class Rounds:
         detector = session.detector(planned.chaos)
         if planned.sends_before:
             detector.begin(2 * planned.n_sent, planned.rate_hz)
+        for fault, _ in planned.faults:
+            if fault.before_start:
+                self._inject(fault, planned)
         reason = session.start(planned.face, path, planned.n_images, run_id)
+        lift_limit(session)
         if reason and planned.sends_before:
             detector.end()
         if reason and not reason.startswith("ERROR"):
@@ -212,7 +216,7 @@ class Rounds:
             happenings = [
                 (when, fault)
                 for fault, when in planned.faults
-                if not (fault in early and fault.loses_service)
+                if not (fault in early and fault.loses_service) and not fault.before_start
             ]
             if planned.stop_after_s is not None:
                 happenings.append((planned.stop_after_s, None))

@@ -158,7 +158,7 @@ class Session:
             return self.service.pid
         if name == "redis":
             return redis_of(self.service.pid)
-        pids = [pid for pid, known in marked_processes(self.mark).items() if known == name]
+        pids = [pid for pid, known in marked_processes(self.mark).items() if known.startswith(name)]
         return (dice or random.Random(0)).choice(sorted(pids)) if pids else None
 
     def restart(self) -> None:
