@@ -173,7 +173,10 @@ def _completeness(
     drops_incomplete = config.get("incomplete_images") == "drop"
     n_drops = run.after.kernel_drops - run.before.kernel_drops
     n_given_up = run.losses["dropped_images"] - (run.losses["incomplete_images"] if drops_incomplete else 0)
-    rows = {image_id: row for row, image_id in enumerate(ids)}
+    rows: dict[int, int] = {}
+    for row, image_id in enumerate(ids):  # a late packet opens a second one after a restart
+        if image_id not in rows or len(shown[row]) > len(shown[rows[image_id]]):
+            rows[image_id] = row
     absent, short = [], 0
     for image, is_due in _prompt(config, run, images, ids, len(units)):
         row = rows.get(image.frame)
