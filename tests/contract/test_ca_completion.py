@@ -188,7 +188,10 @@ def test_a_refusal_shows_three_ways(
     assert ready.daq.snapshot.status == status
 
 
-CHOICES = [row for row in PVS if row.put is not None and row.record == "mbbo"]
+ACTING = {"WriteAsync", "Stop", "ConfigRevert", "SYSRESET", "READACF"}  # they do something, and read 0 again
+CHOICES = [
+    row for row in PVS if row.put is not None and row.record in ("mbbo", "bo") and row.name not in ACTING
+]
 
 
 @pytest.mark.parametrize("row", CHOICES, ids=lambda row: row.pv(""))
@@ -209,6 +212,18 @@ def test_a_state_is_put_by_name_and_by_index(ioc: IocThread, peer: EpicsPeer, ro
         assert peer.text(pv) == shown
     peer.put(pv, before, as_type=STRING)
     assert peer.put(ioc.pv("DAQ:ConfigRevert"), 1) == ECA_NORMAL
+
+
+@pytest.mark.parametrize("value", ["Stop", "1", 1])
+def test_a_command_is_put_by_name_and_by_index(ready: IocThread, peer: EpicsPeer, value: object) -> None:
+    how = {"as_type": STRING} if isinstance(value, str) else {}
+    assert peer.put(ready.pv("DAQ:WriteAsync"), "Start" if value == "Stop" else value, **how) == ECA_NORMAL
+    assert peer.text(ready.pv("DAQ:State_RBV")) == "WRITING"
+    for nothing in ("Done", "0"):  # the other state of a command asks for nothing
+        assert peer.put(ready.pv("DAQ:Stop"), nothing, as_type=STRING) == ECA_NORMAL
+        assert peer.text(ready.pv("DAQ:State_RBV")) == "WRITING"
+    assert peer.put(ready.pv("DAQ:Stop"), value, **how) == ECA_NORMAL
+    assert peer.text(ready.pv("DAQ:State_RBV")) == "READY"
 
 
 def wait_until(true: Callable[[], bool]) -> None:
