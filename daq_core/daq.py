@@ -23,11 +23,11 @@ from typing import Any, Self, TypeVar
 
 from daq_core.acquisition import step
 from daq_core.board import Board, Listener
-from daq_core.config import DaqConfig, unknown_keys
+from daq_core.config import DaqConfig
 from daq_core.counts import Meter, read_counters
+from daq_core.deployment import Deployer, config_id
 from daq_core.errors import Busy, DaqError, RunFailed, Unavailable
 from daq_core.events import (
-    ConfigAccepted,
     Event,
     FileOpened,
     PipelineReady,
@@ -41,7 +41,7 @@ from daq_core.forks import ForkServer
 from daq_core.interrupted import end_of
 from daq_core.journal import Begun, Journal
 from daq_core.options import DaqOptions
-from daq_core.pipeline import Pipeline, close_maps, load_maps
+from daq_core.pipeline import Pipeline
 from daq_core.run import Run, task_of
 from daq_core.status import (
     Acquisition,
@@ -49,7 +49,6 @@ from daq_core.status import (
     Counters,
     DaqState,
     DaqStatus,
-    Deployment,
     Snapshot,
     WriteRequest,
 )
@@ -59,17 +58,6 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 NOTE_S = 1.0  # for the disk of the journal to note that a run begins
 READY_S = 4.5  # for Stop to find a receiver that is down up again
-
-# A change of these keys alone needs no other receiver.
-RECEIVER_DOES_NOT_CARE = {
-    "writer_user_id",
-    "submodule_info",
-    "log_level",
-    "stats_collection_period",
-    "compression",
-    "compression_threads",
-    "number_of_writers",
-}
 
 Result = TypeVar("Result")
 
@@ -93,8 +81,6 @@ class Daq:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._run: Run | None = None
         self._followed: asyncio.Task[None] | None = None  # what becomes of the run
-        self._configuring = asyncio.Lock()
-        self._deploying: asyncio.Task[None] | None = None
         self._meter = Meter()
         self._journal = Journal(options.state_dir)
         self._forks = forks or ForkServer()
@@ -112,16 +98,24 @@ class Daq:
         first = Snapshot(
             time=now,
             config=config,
-            config_id=_config_id(now),
+            config_id=config_id(now),
             log=self._journal.newest_first(),
             log_total=self._journal.total,
         )
         self._board = Board(first, self._pipeline)
+        self._deployer = Deployer(
+            self._board,
+            self._pipeline,
+            options,
+            apply=self._step,
+            spawn=self._spawn,
+            is_running=lambda: self._run is not None,
+        )
 
     async def __aenter__(self) -> Self:
-        self._deployment("RUNNING", "Deploying on servers...")
+        self._deployer.show_begun()
         await self._pipeline.start()
-        self._deployment("SUCCESS", "Deployment successful")
+        self._deployer.show_done()
         self._step(PipelineReady())
         self._spawn(self._beat())
         for begun in self._journal.unended:
@@ -191,50 +185,11 @@ class Daq:
         InvalidConfig  the result cannot be; nothing changed
         Busy           a run or another change is going on; nothing changed
         """
-        async with self._configuring:
-            config = self.snapshot.config.merge(changes)
-            if unknown := unknown_keys(changes):
-                log.warning("config keys that nobody knows are ignored: %s", ", ".join(unknown))
-            self.options.check(config)
-            self._refuse_change()
-            changed = _differ(self.snapshot.config, config) | ({"gain_file", "pedestal_file"} & set(changes))
-            if changed - RECEIVER_DOES_NOT_CARE or self.snapshot.status.receiver_down:
-                maps = await load_maps(config)
-                try:
-                    status = self._refuse_change()  # a run may have begun meanwhile
-                except Busy:
-                    close_maps(maps)
-                    raise
-                self._take_up(config, "RUNNING", "Deploying on servers...", status=status)
-                self._deploying = self._spawn(self._deploy(config, maps))
-            else:
-                self._take_up(config, "SUCCESS", "Deployment successful")
-        log.info(
-            "config %s accepted, changed: %s", self.snapshot.config_id, ", ".join(sorted(changed)) or "-"
-        )
-        return config
-
-    def _refuse_change(self) -> DaqStatus:
-        """Return the status that follows a config change, or raise Busy."""
-        if self._deploying is not None and not self._deploying.done():
-            raise Busy("Another config change is being applied. Wait until the state is READY.")
-        if self._run is not None:
-            raise Busy("The config cannot be changed while a run is going on. Stop it first.")
-        return step(self.snapshot.status, ConfigAccepted(), time.time())
-
-    def _take_up(self, config: DaqConfig, deployed: str, message: str, **more: Any) -> None:
-        """Show an accepted config and how its deployment stands."""
-        now = time.time()
-        config_id = _config_id(now, after=self.snapshot.config_id)
-        deployment = Deployment(config_id, deployed, message, now, None if deployed == "RUNNING" else now)
-        self._board.show(config=config, config_id=config_id, deployment=deployment, **more)
+        return await self._deployer.change(changes)
 
     async def reconfigured(self) -> None:
         """Wait until the last accepted config is running; Unavailable says why it is not."""
-        if self._deploying is not None:
-            await asyncio.shield(self._deploying)
-        if self.snapshot.deployment.status == "ERROR":
-            raise Unavailable(self.snapshot.deployment.message)
+        await self._deployer.deployed()
 
     # --------------------------------------------------------------- questions
 
@@ -342,17 +297,6 @@ class Daq:
 
     # ------------------------------------------------------------ the pipeline
 
-    async def _deploy(self, config: DaqConfig, maps: int | None) -> None:
-        try:
-            await self._pipeline.change(config, maps)
-        except DaqError as error:
-            log.error("the new config does not run: %s", error)
-            self._deployment("ERROR", f"Deployment failed: {error}")
-            self._step(ReceiverLost(str(error)))
-        else:
-            self._deployment("SUCCESS", "Deployment successful")
-            self._step(PipelineReady())
-
     def _on_receiver_lost(self, reason: str) -> None:
         before = self.snapshot.status
         after = self._step(ReceiverLost(reason))
@@ -366,8 +310,8 @@ class Daq:
         """Be ready again, once the file of a failed run is closed."""
         while self._run is not None:
             await self._board.change()
-        if self.snapshot.deployment.status == "ERROR":
-            self._deployment("SUCCESS", "Deployment successful")
+        if self._deployer.has_failed:
+            self._deployer.show_done()
         self._step(PipelineReady())
 
     # ------------------------------------------------------------ the snapshot
@@ -405,14 +349,6 @@ class Daq:
         self._board.show(log=self._journal.newest_first(), log_total=self._journal.total)
         _log_end(ended)
 
-    def _deployment(self, status: str, message: str) -> None:
-        now = time.time()
-        before = self.snapshot.deployment
-        start = now if before.start_time is None else before.start_time
-        stop = None if status == "RUNNING" else now
-        config_id = self.snapshot.config_id
-        self._board.show(deployment=Deployment(config_id, status, message, start, stop))
-
     def _spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Run something that must not end with the task that asked for it."""
         task = asyncio.get_running_loop().create_task(work)
@@ -438,13 +374,3 @@ def _log_end(acquisition: Acquisition) -> None:
     where = acquisition.request.output_file if acquisition.request is not None else "?"
     level = logging.ERROR if acquisition.state is AcquisitionState.FAILED else logging.INFO
     log.log(level, "%s: %s, %d images", where, acquisition.message, acquisition.n_write_completed)
-
-
-def _differ(old: DaqConfig, new: DaqConfig) -> set[str]:
-    return {name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)}
-
-
-def _config_id(now: float, after: str = "0-0") -> str:
-    """Name a config as Redis names a stream entry, always later than the one before."""
-    milliseconds = max(int(now * 1000), int(after.split("-")[0]) + 1)
-    return f"{milliseconds}-0"
