@@ -9,7 +9,9 @@ upwards or, for a flipped module, downwards. See docs/explanations/performance.m
 
 A line that a strip fills only in part is written the ordinary way, and so is the
 line beside it, because the two stores overlap: a store past the cache into a line
-that is in the cache costs ten times one that is not. Stores past the cache are not
+that is in the cache costs ten times one that is not. The first line of each strip and of each page is
+written the ordinary way too: :func:`expect_strip` fetches it beforehand, and with it the
+translation of the page's address, for which a store would have to wait. Stores past the cache are not
 ordered by ``store_release``: call :func:`daq_core.compiled.finish_stores` before
 anybody is told of the pixels.
 
@@ -36,6 +38,7 @@ from daq_core.compiled import JIT, intrinsic
 
 LINE = 64
 """Bytes of a cache line."""
+PAGE = 4096
 
 _I8, _I16, _I32, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
@@ -148,21 +151,28 @@ def _fill(builder: Any, target: Any, n: Any, line: Line, group: int) -> None:
 
     zero, one_line = _I64(0), _I64(LINE)
     last = builder.sub(n, one_line)
-    head = builder.and_(builder.neg(builder.ptrtoint(target, _I64)), _I64(LINE - 1))
+    address = builder.ptrtoint(target, _I64)
+    head = builder.and_(builder.neg(address), _I64(LINE - 1))
     has_whole_lines = builder.icmp_unsigned(">=", n, _I64(2 * LINE))
     in_step = builder.icmp_unsigned("==", builder.and_(head, _I64(group - 1)), zero)
     with builder.if_else(builder.and_(has_whole_lines, in_step)) as (aligned, otherwise):
         with aligned:
             has_head = builder.icmp_unsigned("!=", head, zero)
+            put(zero)
             with builder.if_then(has_head):
-                put(zero)
                 put(head)
             tail = builder.and_(builder.sub(n, head), _I64(LINE - 1))
             has_tail = builder.icmp_unsigned("!=", tail, zero)
-            begin = builder.add(head, builder.select(has_head, one_line, zero))
+            begin = builder.add(head, one_line)
             end = builder.sub(builder.sub(n, tail), builder.select(has_tail, one_line, zero))
             with cgutils.for_range_slice(builder, begin, end, one_line, _I64) as (offset, _):
-                put(offset, past_the_cache=True)
+                in_page = builder.and_(builder.add(address, offset), _I64(PAGE - 1))
+                begins_page = builder.icmp_unsigned("==", in_page, zero)
+                with builder.if_else(begins_page, likely=False) as (first_of_page, others):
+                    with first_of_page:
+                        put(offset)
+                    with others:
+                        put(offset, past_the_cache=True)
             with builder.if_then(has_tail):
                 put(end)
                 put(last)
@@ -207,7 +217,7 @@ if JIT:
 
     @intrinsic
     def expect_strip(typing_context: Any, target: Any, at: Any, n: Any) -> Any:
-        """Fetch the lines that a strip of n bytes will fill in part; it may lie outside of `target`."""
+        """Fetch what a strip of n bytes will write the ordinary way; it may lie outside of `target`."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             into = context.make_array(target)(context, builder, arguments[0]).data
@@ -216,16 +226,23 @@ if JIT:
             prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
             n_bytes = arguments[2]
 
+            def fetch(offset: Any) -> None:
+                builder.call(prefetch, [builder.gep(into, [offset]), _I32(1), _I32(3), _I32(1)])
+
             def expect(is_partial: Any, *offsets: Any) -> None:
                 with builder.if_then(builder.icmp_unsigned("!=", is_partial, _I64(0))):
                     for offset in offsets:
-                        builder.call(prefetch, [builder.gep(into, [offset]), _I32(1), _I32(3), _I32(1)])
+                        fetch(offset)
 
             begin = builder.ptrtoint(into, _I64)
             end = builder.add(begin, n_bytes)
-            expect(builder.and_(begin, _I64(LINE - 1)), _I64(0), _I64(LINE))
+            fetch(_I64(0))
+            expect(builder.and_(begin, _I64(LINE - 1)), _I64(LINE))
             behind = (builder.sub(n_bytes, _I64(2 * LINE)), builder.sub(n_bytes, _I64(1)))
             expect(builder.and_(end, _I64(LINE - 1)), *behind)
+            first_page = builder.and_(builder.neg(begin), _I64(PAGE - 1))
+            with cgutils.for_range_slice(builder, first_page, n_bytes, _I64(PAGE), _I64) as (offset, _):
+                fetch(offset)
             return context.get_dummy_value()
 
         return types.void(target, types.intp, types.intp), generate

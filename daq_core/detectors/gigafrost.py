@@ -41,7 +41,7 @@ from daq_core.detectors.format import DetectorFormat, Layout
 from daq_core.detectors.packed import pack_pixels
 from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
-from daq_core.strips import unpack_12
+from daq_core.strips import expect_strip, unpack_12
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
@@ -88,6 +88,7 @@ def put_rows(source: Any, at: int, layout: Any, port: int, row: Any, n_rows: Any
     n = here.segment_pixels * 2
     for k in range(n_rows):
         target = here.first_pixel + (row + k) * here.row_step
+        expect_strip(pixels, (target + n_rows * here.row_step) * 2, n)  # a row of the next packet
         unpack_12(pixels, target * 2, source, at, n, n, 0)
         at += here.segment_pixels * 3 // 2
 
