@@ -26,7 +26,8 @@ from daq_core.errors import DaqError
 from ioc.commands import Commands
 from ioc.durable_file import replace_file
 from ioc.pvs import PVS
-from ioc.records import Number, Record, Text
+from ioc.record import Record
+from ioc.records import Number, Text
 from ioc.rows import Row
 
 log = logging.getLogger(__name__)

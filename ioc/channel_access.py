@@ -20,7 +20,7 @@ from ioc.circuits import Circuit
 from ioc.commands import Commands
 from ioc.environment import beacon_addresses
 from ioc.fields import field_of
-from ioc.records import Record
+from ioc.record import Record
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import caproto as ca
 from ioc.access_control import AccessControl
 from ioc.access_rules import Rights
 from ioc.commands import Client
-from ioc.records import Record
+from ioc.record import Record
 from ioc.rows import Put
 
 READABLE = frozenset(ca.ChannelType) - {ca.ChannelType.PUT_ACKT, ca.ChannelType.PUT_ACKS}

@@ -13,7 +13,8 @@ from caproto import AlarmStatus, ChannelType
 
 from ioc.access_rules import FIELD_LEVEL
 from ioc.alarms import NO_ALARM
-from ioc.records import Byte, Choice, Integer, Number, Record, Short, String
+from ioc.record import Record
+from ioc.records import Byte, Choice, Integer, Number, Short, String
 from ioc.rows import Row
 
 FTYPES = (

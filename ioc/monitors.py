@@ -15,7 +15,7 @@ import caproto as ca
 
 from ioc.dbr import Wire
 from ioc.messages import EVENT, NO_READ_ACCESS, OK, value_message
-from ioc.records import Record
+from ioc.record import Record
 
 BATCH_BYTES = 64 * 1024  # updates sent at once
 

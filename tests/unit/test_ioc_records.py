@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ioc.alarms import MAJOR, NO_ALARM, Limits
 from ioc.dbr import EPICS_EPOCH, TIME_PADDING, Wire, structure, time_structure
 from ioc.pvs import PVS
-from ioc.records import Record, record_of
+from ioc.record import Record
+from ioc.records import record_of
 
 RECORDS = {row.pv(""): row for row in PVS}
 READABLE = sorted(set(ChannelType) - {ChannelType.PUT_ACKT, ChannelType.PUT_ACKS})

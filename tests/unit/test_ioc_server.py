@@ -19,7 +19,8 @@ from ioc.log_output import Errors
 from ioc.messages import HEADER
 from ioc.monitors import Monitor, Updates
 from ioc.pvs import PVS
-from ioc.records import Record, record_of
+from ioc.record import Record
+from ioc.records import record_of
 from ioc.rows import count
 from tests.ioc_thread import IocThread
 from tests.service import JUNGFRAU_2
