@@ -115,10 +115,19 @@ def cli_page() -> str:
     ]
     for name in program.list_commands(context):
         command = program.get_command(context, name)
-        lines += ["", f"## std-daq-ioc {name}", "", str(command.help).removesuffix(EXITS), ""]
+        lines += ["", f"## std-daq-ioc {name}", "", *_help(str(command.help).removesuffix(EXITS))]
         lines += ["| option | default | meaning |", "|---|---|---|"]
         lines += [_option(param) for param in command.params if param.name != "help"]
     return "\n".join([*lines, ""])
+
+
+def _help(text: str) -> list[str]:
+    """Return the paragraphs of a help text; what the program does not wrap is a block here."""
+    lines = []
+    for paragraph in text.strip().split("\n\n"):
+        block = paragraph.strip().removeprefix("\b\n")
+        lines += ["```text", block, "```", ""] if paragraph.startswith("\b\n") else [block, ""]
+    return lines
 
 
 def _option(param: Any) -> str:
@@ -130,8 +139,12 @@ def _option(param: Any) -> str:
         default = "required"
     elif param.show_default and not isinstance(param.default, bool | None):
         default = f"`{param.default}`"
-    meaning = html.escape(param.help, quote=False) + (f" (`{param.envvar}`)" if param.envvar else "")
-    return f"| {', '.join(f'`{name}`' for name in names)} | {default} | {meaning} |"
+    meaning = html.escape(param.help, quote=False)
+    if param.envvar:
+        names_there = [param.envvar] if isinstance(param.envvar, str) else param.envvar
+        meaning += f" ({', '.join(f'`{name}`' for name in names_there)})"
+    cells = (", ".join(f"`{name}`" for name in names), default, meaning)
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
 def _after(before: Phase, event: type) -> Phase:

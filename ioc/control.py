@@ -93,7 +93,7 @@ def config(
     changes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE or KEY=VALUE ...]", help="What to change; nothing: only show.", show_default=False
+            metavar="FILE|KEY=VALUE", help="What to change; nothing: only show.", show_default=False
         ),
     ] = None,
     api_url: Url = DEFAULT_URL,

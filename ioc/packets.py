@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import threading
@@ -34,7 +35,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, f
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     panel = "Detector packets"
-    app.command(rich_help_panel=panel, help=f"{simulate.__doc__}\n\n{CHAOS_HELP}{explained()}")(simulate)
+    about = f"{inspect.getdoc(simulate)}\n\n{CHAOS_HELP}{explained()}"
+    app.command(rich_help_panel=panel, help=about)(simulate)
     for command in (replay, record):
         app.command(rich_help_panel=panel)(command)
 
@@ -83,7 +85,7 @@ def simulate(
 ) -> None:
     """Send images as the config's detector would: packets over UDP, or a bsread camera's messages.
 
-    Messages go out at the config's own stream_addresses, where the service connects to.
+    A camera's messages go out at the config's own stream_addresses, which the service connects to.
     """
     from daq_core.config import DaqConfig
     from daq_core.detectors.bsread import Wire
