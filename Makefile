@@ -38,7 +38,7 @@ lint: $(VENV)/.test  ## Style, types, and who may import whom
 	$(BIN)/lint-imports --no-cache
 
 .PHONY: bench
-bench: $(VENV)/.test  ## Measure the data path and write benchmarks/RESULTS.md (minutes; a quiet machine)
+bench: $(VENV)/.test  ## Measure speed and write benchmarks/RESULTS.md (minutes; a quiet machine)
 	$(BIN)/python -m benchmarks
 
 .PHONY: bench-quick
@@ -60,7 +60,7 @@ db: $(VENV)/.run  ## Write db/ and the PV reference anew from the PV definitions
 	$(BIN)/std-daq-ioc db --output db --reference docs/reference/pvs.md
 
 .PHONY: reference
-reference: db  ## Write the generated pages of the reference anew (states, config keys, PVs)
+reference: db  ## Write the generated pages of the reference anew (states, config keys, PVs, commands)
 	$(BIN)/python docs/make_reference.py
 
 .PHONY: lock
