@@ -2,7 +2,8 @@
 
 A port is free when it was just bound and released; somebody else may take it
 in between, which is rare enough here since ports are picked at random below
-the range the kernel hands out by itself.
+the range the kernel hands out by itself, and none twice by one process. The
+dice are the system's: hypothesis seeds Python's own, alike in every process.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+from collections import deque
 
 LOOPBACK = "127.0.0.1"
+_DICE = random.SystemRandom()
 _FIRST, _LAST = 20_000, 32_000  # Linux gives out 32768 and up: net.ipv4.ip_local_port_range
+
+_given: deque[int] = deque(maxlen=(_LAST - _FIRST) // 2)  # so that a long-lived process finds ports, too
 
 
 def free_ports(n: int = 1, *kinds: socket.SocketKind) -> int:
     """Return the first of n consecutive ports that are free for all of the kinds (default: TCP)."""
     for _ in range(1000):
-        first = random.randrange(_FIRST, _LAST - n)
+        first = _DICE.randrange(_FIRST, _LAST - n)
+        if not set(_given).isdisjoint(range(first, first + n)):
+            continue
         with contextlib.ExitStack() as bound:
             try:
                 for port in range(first, first + n):
@@ -26,6 +33,7 @@ def free_ports(n: int = 1, *kinds: socket.SocketKind) -> int:
                         bound.enter_context(socket.socket(socket.AF_INET, kind)).bind((LOOPBACK, port))
             except OSError:
                 continue
+            _given.extend(range(first, first + n))
             return first
     raise OSError(f"no {n} consecutive free ports between {_FIRST} and {_LAST}")
 
