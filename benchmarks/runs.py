@@ -26,6 +26,8 @@ from daq_core.daq import Daq
 from daq_core.options import DaqOptions
 from daq_core.status import AcquisitionState, Snapshot, WriteRequest
 
+QUIET_S, QUIET_LIMIT_S = 0.2, 20.0
+
 
 @dataclass(frozen=True)
 class RunCost:
@@ -53,7 +55,19 @@ class RunCost:
 @contextlib.asynccontextmanager
 async def running_daq(config: DaqConfig) -> AsyncIterator[Daq]:
     async with Daq(config, DaqOptions(udp_host="127.0.0.1")) as daq:
+        await _until_quiet(daq)
         yield daq
+
+
+async def _until_quiet(daq: Daq) -> None:
+    """Wait until the receiver has given the whole ring its pages, which would count as receiving."""
+    receiver = daq._pipeline.receiver_pid
+    deadline, used = wall() + QUIET_LIMIT_S, process_cpu(receiver)
+    while wall() < deadline:
+        await asyncio.sleep(QUIET_S)
+        before, used = used, process_cpu(receiver)
+        if used - before < QUIET_S / 20:
+            return
 
 
 async def take_run(
