@@ -17,8 +17,9 @@ from pathlib import Path
 
 from daq_core.config import DaqConfig
 from daq_core.errors import RunFailed
+from daq_core.journal import Journal
 from daq_core.status import AcquisitionState, Snapshot
-from tests.loopback import Bench, loopback_daq
+from tests.loopback import Bench, eventually, loopback_daq
 
 STATES = ("IDLE", "OPENING", "WAITING_IMAGES", "ACQUIRING_IMAGES", "WRITING", "FLUSHING_IMAGES")
 N_SENT = 3
@@ -77,6 +78,8 @@ async def stay_in(state: str, folder: Path, config: DaqConfig) -> None:
             print(bench.mark, folder, flush=True)
             await asyncio.Event().wait()
         async with run_in(bench, state) as path:
+            if state != "IDLE":  # a start is answered when it is noted: before that nobody was promised a run
+                await eventually(lambda: len(Journal(folder).unended) == 1)
             print(bench.mark, path, flush=True)
             await asyncio.Event().wait()
 
