@@ -14,7 +14,7 @@ from ioc.doctor.finding import Finding, Findings
 CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_NET_ADMIN, CAP_SYS_NICE = 5, 6, 7, 12, 23
 """Source: linux/include/uapi/linux/capability.h."""
 SWITCH = {"CAP_SETUID": CAP_SETUID, "CAP_SETGID": CAP_SETGID, "CAP_KILL": CAP_KILL}
-UNIT = "in the systemd unit: AmbientCapabilities="
+UNIT = "systemctl edit std-daq-ioc   # [Service] "
 ENOUGH_FILES = 1024
 
 
@@ -52,7 +52,7 @@ def _file_owner(config: DaqConfig, has: int) -> Finding:
             subject,
             "problem",
             f"writing as {user_name(owner.uid)} needs {', '.join(lacking)}",
-            "in the systemd unit: CapabilityBoundingSet=" + " ".join(SWITCH),
+            f"{UNIT}CapabilityBoundingSet={' '.join(SWITCH)}",
         )
     if owner.warning:
         return Finding(
@@ -72,7 +72,7 @@ def _net_admin(has: int) -> Finding:
         "CAP_NET_ADMIN",
         "limits",
         "not granted: socket buffers end at net.core.rmem_max",
-        UNIT + "CAP_NET_ADMIN",
+        f"{UNIT}AmbientCapabilities=CAP_NET_ADMIN",
     )
 
 
@@ -87,7 +87,7 @@ def _real_time() -> Finding:
             "CAP_SYS_NICE",
             "limits",
             "no real-time priority: PVs and REST answer later while the data path is at its limit",
-            f"{UNIT}CAP_SYS_NICE; or /etc/security/limits.d: {user_name(os.geteuid())} - rtprio 1",
+            f"echo '{user_name(os.geteuid())} - rtprio 1' > /etc/security/limits.d/std-daq.conf",
         )
     return Finding("CAP_SYS_NICE", "good", "control may have real-time priority")
 
