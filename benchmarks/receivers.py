@@ -62,10 +62,11 @@ class Received:
 
 
 RUN_RECEIVER = """
-import socket, sys
+import logging, socket, sys
 from daq_core.compiled import load_kernels
 from daq_core.receiver import run_receiver
 load_kernels()
+logging.disable(logging.WARNING)  # where the limit is, losses are what is looked for
 {before}
 run_receiver(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
 """

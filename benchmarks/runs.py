@@ -23,6 +23,7 @@ from benchmarks.receivers import N_COMPARED, known_pixels
 from benchmarks.traffic import Sent, Traffic
 from daq_core.config import DaqConfig
 from daq_core.daq import Daq
+from daq_core.forks import ForkServer
 from daq_core.options import DaqOptions
 from daq_core.status import AcquisitionState, Snapshot, WriteRequest
 
@@ -54,7 +55,7 @@ class RunCost:
 
 @contextlib.asynccontextmanager
 async def running_daq(config: DaqConfig) -> AsyncIterator[Daq]:
-    async with Daq(config, DaqOptions(udp_host="127.0.0.1")) as daq:
+    async with Daq(config, DaqOptions(udp_host="127.0.0.1"), ForkServer("ERROR")) as daq:
         await _until_quiet(daq)
         yield daq
 

@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from daq_core.errors import Unavailable
 from daq_core.urgency import be_usual, hurry
@@ -40,10 +41,15 @@ START_TIMEOUT_S = 90  # compiling all kernels takes ten seconds on a quiet machi
 END_TIMEOUT_S = 2
 
 
+LogLevel = Literal["INFO", "ERROR"]
+
+
 class ForkServer:
     """Our end: starts the server, asks it for processes, starts another when it is found dead."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_level: LogLevel = "INFO") -> None:
+        """Take the least severity of what its processes say on stderr, once they are loaded."""
+        self._log_level = log_level
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
@@ -60,7 +66,7 @@ class ForkServer:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "daq_core.forks", str(theirs.fileno())],
+                    [sys.executable, "-m", "daq_core.forks", str(theirs.fileno()), self._log_level],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
@@ -188,7 +194,7 @@ def _tell_of_compiling(n_done: int, n_kernels: int) -> None:
 
 
 def main() -> int:
-    """Run as the fork server; the descriptor of its request socket is the argument."""
+    """Run as the fork server; descriptor of its request socket and level of its log are the arguments."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for quiet in (signal.SIGINT, signal.SIGTERM):  # control ends us, by closing the socket
         signal.signal(quiet, signal.SIG_IGN)
@@ -207,6 +213,7 @@ def main() -> int:
     gc.freeze()  # nor do the children look through it, which would copy its pages
     gc.enable()
     hurry()
+    logging.getLogger().setLevel(sys.argv[2])
 
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         requests.sendall(b"!")

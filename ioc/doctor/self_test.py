@@ -27,6 +27,7 @@ from daq_core.config import DaqConfig
 from daq_core.daq import Daq
 from daq_core.detectors import is_stream, layout_of
 from daq_core.errors import DaqError, Unavailable
+from daq_core.forks import ForkServer
 from daq_core.options import DaqOptions
 from daq_core.receive_threads import ReceiveThreads
 from daq_core.simulator import Simulator
@@ -136,7 +137,10 @@ class _SelfTest:
 
     async def run(self) -> SelfTest:
         with SenderProcess(self._config) as self._sender:
-            async with Daq(self._config, self._options) as self._running, asyncio.timeout(self._most_s):
+            async with (
+                Daq(self._config, self._options, ForkServer("ERROR")) as self._running,
+                asyncio.timeout(self._most_s),
+            ):
                 self._show("warming up")
                 await asyncio.to_thread(self._sender.send, 2 * self._simulator.n_pictures, 20.0)
                 to_memory = await self._search("without a file", self._into_memory)
