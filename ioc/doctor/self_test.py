@@ -35,6 +35,7 @@ from daq_core.status import AcquisitionState, Losses, WriteRequest
 from ioc.doctor.sender import SenderProcess
 from ioc.ports import LOOPBACK, free_ports
 
+WARM_UP = 40, 20.0  # images, and images a second: meanwhile the ring gets its pages
 FASTEST = 0.0  # a rate: as fast as the simulator can
 N_STEPS = 4  # of each search after the first trial; lossless and lossy then differ by a fifth
 RANGE = 16  # a search begins between the simulator's own rate and a sixteenth of it
@@ -142,7 +143,7 @@ class _SelfTest:
                 asyncio.timeout(self._most_s),
             ):
                 self._show("warming up")
-                await asyncio.to_thread(self._sender.send, 2 * self._simulator.n_pictures, 20.0)
+                await asyncio.to_thread(self._sender.send, *WARM_UP)
                 to_memory = await self._search("without a file", self._into_memory)
                 to_file = await self._search("into a file", self._into_file)
                 to_file = await self._confirm(to_file)
