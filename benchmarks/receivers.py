@@ -78,7 +78,9 @@ class OurReceiver:
     It runs the program `before` once it has loaded everything; `descriptor` is then its third argument.
     """
 
-    def __init__(self, config: DaqConfig, *, before: str = "", descriptor: int | None = None) -> None:
+    def __init__(
+        self, config: DaqConfig, *, n_threads: int = 1, before: str = "", descriptor: int | None = None
+    ) -> None:
         self.layout = layout_of(config)
         self._port = config.start_udp_port
         self._pixels = known_pixels(config)
@@ -96,7 +98,7 @@ class OurReceiver:
         finally:
             os.close(ring)
             theirs.close()
-        task = ReceiverTask(config.as_dict(), "127.0.0.1", "frame", n_slots)
+        task = ReceiverTask(config.as_dict(), "127.0.0.1", "frame", n_slots, n_threads=n_threads)
         self._channel.sendall(task.to_json().encode() + b"\n")
         with self._channel.makefile() as answers:
             said = {} if not answers.readline() else json.loads(answers.readline() or "{}")

@@ -84,6 +84,27 @@ def of_four_ports(effort: Effort) -> list[Figure]:
     return [cpu_figure("4 ports", "1 port, as many packets", pairs, "≤ 1.15")]
 
 
+def of_two_threads(effort: Effort) -> list[Figure]:
+    """Four modules received by two threads and by one: what the gate between them costs."""
+    config = detectors.jungfrau(4)
+    of_one = config.merge({"start_udp_port": detectors.free_ports(4)})
+    with (
+        Traffic(config) as traffic,
+        OurReceiver(config, n_threads=2) as two,
+        Traffic(of_one) as traffic_of_one,
+        OurReceiver(of_one) as one,
+    ):
+
+        def measure(rate: float) -> Pair:
+            return (
+                two.receive(traffic, *_stream(traffic, rate, effort)),
+                one.receive(traffic_of_one, *_stream(traffic_of_one, rate, effort)),
+            )
+
+        pairs = rounds(measure, effort.rounds, effort.packets_per_second)
+    return [cpu_figure("4 ports, 2 threads", "1 thread", pairs, "")]
+
+
 def against_c(
     config: DaqConfig,
     reference: str,
@@ -151,4 +172,5 @@ BENCHMARKS = (
     paced_at_50_kpps,
     with_loss_and_reordering,
     of_four_ports,
+    of_two_threads,
 )
