@@ -179,6 +179,15 @@ class Service:
             assert time.monotonic() < deadline, f"still {status} after {seconds} s; log:\n{self.log()}"
             time.sleep(0.01)
 
+    def everything_shown(self) -> tuple[Any, ...]:
+        """Return what REST shows, and what is in the folder: equal after what must change nothing."""
+        return (
+            self.status(),
+            self.get("/daq/config"),
+            self.get("/daq/logs/1000"),
+            sorted(self.output.rglob("*")),
+        )
+
     def reset(self) -> None:
         """Stop a run that a test left behind, and take the first config again."""
         self.post("/writer/stop")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,19 +23,10 @@ def peer(module_service: Service) -> Iterator[EpicsPeer]:
 @pytest.fixture
 def service(service: Service, peer: EpicsPeer) -> Iterator[Service]:
     """The running service; after the test, its state, config, log and folder are as before."""
-
-    def everything() -> tuple[Any, ...]:
-        return (
-            service.status(),
-            service.get("/daq/config"),
-            service.get("/daq/logs/1000"),
-            sorted(Path(service.output).rglob("*")),
-        )
-
-    before = everything()
+    before = service.everything_shown()
     yield service
     peer.put(service.prefix + "DAQ:ConfigRevert", 1)
-    assert everything() == before
+    assert service.everything_shown() == before
 
 
 def assert_refused(

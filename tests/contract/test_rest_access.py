@@ -385,6 +385,6 @@ async def test_the_number_of_connections_is_bounded_and_those_there_go_on(
                     assert await rest.run(late.recv, 1) == b""
             await rest.run(there[0].sendall, b"GET /writer/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await rest.run(hear, there[0], b"200 OK")
-        while rest.server.n_connections:  # noqa: ASYNC110
+        while rest.server.n_connections:  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.01)
         assert (await rest.ask("/writer/status", "GET")).json()["status"] == "ok"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,18 +18,9 @@ JSON = {"Content-Type": "application/json"}
 @pytest.fixture
 def service(service: Service) -> Iterator[Service]:
     """The running service; after the test, all that REST shows of it and its folder are as before."""
-
-    def everything() -> tuple[Any, ...]:
-        return (
-            service.status(),
-            service.get("/daq/config"),
-            service.get("/daq/logs/1000"),
-            sorted(Path(service.output).rglob("*")),
-        )
-
-    before = everything()
+    before = service.everything_shown()
     yield service
-    assert everything() == before
+    assert service.everything_shown() == before
 
 
 def error_of(response: requests.Response) -> str:

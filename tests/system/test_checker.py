@@ -13,10 +13,11 @@ from tests.oracle.packets import datagram, packet_numbers, place_packet
 from tests.system.checker import INVARIANTS, check
 from tests.system.evidence import Counters, End, Evidence, Images, Look, Owned, RunEvidence, Sent
 
+POSITIONS = {"0": [0, 0, 1023, 7], "1": [0, 10, 1023, 17]}  # two rows of gap between them
 CONFIG = {
     "detector_type": "jungfrau",
     "bit_depth": 16,
-    "module_positions": {"0": [0, 0, 1023, 7], "1": [0, 10, 1023, 17]},  # two rows of gap between them
+    "module_positions": POSITIONS,
     "module_sync_queue_size": 8,
     "image_timeout_s": 0.5,
 }
@@ -30,7 +31,7 @@ def packets() -> list[Sent]:
     """Five images of two modules with two packets each; one packet is lost."""
     random, sent = np.random.default_rng(1), []
     for image in range(1, N_IMAGES + 1):
-        for module, corners in enumerate(CONFIG["module_positions"].values()):  # type: ignore[attr-defined]
+        for module, corners in enumerate(POSITIONS.values()):
             for i, number in enumerate(packet_numbers("jungfrau", 16, corners)):
                 payload = random.integers(1, 2**16, 4096, np.uint16).tobytes()
                 if (image, module, i) != LOST:
@@ -51,7 +52,7 @@ def images_of(sent: list[Sent]) -> Images:
     """Return what a perfect DAQ writes of these packets."""
     pixels, n_received = np.zeros((N_IMAGES, 18, 1024), np.uint16), np.zeros(N_IMAGES, int)
     for packet in sent:
-        corners = list(CONFIG["module_positions"].values())[packet.port]  # type: ignore[attr-defined]
+        corners = list(POSITIONS.values())[packet.port]
         place_packet(
             pixels[packet.image - 1], packet.data, detector="jungfrau", bit_depth=16, corners=corners
         )
@@ -387,6 +388,8 @@ def test_drops_that_are_counted_are_no_violation() -> None:
 def test_a_lost_receiver_explains_what_is_missing_but_no_false_pixel() -> None:
     evidence = of_run(0, receiver_lost=True, after=Counters(received=10, placed=10))(good())
     evidence = of_file(without_a_packet)(evidence)
-    evidence = of_run(0, losses=evidence.runs[0].file.counters)(evidence)  # type: ignore[union-attr]
+    file = evidence.runs[0].file
+    assert file is not None
+    evidence = of_run(0, losses=file.counters)(evidence)
     assert check(evidence) == []
     assert check(of_file(pixel(1, 3, 5))(evidence))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import combinations
 
 import pytest
@@ -14,7 +13,7 @@ import pytest_asyncio
 
 from daq_core.errors import Unavailable
 from daq_core.status import AcquisitionState, DaqState
-from tests.loopback import Bench, eventually, jungfrau, loopback_daq
+from tests.loopback import Bench, eventually, jungfrau, loopback_daq, standing_still
 from tests.run_states import STATES, run_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -38,25 +37,16 @@ async def bench(module_bench: Bench) -> AsyncIterator[Bench]:
     await eventually(lambda: not module_bench.writers)
 
 
-@contextlib.contextmanager
-def standing_still(bench: Bench, names: tuple[str, ...]) -> Iterator[None]:
-    """Stop the processes of these names that there are."""
-    pids = [getattr(bench, name) for name in names if name != "writer" or bench.writers]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+def pids_of(bench: Bench, names: tuple[str, ...]) -> list[int]:
+    """Return the processes of these names that there are."""
+    return [getattr(bench, name) for name in names if name != "writer" or bench.writers]
 
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("fault", FAULTS, ids="+".join)
 async def test_stop_is_ready_in_time(bench: Bench, fault: tuple[str, ...], state: str) -> None:
     async with run_in(bench, state):
-        with standing_still(bench, fault):
+        with standing_still(pids_of(bench, fault)):
             await bench.stop()
         assert not bench.status.acquisition.running
 
@@ -65,7 +55,7 @@ async def test_a_start_whose_fork_server_stands_still_is_refused_in_time_and_cha
     bench: Bench,
 ) -> None:
     before = bench.status
-    with standing_still(bench, ("fork_server",)):
+    with standing_still([bench.fork_server]):
         with pytest.raises(Unavailable, match="No writer process"):
             await asyncio.wait_for(bench.start(3), 20)
         assert bench.status == before
@@ -76,7 +66,7 @@ async def test_a_killed_writer_and_a_fork_server_that_stands_still_are_over_with
     await bench.start(0)
     await bench.send(bench.next_ids(3))
     await bench.until(AcquisitionState.WRITING)
-    with standing_still(bench, ("fork_server",)):
+    with standing_still([bench.fork_server]):
         os.kill(bench.writer, signal.SIGKILL)
         await bench.until(AcquisitionState.FAILED)
         await bench.stop()

@@ -17,13 +17,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import redis
 
 from ioc.ports import LOOPBACK
+from tests.loopback import standing_still
 from tests.torture.session import Session
 
 Inject = Callable[[Session, random.Random], bool]
@@ -54,7 +55,7 @@ def fault(name: str, **about: bool | int) -> Callable[[Inject], Inject]:
     """Add a fault to the catalogue."""
 
     def add(inject: Inject) -> Inject:
-        FAULTS.append(Fault(name, inject, **about))  # type: ignore[arg-type]
+        FAULTS.append(Fault(name, inject, **about))  # type: ignore[arg-type]  # bools and a weight
         return inject
 
     return add
@@ -119,26 +120,12 @@ def terminate_control(session: Session, dice: random.Random) -> bool:
 # ------------------------------------------------------------------ stopped, starved
 
 
-@contextlib.contextmanager
-def held(pids: list[int]) -> Iterator[None]:
-    """Have processes stand still."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-
-
 def hold(name: str) -> Inject:
     def inject(session: Session, dice: random.Random) -> bool:
         pid = session.pid(name, dice)
         if pid is None:
             return False
-        with held([pid]):
+        with standing_still([pid]):
             time.sleep(dice.choice(SHORT_HOLDS_S))
         return True
 
@@ -158,7 +145,7 @@ def hold_long(session: Session, dice: random.Random) -> bool:
     pid = session.pid(dice.choice(("daq-receiver", "daq-writer", "daq-forks", "redis")))
     if pid is None:
         return False
-    with held([pid]):
+    with standing_still([pid]):
         time.sleep(10.0)
     return True
 

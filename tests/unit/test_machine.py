@@ -70,7 +70,7 @@ def test_the_real_process_is_seen() -> None:
     watch = Watch()
     before = watch.look()
     assert before.n_descriptors is not None
-    files = [open(os.devnull) for _ in range(7)]  # noqa: SIM115
+    files = [open(os.devnull) for _ in range(7)]  # noqa: SIM115  they are to stay open
     until = time.process_time() + 0.05
     while time.process_time() < until:
         pass

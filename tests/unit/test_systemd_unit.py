@@ -22,7 +22,7 @@ ANALYZE = shutil.which("systemd-analyze")
 @pytest.fixture
 def unit() -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
-    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # names as they are written
     parser.read_string(UNIT.read_text(encoding="utf-8").replace("\\\n", " "))
     return parser
 
@@ -49,7 +49,7 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
 def test_its_command_has_options_that_serve_has(unit: configparser.ConfigParser) -> None:
     words = command(unit)
     assert words[:2] == [PROGRAM, "serve"]
-    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    serve = typer.main.get_command(app).commands["serve"]  # type: ignore[attr-defined]  # it is a group
     known = {name for param in serve.params for name in param.opts}
     assert {word for word in words if word.startswith("--")} <= known
 
