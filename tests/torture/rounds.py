@@ -17,8 +17,10 @@ from daq_core.chaos import IMAGE_FAULTS, PACKET_FAULTS, RUN_FAULTS, Chaos
 from tests.epics_peer import ECA_NORMAL
 from tests.system.checker import Broken, check
 from tests.system.evidence import End, Evidence, Images, Owned, RunEvidence
+from tests.torture.detector import DETECTORS, JUNGFRAU
 from tests.torture.faults import FAULTS, FILLER, Fault, empty_disk, lift_limit
-from tests.torture.session import DETECTORS, JUNGFRAU, Session, owned, parts_of
+from tests.torture.files import owned, parts_of
+from tests.torture.session import Session
 
 N_PERFECT = 100
 RATES_HZ = (100.0, 200.0, 400.0)

@@ -2,72 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import os
 import random
 import signal
-import stat
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import h5py
 import redis
 
 from daq_core.chaos import Chaos
-from daq_core.chaos_stage import SentPacket
 from daq_core.config import DaqConfig
-from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.loopback import MARK, kill_all, marked_processes
 from tests.service import Service
-from tests.system.evidence import Counters, End, Look, Owned, Sent
+from tests.system.evidence import Counters, End, Look
+from tests.torture.detector import JUNGFRAU, Detector
+from tests.torture.files import visible_images
 
-NOBODY = 65534
 IDS_APART = 1_000_000  # frame numbers of two runs; none may be taken for a packet of the run before
 AGREE_S = 15.0  # for all faces to show the end of a run
 BACK_S = 60.0
 STILL_S = 3.0  # the counters are shown once a second, and the kernel's drops counted as often
 SMALL_DISK_BYTES = 32 * 2**20
 
-JUNGFRAU: dict[str, Any] = {
-    "detector_name": "JF",
-    "detector_type": "jungfrau",
-    "bit_depth": 16,
-    "n_modules": 2,
-    "image_pixel_height": 34,
-    "image_pixel_width": 1024,
-    "start_udp_port": 0,
-    "writer_user_id": NOBODY if os.geteuid() == 0 else -1,
-    "module_positions": {"0": [0, 0, 1023, 15], "1": [1023, 33, 0, 18]},  # two rows between, one turned
-    "ram_buffer_gb": 0.02,
-    "incomplete_images": "write",
-}
-EIGER: dict[str, Any] = {
-    "detector_type": "eiger",
-    "bit_depth": 8,
-    "image_pixel_height": 256,
-    "image_pixel_width": 1030,
-    "module_positions": {"0": [0, 0, 513, 255], "1": [1029, 255, 516, 0]},
-}
-DETECTORS = (
-    JUNGFRAU,
-    JUNGFRAU | {"incomplete_images": "drop"},
-    JUNGFRAU | EIGER,
-    JUNGFRAU | {"compression": "bitshuffle-lz4"},
-    JUNGFRAU | {"number_of_writers": 2},
-    JUNGFRAU | {"number_of_writers": 3, "compression": "bitshuffle-zstd", "incomplete_images": "drop"},
-)
-"""Two modules each, the second turned by 180°, on the same ports."""
 PVS = {
     "state": "State_RBV",
     "acquisition": "AcqState_RBV",
@@ -358,51 +323,6 @@ class Session:
             watcher.join()
 
 
-class Detector:
-    """A simulated detector with faults, sending in a thread; keeps everything that really went out."""
-
-    def __init__(self, service: Service, chaos: Chaos, first_id: int) -> None:
-        self.sent: list[Sent] = []
-        self._n_timed = 0  # how many of them are known to be out
-        self._first_id = first_id
-        self._stop = threading.Event()
-        self._simulator = Simulator(service.config, host=LOOPBACK, chaos=chaos, tell=self._note)
-        self._thread: threading.Thread | None = None
-
-    def _note(self, packet: SentPacket) -> None:
-        if packet.datagram is not None:
-            is_foreign = "foreign" in packet.faults
-            data = packet.datagram.tobytes()
-            sent = Sent(packet.time_s, math.inf, packet.image_id, packet.port, is_foreign, data)
-            self.sent.append(sent)
-
-    def _note_time(self, n_images: int) -> None:
-        """The packets of an image are out: the sender may have been kept waiting among them."""
-        now = time.monotonic()
-        for i in range(self._n_timed, len(self.sent)):
-            self.sent[i] = self.sent[i]._replace(until_s=now)
-        self._n_timed = len(self.sent)
-
-    @property
-    def faults(self) -> Counter[str]:
-        assert self._simulator.chaos is not None
-        return self._simulator.chaos.counts
-
-    def begin(self, n_images: int, rate_hz: float) -> None:
-        self._thread = threading.Thread(
-            target=self._simulator.send,
-            args=(n_images, rate_hz),
-            kwargs={"first_id": self._first_id, "stop": self._stop, "progress": self._note_time},
-        )
-        self._thread.start()
-        self._first_id += n_images
-
-    def end(self) -> None:
-        """Wait until everything is sent."""
-        assert self._thread is not None
-        self._thread.join()
-
-
 def redis_of(service_pid: int) -> int | None:
     """Return the embedded Redis of a service; it writes over its own environment, where others are marked."""
     for task in Path(f"/proc/{service_pid}/task").iterdir():
@@ -411,34 +331,6 @@ def redis_of(service_pid: int) -> int | None:
                 if Path(f"/proc/{pid}/comm").read_text().strip() in ("redis-server", "valkey-server"):
                     return pid
     return None
-
-
-def visible_images(path: Path) -> int:
-    """Return how many images readers see who open the file now, or the parts of one that is not made yet."""
-    files = [path] if path.exists() else parts_of(path)
-    if not files:
-        raise FileNotFoundError(path)
-    n_images = 0
-    for one in files:
-        with h5py.File(one, swmr=True) as file:
-            n_images += len(file["entry/data/data"])
-    return n_images
-
-
-def parts_of(path: Path) -> list[Path]:
-    """Return the files of several writers of one run."""
-    return sorted(path.parent.glob(f"{path.stem}_*{path.suffix}"))
-
-
-def owned(*folders: Path) -> list[Owned]:
-    """Return every file below some folders: whose it is, and what is in it."""
-    found = []
-    for folder in folders:
-        for path in sorted(folder.rglob("*")):
-            about = path.lstat()
-            if stat.S_ISREG(about.st_mode):
-                found.append(Owned(str(path), about.st_uid, hashlib.sha1(path.read_bytes()).hexdigest()))
-    return found
 
 
 def _end(status: Mapping[str, Any]) -> End:

@@ -30,7 +30,8 @@ from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK
 from tests.loopback import MARK, kill_all, marked_processes
 from tests.service import JUNGFRAU_2, Service
-from tests.torture.session import JUNGFRAU, redis_of
+from tests.torture.detector import JUNGFRAU
+from tests.torture.session import redis_of
 
 SAMPLE_S = 5.0
 SHORT_RATE_HZ = 500.0
