@@ -38,10 +38,12 @@ from daq_core.events import (
 )
 from daq_core.folder import FolderTask, look
 from daq_core.forks import ForkServer
+from daq_core.free_space import FreeSpace
 from daq_core.interrupted import end_of
 from daq_core.journal import Begun, Journal
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
+from daq_core.ring import Word
 from daq_core.run import Run, task_of
 from daq_core.status import (
     Acquisition,
@@ -103,6 +105,7 @@ class Daq:
             log_total=self._journal.total,
         )
         self._board = Board(first, self._pipeline)
+        self._space = FreeSpace(options.output_roots[0].rstrip("/"), self._note_free_bytes)
         self._deployer = Deployer(
             self._board,
             self._pipeline,
@@ -130,6 +133,7 @@ class Daq:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pipeline.end()
+        await self._space.end()
         await self._journal.close()
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -221,12 +225,20 @@ class Daq:
             min_user_id=self.options.min_user_id,
             output_roots=self.options.output_roots,
         )
-        return await look(self._forks, task)
+        trouble = await look(self._forks, task)
+        if not trouble:
+            self.expect(folder)
+        return trouble
+
+    def expect(self, folder: str) -> None:
+        """The next run will be written there, as far as anybody knows: its free space is shown."""
+        self._space.ask_of(folder)
 
     # ------------------------------------------------------------------- a run
 
     async def _start(self, request: WriteRequest) -> DaqStatus:
         step(self.snapshot.status, StartRequested(request), time.time())  # refuses what is refused anyway
+        self.expect(request.folder)
         ring = self._pipeline.ring
         run = await Run.prepare(
             task_of(request, self.snapshot.config, self.options, self._pipeline),
@@ -323,7 +335,12 @@ class Daq:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             self._board.log_trouble = self._journal.trouble
+            if self._run is None:  # in a run its writer looks
+                self._space.look()
             self._board.show(stats=self._meter.rates(self._pipeline, time.monotonic()))
+
+    def _note_free_bytes(self, n_bytes: int) -> None:
+        self._pipeline.words[Word.DISK_FREE] = n_bytes
 
     def _step(self, event: Event) -> DaqStatus:
         """Apply an event and show what changed; an acquisition that ended goes to the log."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
@@ -91,6 +92,7 @@ class Commands:
     async def put_output_file(self, path: str, client: Client) -> None:
         with self.setting("OutputFile", client):
             self.setpoints = replace(self.setpoints, output_file=checked_output_file(path))
+            self._daq.expect(os.path.dirname(path))
 
     async def put_n_images(self, n_images: int, client: Client) -> None:
         with self.setting("NImages", client):

@@ -269,7 +269,7 @@ LOSSES = (
     gauge("SocketUsed_RBV", "%", 1, lambda v: v.counters.socket_used_percent, "Fullest socket", SOCKETS),
     gauge("SocketHighWater_RBV", "%", 1, lambda v: v.counters.socket_peak_percent, "This run: peak", SOCKETS),
     buffer("SocketBuffer_RBV", "byte", lambda v: v.counters.socket_buffer_bytes, "Receive buffer of a port"),
-    number("DiskFree_RBV", "GB", 1, lambda v: v.disk_free_gb, "Free space for the run", limits=DISK_GB),
+    number("DiskFree_RBV", "GB", 1, lambda v: v.disk_free_gb, "Free where the next run goes", limits=DISK_GB),
     gauge("WriteLatency_RBV", "ms", 1, lambda v: v.write_latency_ms, "Newest image to disk", WRITE_MS),
     string("LastImageId_RBV", lambda v: v.last_image_id, "Newest image, 64 bit", needs_receiver=True),
 )

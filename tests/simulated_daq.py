@@ -95,6 +95,9 @@ class SimulatedDaq:
             return str(refused)
         return ""
 
+    def expect(self, folder: str) -> None:
+        """Look at no disk."""
+
     async def configure(self, changes: Mapping[str, object]) -> DaqConfig:
         if self.snapshot.status.state is not DaqState.READY:
             raise Busy("The config cannot change while the DAQ is not READY. Stop it first.")

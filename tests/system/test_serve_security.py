@@ -18,6 +18,7 @@ from std_daq_client.client import StdDaqAdminException
 
 from ioc.ports import LOOPBACK
 from tests.conftest import StartService
+from tests.epics_peer import EpicsPeer
 from tests.loopback import assert_holds
 from tests.service import Service
 
@@ -129,6 +130,26 @@ def test_little_free_space_is_in_the_answer_and_in_the_pvs_and_too_little_is_ref
     assert float(caget(service, "DAQ:DiskFree_RBV")) < 1
     assert caget(service, "DAQ:DiskFree_RBV.SEVR") == "MAJOR"
     service.post("/writer/stop")
+
+
+def test_free_space_is_known_before_the_first_run_and_followed_between_runs(
+    start_service: StartService, small_disk: Path
+) -> None:
+    """Nobody starts a run in the evening; somebody else fills the disk at night, and it is an alarm then."""
+    service = start_service(output_root=small_disk)
+    name = service.prefix + "DAQ:DiskFree_RBV"
+    with EpicsPeer(service.ca_port) as peer:
+
+        def wait_for_free(least: float, most: float) -> None:
+            deadline = time.monotonic() + 30
+            while not least < (free := peer.get(name)) < most:
+                assert time.monotonic() < deadline, f"{free} GB are shown"
+                time.sleep(0.2)
+
+        wait_for_free(0.060, 0.068)
+        assert peer.text(name + ".SEVR") == "MAJOR"
+        (small_disk / "of somebody else").write_bytes(bytes(30 * 2**20))
+        wait_for_free(0.030, 0.037)
 
 
 def test_random_bytes_on_every_port_disturb_nobody(start_service: StartService) -> None:
