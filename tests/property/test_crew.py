@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 
-from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE
+from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, is_settled
 from daq_core.compiled import JIT, kernel_of, load_kernels
 from daq_core.config import DaqConfig
 from daq_core.crew import begin_turn, enter, leave, new_crew, rest_until
@@ -38,7 +38,7 @@ _words, _many = types.int64[::1], types.int64[:, ::1]
 
 
 @kernel_of(
-    types.void(
+    types.int64(
         types.FunctionType(TAKE),
         types.FunctionType(PUT),
         types.FunctionType(ERASE),
@@ -70,8 +70,12 @@ def work(
     crew: Any,
     me: int,
     timespec: Any,
-) -> None:
-    """Do as ``receiver.receive`` does; plan (batches, 2): port and number of the datagrams of each batch."""
+) -> int:
+    """Do as ``receiver.receive`` does; plan (batches, 2): port and number of the datagrams of each batch.
+
+    Returns how many images were published while pixels of them were still being copied.
+    """
+    n_torn = 0
     for i in range(plan.shape[0]):
         begin_turn(crew, me, ring.words, timespec)
         enter(crew)
@@ -83,9 +87,13 @@ def work(
             take, put, erase, at, stride, messages[i], n, layout, plan[i, 0], 1, 1, ring, local, taken, crew
         )
         enter(crew)
+        published = ring.words[Word.PUBLISHED]
         publish_ready(ring, local, layout, erase, 1)
+        for sequence in range(published, ring.words[Word.PUBLISHED]):
+            n_torn += not is_settled(ring, sequence % ring.slots.shape[0])
         leave(crew)
     rest_until(crew, me, 2**62)
+    return n_torn
 
 
 class Stream:
@@ -149,12 +157,14 @@ def test_threads_make_the_images_that_one_would(kind: str, data: st.DataObject) 
     crew = new_crew(n_threads)
     form, layout = format_of(config), assembler.layout
 
+    torn = [-1] * n_threads
+
     def run(me: int, stream: Stream) -> None:
         taken, timespec = np.zeros((BATCH, 2), np.int64), np.zeros(2, np.int64)
         ring, local = assembler.ring, assembler.local
         batches = (stream.data, stream.stride, stream.messages, stream.plan)
         kernels = (form.take, form.put, form.erase)
-        work(*kernels, *batches, layout.ports, ring, local, taken, crew, me, timespec)
+        torn[me] = work(*kernels, *batches, layout.ports, ring, local, taken, crew, me, timespec)
 
     threads = [threading.Thread(target=run, args=(me, one)) for me, one in enumerate(streams)]
     for thread in threads:
@@ -163,6 +173,7 @@ def test_threads_make_the_images_that_one_would(kind: str, data: st.DataObject) 
     for thread in threads:
         thread.join(deadline - time.monotonic())
         assert not thread.is_alive()
+    assert torn == [0] * n_threads
     assembler.publish_ready(TIMEOUT)
 
     words = assembler.words
