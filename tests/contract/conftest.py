@@ -6,15 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from daq_core.config import DaqConfig
+from ioc.access_control import AccessControl
+from tests.access_pair import READ_ONLY, Pair, config
 from tests.epics_peer import EpicsPeer
 from tests.ioc_thread import IocThread
-from tests.service import JUNGFRAU_2
+from tests.soft_ioc import SoftIoc
 
 
 @pytest.fixture(scope="module")
 def module_ioc() -> Iterator[IocThread]:
-    with IocThread(DaqConfig.parse({**JUNGFRAU_2, "start_udp_port": 2000})) as ioc:
+    with IocThread(config()) as ioc:
         yield ioc
 
 
@@ -39,3 +40,11 @@ def peer(module_peers: tuple[EpicsPeer, EpicsPeer]) -> EpicsPeer:
 @pytest.fixture
 def other(module_peers: tuple[EpicsPeer, EpicsPeer]) -> EpicsPeer:
     return module_peers[1]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    file = tmp_path_factory.mktemp("access") / "site.acf"
+    file.write_text(READ_ONLY)
+    with IocThread(config(), access=AccessControl(file)) as ours, SoftIoc(ours.prefix, file) as theirs:
+        yield Pair(file, ours, theirs)
