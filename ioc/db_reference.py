@@ -19,8 +19,12 @@ Access is the field ASG, the group that the rules of an access file are for: RO 
 read, RW are setpoints, CMD commands, ADM is for experts. Without a file all may read, and
 clients on the service's machine may put; see [who may put](../how-to/decide-who-may-put.md).
 
-| PV | record | value | access | meaning |
-|---|---|---|---|---|
+In alarm are the states with a severity, and what the last column says: MINOR and MAJOR from that value
+on; `down` is INVALID/COMM with the last value while the receiver is down; `by rule` is explained under
+[alarms](../how-to/drive-from-epics.md#alarms). What is not known yet is INVALID/UDF.
+
+| PV | record | value | access | meaning | in alarm |
+|---|---|---|---|---|---|
 """
 
 
@@ -37,4 +41,24 @@ def _line(row: Row) -> str:
     value = states or row.egu
     if row.record == "waveform":
         value = f"text of {row.nelm} bytes" if row.ftvl == "CHAR" else f"up to {row.nelm} integers {row.egu}"
-    return f"| `{row.pv('')}` | {row.record} | {value.strip()} | {row.access} | {row.description} |\n"
+    return (
+        f"| `{row.pv('')}` | {row.record} | {value.strip()} | {row.access} | {row.description} "
+        f"| {_alarms(row)} |\n"
+    )
+
+
+def _alarms(row: Row) -> str:
+    """Say in a few words when a PV is in alarm, apart from its states."""
+    limits = row.limits
+    ends = (
+        ("MAJOR ≤", limits.lolo),
+        ("MINOR ≤", limits.low),
+        ("MINOR ≥", limits.high),
+        ("MAJOR ≥", limits.hihi),
+    )
+    words = [f"{severity} {limit:.10g}" for severity, limit in ends if limit is not None]
+    if row.rule is not None:
+        words.append("by rule")
+    if row.needs_receiver:
+        words.append("down")
+    return ", ".join(words)

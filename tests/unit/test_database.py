@@ -49,6 +49,18 @@ def test_the_page_of_all_pvs_is_what_the_table_gives() -> None:
     assert (ROOT / REFERENCE).read_text(encoding="utf-8") == reference(NO_PREFIX), "run `make db`"
 
 
+def test_the_page_says_when_a_pv_is_in_alarm() -> None:
+    lines = {line.split("|")[1].strip(" `"): line.split("|")[-2].strip() for line in page_rows()}
+    assert lines["DAQ:DiskFree_RBV"] == "MAJOR ≤ 1, MINOR ≤ 10"
+    assert lines["DAQ:RingUsed_RBV"] == "MINOR ≥ 70, MAJOR ≥ 90, down"
+    assert lines["DAQ:KernelDrops_RBV"] == "by rule, down"
+    assert lines["DAQ:NImages"] == ""
+
+
+def page_rows() -> list[str]:
+    return [line for line in reference(NO_PREFIX).splitlines() if line.startswith("| `")]
+
+
 def test_every_file_of_the_folder_is_made() -> None:
     assert {path.name for path in (ROOT / "db").iterdir()} == set(files())
 
