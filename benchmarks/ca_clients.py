@@ -10,13 +10,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from benchmarks.line_process import LineProcess
 from ioc.ports import channel_access_environment
 
 PATIENCE_S = 60.0
@@ -28,7 +28,7 @@ VALUE_AND_ALARM = 5  # DBE_VALUE | DBE_ALARM
 EPICS_EPOCH = 631_152_000  # Unix seconds of 1990-01-01; source: epicsTime.h
 
 
-class Clients:
+class Clients(LineProcess):
     """A process of clients that monitor the same PVs: ``with Clients(port, names, n_clients=20) as them:``.
 
     When it is entered, all clients are connected and have had a value of every PV.
@@ -45,50 +45,29 @@ class Clients:
         self.first_values_s = 0.0
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.ca_clients"],
-            env=self._env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libca says there that a server is gone
-            text=True,
-        )
+        command = [sys.executable, "-m", "benchmarks.ca_clients"]
+        self._start(command, self._env, quiet=True)
         try:
-            self.first_values_s = self._ask("monitor", names=self._names, n_clients=self._n_clients)
+            self.first_values_s = self._call("monitor", names=self._names, n_clients=self._n_clients)
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def counts(self) -> list[int]:
         """Return how many updates each client has had, its first values included."""
-        return list(map(int, self._ask("counts")))
+        return list(map(int, self._call("counts")))
 
     def latencies(self) -> list[float]:
         """Return the seconds from an event to the first client, of all updates since the last call."""
-        return list(map(float, self._ask("latencies")))
+        return list(map(float, self._call("latencies")))
 
     def put(self, name: str, value: int | str, n: int = 1) -> list[float]:
         """Put a value n times as the first client; return the seconds until each completed."""
-        return list(map(float, self._ask("put", name=name, value=value, n=n)))
+        return list(map(float, self._call("put", name=name, value=value, n=n)))
 
-    def _ask(self, what: str, **arguments: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"what": what, **arguments}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the clients ended with {self._process.wait()}")
-        answer = json.loads(line)
+    def _call(self, what: str, **arguments: Any) -> Any:
+        answer = json.loads(self._ask(json.dumps({"what": what, **arguments})))
         if isinstance(answer, dict):
             raise RuntimeError(answer["error"])
         return answer

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Sequence
 from typing import Self
 
+from benchmarks.line_process import LineProcess
 from benchmarks.receivers import compiled
 from ioc.ports import channel_access_environment
 
 
-class Crowd:
+class Crowd(LineProcess):
     """A process of clients that monitor the same PVs: ``with Crowd(port, names, 20) as crowd: …``.
 
     When it is entered, each client has had a value of every PV, `first_values_s` after the first search.
@@ -24,14 +24,7 @@ class Crowd:
         self._names = names
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command,
-            env=self._env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libca says there that a server is gone
-            text=True,
-        )
+        self._start(self._command, self._env, quiet=True)
         try:
             self.first_values_s = float(self._ask("\n".join(self._names) + "\n"))
         except BaseException:
@@ -39,23 +32,9 @@ class Crowd:
             raise
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
     def n_updates(self) -> int:
         """Return how many updates all clients together have had."""
         return int(self._ask(""))
-
-    def _ask(self, line: str) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the crowd of clients ended with {self._process.wait()}")
-        return answer
 
 
 def _program() -> str:

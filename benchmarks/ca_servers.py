@@ -18,6 +18,7 @@ from socket import SOCK_DGRAM, SOCK_STREAM
 from types import TracebackType
 from typing import Self
 
+from benchmarks.line_process import LineProcess
 from daq_core.config import DaqConfig
 from daq_core.daq import Daq
 from ioc.access_control import AccessControl
@@ -39,7 +40,7 @@ class Report:
     n_stalled: int
 
 
-class CountingServer:
+class CountingServer(LineProcess):
     """A process with our server in it: ``with CountingServer("X:", 300, 15.0) as server: …``."""
 
     def __init__(self, prefix: str, n_pvs: int, rate_hz: float) -> None:
@@ -48,43 +49,23 @@ class CountingServer:
         self._arguments = [prefix, str(self.ca_port), str(n_pvs), str(rate_hz)]
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.ca_servers", *self._arguments],
-            env=os.environ | channel_access_environment(self.ca_port),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = [sys.executable, "-m", "benchmarks.ca_servers", *self._arguments]
+        self._start(command, os.environ | channel_access_environment(self.ca_port))
         self.report()
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def report(self) -> Report:
-        return self._ask("report")
+        return self._say("report")
 
     def pause(self) -> Report:
         """Change no PV any more."""
-        return self._ask("pause")
+        return self._say("pause")
 
     def resume(self) -> Report:
-        return self._ask("resume")
+        return self._say("resume")
 
-    def _ask(self, what: str) -> Report:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the server ended with {self._process.wait()}")
-        return Report(**json.loads(line))
+    def _say(self, what: str) -> Report:
+        return Report(**json.loads(self._ask(what)))
 
 
 class CIoc:
