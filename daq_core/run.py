@@ -1,21 +1,14 @@
-"""One run as the control process sees it: its writer process, and the events that come of it.
-
-The other end of the conversation is described in ``daq_core.writer``.
-"""
+"""One run as the control process sees it: its writer, and the events that come of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib.metadata
-import json
 import logging
-import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Self
 
 from daq_core.config import DaqConfig
@@ -31,13 +24,13 @@ from daq_core.events import (
     WriteFailed,
     WriterLost,
 )
-from daq_core.forks import NAMES, WRITER
 from daq_core.image_timeouts import ImageTimeouts
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
 from daq_core.repair import OPEN_ELSEWHERE
 from daq_core.ring import Word, words_of
 from daq_core.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
+from daq_core.writer_channel import WriterChannel, WriterLostError
 from daq_core.writer_task import WriterTask
 
 log = logging.getLogger(__name__)
@@ -48,18 +41,11 @@ CHECK_TIMEOUT_S = 4.0  # for a file system to say whether it has the folder
 TICK_S = 0.02  # how often the counters are looked at
 DRAIN_S = 2.5  # after a stop, for the images in memory to reach the disk
 HURRY_S = 1.0  # after that, for the writer to close its file without the rest
-KILL_S = 0.2  # for a writer that was killed to be gone
 MEND_S = 1.0  # for the file of a lost writer to be made readable
 MEND_LATE_S = 60.0  # for the same, when nobody waits for it any more
 LATE_TICK_S = 1.0  # how often a killed writer that hangs in its file system is looked at
 
-WRITER_NAME = NAMES[WRITER]
-
 Apply = Callable[[Event], DaqStatus]
-
-
-class WriterLostError(Exception):
-    """The writer process ended without saying how its file is."""
 
 
 class Run:
@@ -73,15 +59,12 @@ class Run:
         self.task = task
         self._pipeline = pipeline
         self._timeouts = timeouts or ImageTimeouts()
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter | None = None
-        self._pid: int | None = None
+        self._channel = WriterChannel(task, pipeline.open_channel)
         self._epoch = 0  # 0: not armed yet
         self.warning = ""  # of the user whose files these will be
         self.low_space = ""  # of the file system
         self.aborted = False  # the receiver is gone; the run has failed already
         self._abort_reason = ""
-        self._killed = ""  # why, when we did it
         self.unmended = ""  # what the file should say, when its file system did not let us yet
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[DaqStatus] = loop.create_future()
@@ -99,10 +82,10 @@ class Run:
         Unavailable     the file system did not answer, or no writer could be started
         """
         run = cls(task, pipeline, timeouts)
-        await run._connect()
+        await run._channel.open()
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                answer = await run._hear()
+                answer = await run._channel.hear()
         except TimeoutError:
             run.kill("did not answer")
             raise Unavailable(
@@ -119,8 +102,8 @@ class Run:
 
     async def follow(self, start_time: float, apply: Apply) -> None:
         """Open the file, and turn what happens until its end into events."""
-        self._order(open={"start_time": start_time, "epoch": self._pipeline.next_epoch})
-        heard = asyncio.ensure_future(self._hear())
+        self._channel.order(open={"start_time": start_time, "epoch": self._pipeline.next_epoch})
+        heard = asyncio.ensure_future(self._channel.hear())
         try:
             while True:
                 await asyncio.wait({heard}, timeout=TICK_S)
@@ -130,7 +113,7 @@ class Run:
                 elif "opened" in (message := heard.result()):
                     if not self.aborted:
                         self._arm(apply)
-                    heard = asyncio.ensure_future(self._hear())
+                    heard = asyncio.ensure_future(self._channel.hear())
                 else:
                     failure = message["failed"]["reason"] if "failed" in message else self._abort_reason
                     if failure and self.opened.done():
@@ -208,7 +191,7 @@ class Run:
         if reason := self._timeouts.overdue(n_images, time.monotonic()):
             apply(AllAcquired())
             self._pipeline.disarm()
-            self._order(abort=reason)
+            self._channel.order(abort=reason)
 
     async def wind_up(self, followed: asyncio.Task[None]) -> None:
         """Let a stopped run end: it drains; if that takes long it is hurried, and at last killed.
@@ -226,36 +209,28 @@ class Run:
 
     def _hurry(self) -> None:
         log.warning("%s: the disk is slow; images still in memory are given up", self.task.output_file)
-        self._order(hurry="stop")
+        self._channel.order(hurry="stop")
 
     def abort(self, reason: str) -> None:
         """The receiver is gone: have what is in the ring written, and the file closed as FAILED."""
         self.aborted = True
         self._abort_reason = reason
         self._pipeline.disarm()
-        self._order(abort=reason)
+        self._channel.order(abort=reason)
 
     def kill(self, why: str) -> None:
         """End the writer at once; its file stays as it is."""
-        self._killed = why
-        if self._pid is not None:
-            log.error("writer %d of %s %s and is killed", self._pid, self.task.output_file, why)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self._pid, signal.SIGKILL)
-        # Its end closes the channel, and gives up its hold of the file; one that hangs in a
-        # system call is not waited for.
-        asyncio.get_running_loop().call_later(KILL_S, self.discard)
+        self._channel.kill(why)
 
     def discard(self) -> None:
         """Close the channel; a writer that has no file yet ends by that."""
-        if self._writer is not None:
-            self._writer.close()
+        self._channel.close()
 
     async def _until_gone(self) -> None:
         """Wait for the end of a writer that has said its last word; it may still hold the file."""
         with contextlib.suppress(WriterLostError, TimeoutError):
             async with asyncio.timeout(MEND_S):
-                await self._hear()
+                await self._channel.hear()
 
     async def _mend(self, reason: str, patience_s: float = MEND_S) -> None:
         """Have another process make a file readable that was not closed in order, and say why in it."""
@@ -274,73 +249,23 @@ class Run:
 
     async def _try_to_mend(self, reason: str) -> str:
         """Have a process look at the file; returns what it found."""
-        mender = Run(replace(self.task, repair=True, failure=f"ERROR: {reason}"), self._pipeline)
+        task = replace(self.task, repair=True, failure=f"ERROR: {reason}")
+        mender = WriterChannel(task, self._pipeline.open_channel)
         try:
-            await mender._connect()
-            said = await mender._hear()
+            await mender.open()
+            said = await mender.hear()
         finally:
-            mender.discard()
+            mender.close()
         return str(said.get("repaired") or said["failed"]["reason"])
 
     async def mend_late(self) -> None:
         """Mend the file when its file system has let go of the writer, however long that takes."""
         log.warning("%s is repaired when its file system answers again", self.task.output_file)
-        while _is_writer(self._pid):  # noqa: ASYNC110  the kernel tells nobody but its parent
+        while self._channel.is_writer_there:  # noqa: ASYNC110  the kernel tells nobody but its parent
             await asyncio.sleep(LATE_TICK_S)
         await self._mend(self.unmended, MEND_LATE_S)
         if self.unmended:
             log.error("%s was given up; by hand: std-daq-ioc repair FILE", self.task.output_file)
-
-    async def _connect(self) -> None:
-        """Fork the writer and give it its task; Unavailable when none can be started."""
-        for is_last in (False, True):
-            channel = await self._pipeline.open_channel()
-            self._reader, self._writer = await asyncio.open_connection(sock=channel, limit=1 << 22)
-            self._tell(**json.loads(self.task.to_json()))
-            try:
-                async with asyncio.timeout(CHECK_TIMEOUT_S):
-                    self._pid = (await self._hear())["pid"]
-            except (TimeoutError, WriterLostError) as error:
-                self.discard()
-                # A fork server that was killed may have taken the request with it; the next is another.
-                if is_last or isinstance(error, TimeoutError):
-                    raise Unavailable(
-                        "No writer process could be started; its log lines above say why."
-                    ) from None
-            else:
-                return
-
-    def _tell(self, **message: Any) -> None:
-        """Send a message; a writer that is gone shows when it is heard, not here."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(json.dumps(message).encode() + b"\n")
-
-    def _order(self, **message: Any) -> None:
-        """Send a few bytes to a writer that may have ended.
-
-        Past the transport, which would drop the connection, and with it the last word of that writer.
-        """
-        if self._writer is not None and not self._writer.is_closing():
-            with contextlib.suppress(OSError):
-                os.write(self._writer.get_extra_info("socket").fileno(), json.dumps(message).encode() + b"\n")
-
-    async def _hear(self) -> dict[str, Any]:
-        """Return the writer's next message; WriterLostError when it ended without one."""
-        try:
-            line = await self._reader.readline()
-        except (ConnectionError, ValueError):
-            line = b""
-        if not line:
-            raise WriterLostError(f"process {self._pid} {self._killed or 'ended unexpectedly'}")
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-
-def _is_writer(pid: int | None) -> bool:
-    """Tell whether a process is a writer that has not ended yet, though it may have been killed."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_bytes() == WRITER_NAME + b"\n"
-    return False
 
 
 def task_of(request: WriteRequest, config: DaqConfig, options: DaqOptions, pipeline: Pipeline) -> WriterTask:
