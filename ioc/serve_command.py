@@ -28,12 +28,22 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     config: Annotated[
-        Path,
-        typer.Option(envvar="STD_DAQ_CONFIG", help="Detector config, as std_daq's JSON.", show_default=False),
+        Path | None,
+        typer.Option(
+            envvar="STD_DAQ_CONFIG",
+            default_factory=lambda: None,
+            help="Detector config, as std_daq's JSON. Required, but for --list-pvs.",
+            show_default=False,
+        ),
     ],
     prefix: Annotated[
-        str,
-        typer.Option(envvar="STD_DAQ_PREFIX", help="Start of every PV's name: X02DA:", show_default=False),
+        str | None,
+        typer.Option(
+            envvar="STD_DAQ_PREFIX",
+            default_factory=lambda: None,
+            help="Start of every PV's name: X02DA: Required, but for --list-pvs.",
+            show_default=False,
+        ),
     ],
     ca_port: Annotated[
         int,
@@ -265,6 +275,10 @@ def serve(
     for root in output_root or []:
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
+    for option, given in (("CONFIG", config), ("PREFIX", prefix)):
+        if given is None and not list_pvs:
+            raise typer.BadParameter(f"--{option.lower()} is missing; STD_DAQ_{option} does the same.")
+    config, prefix = config or Path(), prefix or ""  # for --list-pvs, which looks at no config
     check_prefix(prefix)
     aliases = read_aliases(alias_file, prefix) if alias_file is not None else {}
     if acf is not None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ioc.aliases import pv_names
 from tests.conftest import StartService
 from tests.epics_peer import EpicsPeer
@@ -31,7 +33,11 @@ def test_an_alias_is_read_put_and_monitored_like_its_pv(start_service: StartServ
 
 
 def serve(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ioc", "serve", "--config", "/none.json", "--prefix", "X02DA:", *options]
+    return run("--config", "/none.json", "--prefix", "X02DA:", *options)
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ioc", "serve", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -42,6 +48,20 @@ def test_list_pvs_prints_all_names_and_aliases_and_starts_nothing(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [*pv_names("X02DA:"), "SITE:STOP"]
     assert not done.stderr
+
+
+def test_list_pvs_needs_nothing_else() -> None:
+    done = run("--list-pvs")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == pv_names("")
+
+
+@pytest.mark.parametrize("given", [("--prefix", "X:"), ("--config", "/none.json")])
+def test_a_service_needs_config_and_prefix(given: tuple[str, str]) -> None:
+    done = run(*given)
+    missing = ({"--config", "--prefix"} - set(given)).pop()
+    assert done.returncode == 2
+    assert f"{missing} is missing; STD_DAQ_" in done.stderr
 
 
 def test_a_wrong_alias_ends_the_start_with_one_line(tmp_path: Path) -> None:
