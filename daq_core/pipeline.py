@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from daq_core.config import DaqConfig
 from daq_core.conversion import create_maps
@@ -26,12 +24,11 @@ from daq_core.forks import RECEIVER, WRITER, ForkServer
 from daq_core.network import Network
 from daq_core.receive_threads import ReceiveThreads
 from daq_core.receiver import ReceiverTask, ring_shape
+from daq_core.receiver_process import ReceiverProcess
 from daq_core.ring import RingShape, Word, choose_n_slots
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 30  # for sockets to open and the ring to be filled with pages
-END_TIMEOUT_S = 2
 HUNG_S = 10  # a receive loop that has not turned for so long is replaced
 RESTART_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 
@@ -241,67 +238,6 @@ class Pipeline:
     @property
     def receiver_pid(self) -> int | None:
         return self._receiver.pid if self._receiver is not None else None
-
-
-class ReceiverProcess:
-    """A running receiver: its process id, and the channel whose end is its end."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self.pid = 0
-
-    @classmethod
-    async def start(cls, channel: socket.socket, task: ReceiverTask) -> Self:
-        """Give a freshly forked receiver its task; returns when it listens.
-
-        Raises
-        ------
-        Unavailable
-            It cannot; the text says why.
-        """
-        receiver = cls(*await asyncio.open_connection(sock=channel))
-        receiver._writer.write(task.to_json().encode() + b"\n")
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):  # wait_for of Python 3.11 can lose a cancellation
-                receiver.pid = (await receiver._hear())["pid"]
-                said = await receiver._hear()
-        except (TimeoutError, ConnectionError, ValueError):
-            said = {"error": "The receiver process did not start; its log lines above say why."}
-        except BaseException:
-            await receiver.end()
-            raise
-        if "error" in said:
-            await receiver.end()
-            raise Unavailable(said["error"])
-        return receiver
-
-    async def _hear(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(await self._reader.readline())
-        return message
-
-    async def wait(self) -> None:
-        """Wait for the end of the process."""
-        with contextlib.suppress(ConnectionError):
-            await self._reader.read()
-
-    def kill(self) -> None:
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-
-    async def end(self) -> None:
-        """Let the process end by itself, or kill it if it does not."""
-        if self._writer.can_write_eof():
-            with contextlib.suppress(OSError):
-                self._writer.write_eof()
-        try:
-            async with asyncio.timeout(END_TIMEOUT_S):
-                await self.wait()
-        except TimeoutError:
-            self.kill()
-            await self.wait()
-        self._writer.close()
 
 
 async def load_maps(config: DaqConfig) -> int | None:

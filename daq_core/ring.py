@@ -34,7 +34,6 @@ FREE, OPEN, COMPLETE, INCOMPLETE, SKIPPED = range(5)
 # Status of an image in the file.
 GOOD, MISSING_PACKETS, ID_MISMATCH = range(3)
 
-
 MAX_WRITERS = 64
 WRITER_WORDS = 8  # a cache line
 
@@ -87,9 +86,7 @@ class _Words(NamedTuple):
     COMPLETED: int = 49  # images of the run that a reader of the file can see
     LATENCY_NS: int = 50  # newest image: first packet to flushed
     DISK_FREE: int = 51  # bytes free where the run is written, about once a second
-
     GIVEN_UP: int = 52  # images of the run that a stop did not leave the time to write
-
     INVALID_PIXELS: int = 53  # of the run: in a gain stage that does not exist
 
     COUNT: int = 48 + MAX_WRITERS * WRITER_WORDS

@@ -87,7 +87,7 @@ class Writer:
         self.number = number  # of task.n_writers that share the run's images
         self.path = part_path(task.output_file, number) if task.n_writers > 1 else task.output_file
         self.words = ring.words
-        self.own = ring.words[number * WRITER_WORDS :]  # the words of a writer are these of it
+        self.own = ring.words[number * WRITER_WORDS :]  # own[Word.CONSUMED] is this writer's, and so on
         self.failure = ""  # why the run ends as FAILED although the file is fine
         self.given_up = False  # do not wait for the rest of the images
         self._n_seen = 0  # images of the run that were to be written, by whichever writer
