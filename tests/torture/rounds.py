@@ -27,6 +27,7 @@ IMAGE_TIMEOUT_S = 0.5
 MARGIN_S = 0.2  # a packet that was sent so long before a stop is in
 REMEMBERED = 30  # finished files that are kept, to see that nobody alters them
 PAUSE_S = 0.25
+REPAIRED_S = 15.0  # the process that repairs a file is forked by one that may have stood still
 
 
 @dataclass
@@ -282,12 +283,8 @@ class Rounds:
                     record["request"]["n_images"],
                     record["n_write_completed"],
                 )
-        file, parts = None, parts_of(path)
-        with suppress(OSError):
-            if path.exists():
-                file = Images.read(path)
-            elif parts and any(end.acquisition == "FAILED" for end in ends.values()):
-                file = Images.of_parts(parts)
+        has_failed = any(end.acquisition == "FAILED" for end in ends.values())
+        file = _readable(path, has_failed)
         return RunEvidence(
             name=name,
             output_file=str(path),
@@ -380,3 +377,17 @@ class Rounds:
         link.unlink()
         pipe.unlink()
         self._refused.append(good)
+
+
+def _readable(path: Path, has_failed: bool) -> Images | None:
+    """Return what is in the file of a run; that of a failed one may be repaired behind READY: it has time."""
+    deadline = time.monotonic() + (REPAIRED_S if has_failed else 0)
+    while True:
+        with suppress(OSError):
+            if path.exists():
+                return Images.read(path)
+            if has_failed and (parts := parts_of(path)):
+                return Images.of_parts(parts)
+        if time.monotonic() >= deadline or not (path.exists() or parts_of(path)):
+            return None
+        time.sleep(0.05)
