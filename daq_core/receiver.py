@@ -1,15 +1,11 @@
 """The receiver process: drains the UDP ports into the image ring, and nothing else.
 
 Forked by ``daq_core.forks`` for ``daq_core.pipeline``. It opens the sockets,
-prefaults the ring, says that it listens, and then lives in the compiled loop, in
-one thread or several (see ``daq_core.crew``); its Python threads only report what
-the kernel dropped and what waits in the sockets, four times a second, and end
-everything when the channel closes, which is how the death of its parent reaches it.
-
-How the loop waits matters more than the language: it drains every port without
-blocking, and when all came back short it sleeps ``REST_NS``; blocking in
-recvmmsg would return two to five packets a call. After ``IDLE_NS`` without a
-packet it waits in poll(2) instead.
+prefaults the ring, says that it listens, and then lives in the compiled loop of
+``daq_core.receive_loop``, in one thread or several (see ``daq_core.crew``). Its
+Python threads only report what the kernel dropped and what waits in the sockets,
+four times a second, and end everything when the channel closes, which is how the
+death of its parent reaches it.
 """
 
 from __future__ import annotations
@@ -25,183 +21,27 @@ from ipaddress import ip_network
 from typing import Any, TextIO
 
 import numpy as np
-from numba import types
 
-from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, Local, settle
-from daq_core.compiled import kernel, kernel_of, load_kernels, now_ns, poll, recvmmsg, sleep_ns
+from daq_core.assembly import Local
+from daq_core.compiled import load_kernels
 from daq_core.config import DaqConfig
-from daq_core.crew import begin_turn, enter, leave, new_crew, rest_until
+from daq_core.crew import new_crew
 from daq_core.detectors import Layout, format_of, is_stream, layout_of
 from daq_core.errors import DaqError
 from daq_core.prefault import prefault
-from daq_core.publication import give_up_oldest, is_ordered, publish_ready, take_orders
+from daq_core.receive_loop import receive
 from daq_core.ring import Ring, RingShape, Word
 from daq_core.socket_watch import SocketWatch
-from daq_core.sockets import (
-    MSG_DONTWAIT,
-    DatagramBatch,
-    buffer_size,
-    close_all,
-    open_receiver,
-)
-from daq_core.sources import allowed_senders, drop_foreign, name_senders
+from daq_core.sockets import DatagramBatch, buffer_size, close_all, open_receiver
+from daq_core.sources import allowed_senders, name_senders
 from daq_core.stream_receiver import StreamReceiver
 
 log = logging.getLogger(__name__)
 
 BATCH = 64  # datagrams a call: half a MiB of Jungfrau packets, which fits in L2
-REST_NS = 300_000
-IDLE_NS = 20_000_000
-POLL_MS = 20
 LOOK_EVERY_S = 0.25
 BUFFER_BYTES = 64 * 2**20  # asked for per port; the kernel only uses what is waiting
 ID_SOURCES = ("frame", "bunch", "bunch-int")
-
-
-_int64 = types.int64[::1]
-_taken = types.int64[:, ::1]
-
-
-@kernel
-def place(
-    take: Any,
-    put: Any,
-    erase: Any,
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    n: int,
-    layout: Any,
-    port: int,
-    now: int,
-    real: int,
-    ring: Any,
-    local: Any,
-    taken: Any,
-    crew: Any,
-) -> None:
-    """Put the pixels of n received datagrams into their images; parameters as in :func:`receive`."""
-    done = 0
-    while done < n:
-        enter(crew)
-        end = take(datagrams, stride, messages, done, n, layout, port, now, real, ring, local, taken)
-        leave(crew)
-        put(datagrams, stride, messages, done, end, layout, port, ring, taken)
-        settle(ring, taken, done, end)
-        done = end
-        if done < n:
-            enter(crew)
-            give_up_oldest(ring, local, layout, erase)
-            leave(crew)
-
-
-@kernel_of(
-    types.void(
-        types.FunctionType(TAKE),
-        types.FunctionType(PUT),
-        types.FunctionType(ERASE),
-        types.int32[::1],
-        _int64,
-        types.uint8[::1],
-        types.int64,
-        types.uint32[:, ::1],
-        _taken,
-        types.uint64[::1],
-        LAYOUT_TYPE,
-        RING_TYPE,
-        _int64,
-        _int64,
-        types.uint32[:, ::1],
-        types.uint32[:, ::1],
-        _int64,
-        types.int64,
-    )
-)
-def receive(
-    take: Any,
-    put: Any,
-    erase: Any,
-    descriptors: Any,
-    ports: Any,
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    taken: Any,
-    waiting: Any,
-    layout: Any,
-    ring: Any,
-    local: Any,
-    timespec: Any,
-    names: Any,
-    allowed: Any,
-    crew: Any,
-    me: int,
-) -> None:
-    """Receive until told to leave, as one of the crew.
-
-    Parameters
-    ----------
-    take, put, erase : the detector's kernels, of the signatures TAKE, PUT and ERASE
-    descriptors  : (sockets,) int32, non-blocking UDP sockets of this thread
-    ports        : (sockets,) int64, which row of the layout each is
-    datagrams, stride, messages : a DatagramBatch
-    taken        : (batch, 2) int64, scratch
-    waiting      : (sockets,) uint64, struct pollfd of the same sockets
-    layout       : (ports,) LAYOUT
-    ring         : Ring
-    local        : (Local.COUNT,) int64, of all threads
-    timespec     : (2,) int64, scratch
-    names, allowed : who sent each datagram and who may, of ``sources``; no rows: everybody may
-    crew, me     : what the threads share, of ``crew.new_crew``, and which of them this is
-    """
-    batch = messages.shape[0]
-    last_packet = now_ns(1, timespec)
-    while ring.words[Word.LEAVE] == 0:
-        now = begin_turn(crew, me, ring.words, timespec)
-        real = now_ns(0, timespec)
-        if is_ordered(ring):
-            enter(crew)
-            take_orders(ring, local, layout, erase)
-            leave(crew)
-        busy = False
-        for k in range(descriptors.shape[0]):
-            n = recvmmsg(descriptors[k], messages.ctypes.data, np.uint32(batch), np.int32(MSG_DONTWAIT), 0)
-            if n <= 0:
-                continue
-            last_packet = now
-            busy |= n == batch
-            if names.shape[0] > 0:
-                enter(crew)
-                n = drop_foreign(names, allowed, datagrams, stride, messages, n, ring)
-                leave(crew)
-            place(
-                take,
-                put,
-                erase,
-                datagrams,
-                stride,
-                messages,
-                n,
-                layout,
-                ports[k],
-                now,
-                real,
-                ring,
-                local,
-                taken,
-                crew,
-            )
-        enter(crew)
-        publish_ready(ring, local, layout, erase, now)
-        leave(crew)
-        if busy:
-            continue
-        if now - last_packet < IDLE_NS or ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
-            rest_until(crew, me, now + REST_NS)
-            sleep_ns(REST_NS, timespec)
-        else:
-            rest_until(crew, me, now + POLL_MS * 1_000_000)
-            poll(waiting.ctypes.data, np.uint64(waiting.shape[0]), np.int32(POLL_MS))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from daq_core.config import DaqConfig
 from daq_core.crew import new_crew
 from daq_core.detectors import format_of, layout_of
 from daq_core.publication import publish_ready, take_orders
-from daq_core.receiver import new_local, place, ring_shape
+from daq_core.receive_loop import place
+from daq_core.receiver import new_local, ring_shape
 from daq_core.ring import SKIPPED, WRITER_WORDS, Ring, Word
 from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
 from tests.oracle.assembly import ReferenceAssembly

@@ -23,7 +23,8 @@ from daq_core.config import DaqConfig
 from daq_core.crew import begin_turn, enter, leave, new_crew, rest_until
 from daq_core.detectors import format_of
 from daq_core.publication import publish_ready, take_orders
-from daq_core.receiver import forget_half_placed, place
+from daq_core.receive_loop import place
+from daq_core.receiver import forget_half_placed
 from daq_core.ring import COMPLETE, INCOMPLETE, MISSING_PACKETS, OPEN, Word
 from daq_core.simulator import Simulator
 from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
@@ -71,7 +72,7 @@ def work(
     me: int,
     timespec: Any,
 ) -> int:
-    """Do as ``receiver.receive`` does; plan (batches, 2): port and number of the datagrams of each batch.
+    """Do as ``receive_loop.receive`` does; plan (batches, 2): port and number of the datagrams of each batch.
 
     Returns how many images were published while pixels of them were still being copied.
     """

@@ -1,0 +1,171 @@
+"""The compiled loop of a receive thread: fetch, find the images, copy, publish, rest.
+
+How the loop waits matters more than the language: it drains every port without
+blocking, and when all came back short it sleeps ``REST_NS``; blocking in
+recvmmsg would return two to five packets a call. After ``IDLE_NS`` without a
+packet it waits in poll(2) instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, settle
+from daq_core.compiled import kernel, kernel_of, now_ns, poll, recvmmsg, sleep_ns
+from daq_core.crew import begin_turn, enter, leave, rest_until
+from daq_core.publication import give_up_oldest, is_ordered, publish_ready, take_orders
+from daq_core.ring import Word
+from daq_core.sockets import MSG_DONTWAIT
+from daq_core.sources import drop_foreign
+
+REST_NS = 300_000
+IDLE_NS = 20_000_000
+POLL_MS = 20  # how long poll(2) waits for a packet
+
+_int64 = types.int64[::1]
+_taken = types.int64[:, ::1]
+
+
+@kernel
+def place(
+    take: Any,
+    put: Any,
+    erase: Any,
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    n: int,
+    layout: Any,
+    port: int,
+    now: int,
+    real: int,
+    ring: Any,
+    local: Any,
+    taken: Any,
+    crew: Any,
+) -> None:
+    """Put the pixels of n received datagrams into their images; parameters as in :func:`receive`."""
+    done = 0
+    while done < n:
+        enter(crew)
+        end = take(datagrams, stride, messages, done, n, layout, port, now, real, ring, local, taken)
+        leave(crew)
+        put(datagrams, stride, messages, done, end, layout, port, ring, taken)
+        settle(ring, taken, done, end)
+        done = end
+        if done < n:
+            enter(crew)
+            give_up_oldest(ring, local, layout, erase)
+            leave(crew)
+
+
+@kernel_of(
+    types.void(
+        types.FunctionType(TAKE),
+        types.FunctionType(PUT),
+        types.FunctionType(ERASE),
+        types.int32[::1],
+        _int64,
+        types.uint8[::1],
+        types.int64,
+        types.uint32[:, ::1],
+        _taken,
+        types.uint64[::1],
+        LAYOUT_TYPE,
+        RING_TYPE,
+        _int64,
+        _int64,
+        types.uint32[:, ::1],
+        types.uint32[:, ::1],
+        _int64,
+        types.int64,
+    )
+)
+def receive(
+    take: Any,
+    put: Any,
+    erase: Any,
+    descriptors: Any,
+    ports: Any,
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    taken: Any,
+    waiting: Any,
+    layout: Any,
+    ring: Any,
+    local: Any,
+    timespec: Any,
+    names: Any,
+    allowed: Any,
+    crew: Any,
+    me: int,
+) -> None:
+    """Receive until told to leave, as one of the crew.
+
+    Parameters
+    ----------
+    take, put, erase : the detector's kernels, of the signatures TAKE, PUT and ERASE
+    descriptors  : (sockets,) int32, non-blocking UDP sockets of this thread
+    ports        : (sockets,) int64, which row of the layout each is
+    datagrams, stride, messages : a DatagramBatch
+    taken        : (batch, 2) int64, scratch
+    waiting      : (sockets,) uint64, struct pollfd of the same sockets
+    layout       : (ports,) LAYOUT
+    ring         : Ring
+    local        : (Local.COUNT,) int64, of all threads
+    timespec     : (2,) int64, scratch
+    names, allowed : who sent each datagram and who may, of ``sources``; no rows: everybody may
+    crew, me     : what the threads share, of ``crew.new_crew``, and which of them this is
+    """
+    batch = messages.shape[0]
+    last_packet = now_ns(1, timespec)
+    while ring.words[Word.LEAVE] == 0:
+        now = begin_turn(crew, me, ring.words, timespec)
+        real = now_ns(0, timespec)
+        if is_ordered(ring):
+            enter(crew)
+            take_orders(ring, local, layout, erase)
+            leave(crew)
+        busy = False
+        for k in range(descriptors.shape[0]):
+            n = recvmmsg(descriptors[k], messages.ctypes.data, np.uint32(batch), np.int32(MSG_DONTWAIT), 0)
+            if n <= 0:
+                continue
+            last_packet = now
+            busy |= n == batch
+            if names.shape[0] > 0:
+                enter(crew)
+                n = drop_foreign(names, allowed, datagrams, stride, messages, n, ring)
+                leave(crew)
+            place(
+                take,
+                put,
+                erase,
+                datagrams,
+                stride,
+                messages,
+                n,
+                layout,
+                ports[k],
+                now,
+                real,
+                ring,
+                local,
+                taken,
+                crew,
+            )
+        enter(crew)
+        publish_ready(ring, local, layout, erase, now)
+        leave(crew)
+        if busy:
+            continue
+        if now - last_packet < IDLE_NS or ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+            rest_until(crew, me, now + REST_NS)
+            sleep_ns(REST_NS, timespec)
+        else:
+            rest_until(crew, me, now + POLL_MS * 1_000_000)
+            poll(waiting.ctypes.data, np.uint64(waiting.shape[0]), np.int32(POLL_MS))
