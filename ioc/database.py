@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def db(
     output: Annotated[Path, typer.Option(help="Folder to write in; it is made.")] = Path("db"),
     prefix: Annotated[
-        str, typer.Option(help="Start of the PVs' names: X02DA:; default: the macro $(P) stays.")
+        str, typer.Option(help="Start of the PVs' names, for example X02DA:; without it the macro stays.")
     ] = NO_PREFIX,
     reference: Annotated[
         Path | None, typer.Option(help="Write the page with all PVs, too.", show_default=False)

@@ -32,7 +32,7 @@ def serve(
         typer.Option(
             envvar="STD_DAQ_CONFIG",
             default_factory=lambda: None,
-            help="Detector config, as std_daq's JSON. Required, but for --list-pvs.",
+            help="Detector config, as std_daq's JSON; required, but for --list-pvs.",
             show_default=False,
         ),
     ],
@@ -41,7 +41,7 @@ def serve(
         typer.Option(
             envvar="STD_DAQ_PREFIX",
             default_factory=lambda: None,
-            help="Start of every PV's name: X02DA: Required, but for --list-pvs.",
+            help="Start of every PV's name, for example X02DA:; required, but for --list-pvs.",
             show_default=False,
         ),
     ],
