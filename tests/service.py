@@ -179,6 +179,13 @@ class Service:
             assert time.monotonic() < deadline, f"still {status} after {seconds} s; log:\n{self.log()}"
             time.sleep(0.01)
 
+    def wait_for_images(self, n_images: int, seconds: float = 30.0) -> None:
+        """Wait until so many images of the run are in its file."""
+        deadline = time.monotonic() + seconds
+        while (n := self.status()["acquisition"]["stats"]["n_write_completed"]) < n_images:
+            assert time.monotonic() < deadline, f"{n} of {n_images} after {seconds} s; log:\n{self.log()}"
+            time.sleep(0.01)
+
     def everything_shown(self) -> tuple[Any, ...]:
         """Return what REST shows, and what is in the folder: equal after what must change nothing."""
         return (

@@ -53,7 +53,8 @@ def test_a_killed_service_comes_back_to_its_clients_with_the_truth(start_service
         assert client.put(daq + "WriteAsync", 1) == ECA_NORMAL
         service.simulator().send(5, rate_hz=50)
         client.wait_for(written, 5)
-        eventually(lambda: "77" in settings(service), "the setpoints were not saved")
+        for saved in ("77", str(service.output)):
+            eventually(lambda value=saved: value in settings(service), f"{saved} was not saved")
 
         service.end(signal.SIGKILL)
         eventually(lambda: client.connected(states)[-1] is False, "the client did not notice the end")

@@ -102,7 +102,7 @@ def test_a_signal_closes_the_running_file_first(start_service: StartService, sig
     file = service.output / "interrupted.h5"
     service.post("/writer/write_async", {"output_file": str(file), "n_images": 1000})
     service.simulator().send(10, rate_hz=50)
-    service.wait_for("WRITING")
+    service.wait_for_images(10)
 
     assert service.end(signum) == 0
     with h5py.File(file) as written:
