@@ -38,7 +38,7 @@ class Effort:
 
 
 FULL = Effort(rounds=7, seconds=1.0, packets_per_second=120_000, n_steps=5, n_runs=100)
-QUICK = Effort(rounds=2, seconds=0.2, packets_per_second=120_000, n_steps=2, n_runs=20)
+QUICK = Effort(rounds=2, seconds=0.1, packets_per_second=60_000, n_steps=1, n_runs=10)
 SMALLEST = Effort(rounds=1, seconds=0.05, packets_per_second=10_000, n_steps=1, n_runs=2)
 
 
