@@ -181,11 +181,11 @@ class Pipeline:
         channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
         self._receiver = await ReceiverProcess.start(channel, task)
         log.info(
-            "receiver %d listens with %d threads on %d %s, ring of %d images (%.2f GiB)",
+            "receiver %d listens; %s: %d, threads: %d, ring: %d images (%.2f GiB)",
             self._receiver.pid,
-            max(1, min(task.n_threads, len(self.layout.udp_ports))),
-            len(self.layout.udp_ports) or len(self.config.stream_addresses),
             "UDP ports" if self.layout.udp_ports else "streams",
+            len(self.layout.udp_ports) or len(self.config.stream_addresses),
+            max(1, min(task.n_threads, len(self.layout.udp_ports))),
             self.shape.n_slots,
             self.shape.total_bytes / 2**30,
         )
