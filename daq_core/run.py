@@ -238,8 +238,8 @@ class Run:
         found = "no answer"
         try:
             async with asyncio.timeout(patience_s):
-                # A writer that is ending closes its channel before its file.
-                while OPEN_ELSEWHERE in (found := await self._try_to_mend(reason)):  # noqa: ASYNC110
+                # A writer that is ending closes its channel before its file, and of that tells nobody.
+                while OPEN_ELSEWHERE in (found := await self._try_to_mend(reason)):  # noqa: ASYNC110  see above
                     await asyncio.sleep(TICK_S)
         except (DaqError, WriterLostError, TimeoutError) as error:
             log.error("%s could not be repaired yet: %s", self.task.output_file, str(error) or found)
