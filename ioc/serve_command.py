@@ -275,58 +275,63 @@ def serve(
     for root in output_root or []:
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
-    for option, given in (("CONFIG", config), ("PREFIX", prefix)):
-        if given is None and not list_pvs:
-            raise typer.BadParameter(f"--{option.lower()} is missing; STD_DAQ_{option} does the same.")
-    config, prefix = config or Path(), prefix or ""  # for --list-pvs, which looks at no config
-    check_prefix(prefix)
-    aliases = read_aliases(alias_file, prefix) if alias_file is not None else {}
-    if acf is not None:
-        read_access_file(acf)  # a mistake in it is told at once; its hosts are looked up later
     if list_pvs:
-        print(*pv_names(prefix), *aliases, sep="\n")
+        aliases = _aliases(alias_file, prefix or "")
+        print(*pv_names(prefix or ""), *aliases, sep="\n")
         return
+    if config is None or prefix is None:
+        option = "prefix" if config is not None else "config"
+        raise typer.BadParameter(f"--{option} is missing; STD_DAQ_{option.upper()} does the same.")
     forks = ForkServer()
-    forks.launch()  # it loads numba and the kernels, which takes a second, while we load the faces
-    gc.disable()
-    from ioc.serve import ServeOptions, run
-
-    gc.freeze()  # what is loaded stays; looking for garbage in it would make the event loop wait for 0.1 s
-    gc.enable()
-    options = ServeOptions(
-        config=config,
-        prefix=prefix,
-        bind=bind,
-        rest_port=rest_port,
-        redis_port=None if no_redis else redis_port,
-        redis_url=redis_url,
-        ca_port=ca_port,
-        token_file=token_file,
-        trusted_networks=trusted,
-        allowed_hosts=frozenset(name.strip() for name in allowed_hosts.split(",") if name.strip()),
-        udp_host=udp_host,
-        udp_sources=sources,
-        receive_threads=ReceiveThreads(receiver_threads, cpus),
-        first_image_timeout_s=first_image_timeout_s,
-        stall_timeout_s=stall_timeout_s,
-        output_roots=tuple(str(root) for root in output_root or [Path("/")]),
-        overwrite=overwrite,
-        direct_io=direct_io,
-        writer_group=writer_group,
-        min_user_id=min_user_id,
-        id_source=id_source,
-        sync_limit_s=sync_limit,
-        state_dir=state_dir or config.with_suffix(".state"),
-        fresh=fresh,
-        aliases=aliases,
-        engineer=engineer,
-        location=location,
-        acf=acf,
-    )
+    forks.launch()  # it loads numba and the kernels while we load the faces: either takes its time
     try:
+        gc.disable()
+        from ioc.serve import ServeOptions, run
+
+        gc.freeze()  # what is loaded stays: looking for garbage in it would hold up the event loop for 0.1 s
+        gc.enable()
+        aliases = _aliases(alias_file, prefix)
+        if acf is not None:
+            read_access_file(acf)  # a mistake in it is told at once; its hosts are looked up later
+        options = ServeOptions(
+            config=config,
+            prefix=prefix,
+            bind=bind,
+            rest_port=rest_port,
+            redis_port=None if no_redis else redis_port,
+            redis_url=redis_url,
+            ca_port=ca_port,
+            token_file=token_file,
+            trusted_networks=trusted,
+            allowed_hosts=frozenset(name.strip() for name in allowed_hosts.split(",") if name.strip()),
+            udp_host=udp_host,
+            udp_sources=sources,
+            receive_threads=ReceiveThreads(receiver_threads, cpus),
+            first_image_timeout_s=first_image_timeout_s,
+            stall_timeout_s=stall_timeout_s,
+            output_roots=tuple(str(root) for root in output_root or [Path("/")]),
+            overwrite=overwrite,
+            direct_io=direct_io,
+            writer_group=writer_group,
+            min_user_id=min_user_id,
+            id_source=id_source,
+            sync_limit_s=sync_limit,
+            state_dir=state_dir or config.with_suffix(".state"),
+            fresh=fresh,
+            aliases=aliases,
+            engineer=engineer,
+            location=location,
+            acf=acf,
+        )
         raise typer.Exit(run(options, log_level, forks))
     finally:
         forks.kill()
+
+
+def _aliases(file: Path | None, prefix: str) -> dict[str, str]:
+    """Return the second names of PVs; a prefix that makes no good names is refused."""
+    check_prefix(prefix)
+    return read_aliases(file, prefix) if file is not None else {}
 
 
 def _networks(option: str, text: str) -> tuple[Network, ...]:
