@@ -11,6 +11,11 @@ What waits here is bounded by that memory: PLACES_BYTES, but at least a place fo
 thread. When all places are taken, images wait in the ring; when that is full
 too, the newest are dropped and counted.
 
+Two coders make LZ4 blocks: LZ4 itself, and ``byte_runs``, which is three to four times as
+fast and as good on most detector images, but blind to anything except runs. So each block
+of the image has its coder: whichever was better when both were tried last, on one image in
+about JUDGED_EVERY. Threads share this without a lock: a count may go astray, never a pixel.
+
 Source: a chunk of HDF5 filter 32008 is what ``bitshuffle.py`` calls a header and
 bitshuffled blocks, each after its length in 4 bytes (bitshuffle's ``bshuf_h5filter.c``,
 ``bitshuffle.c``). The library of hdf5plugin would make the same of an image in
@@ -26,13 +31,14 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import types
 
 from daq_core import bitshuffle
+from daq_core.byte_runs import MARGIN, STEP, compress_runs
 from daq_core.compiled import external, fetch_add, kernel, kernel_of, load_acquire, store_release, wake
 from daq_core.ring import wait_for_change
 from daq_core.shuffle import shuffle_block
@@ -48,6 +54,11 @@ ZSTD_LEVEL = 3
 
 LZ4_HASTE = 2
 """LZ4's acceleration: a sixth less CPU time than with 1, for files that are 1 to 2 % larger."""
+
+JUDGED_EVERY = 32
+"""Images for which a block keeps its coder, at least; twice as many at most."""
+RUNS_MAY_COST = 32
+"""A block keeps to its runs if they are larger than what LZ4 makes of it by one part in so many, or less."""
 
 PLACES_BYTES = 256 * 2**20
 ENOUGH_PLACES = 16  # or four for each thread: what is used again stays in the cache
@@ -88,26 +99,34 @@ _zstd: Any = external(
 _memmove: Any = external("memmove", ctypes.memmove, types.intp(types.intp, types.intp, types.uintp))
 
 
+class Hand(NamedTuple):
+    """A thread's own memory: of a shuffled block, of its runs, and, by address, of the codec."""
+
+    block: npt.NDArray[np.uint8]
+    runs: npt.NDArray[np.uint64]
+    state: int
+
+
+def new_hand(block_bytes: int, state: int) -> Hand:
+    """Return what a thread needs for blocks of so many bytes, with the codec's state at that address."""
+    return Hand(np.zeros(block_bytes + MARGIN, np.uint8), np.zeros(block_bytes // STEP + 2, np.uint64), state)
+
+
+_HAND = types.NamedTuple((types.uint8[::1], types.uint64[::1], types.int64), Hand)
+
+
 @kernel
-def _compress(address: int, chunk: Any, how: Any, own: Any) -> int:
+def _compress(address: int, chunk: Any, how: Any, hand: Any, coders: Any) -> int:
     """Make a chunk of the pixels at an address; returns its bytes, 0 or less when the codec failed."""
-    codec, n_pixels, item_bytes, block, level = how[0], how[1], how[2], how[3], how[4]
+    n_pixels, item_bytes, block = how[1], how[2], how[3]
     _put(chunk, 0, 8, n_pixels * item_bytes)
     _put(chunk, 8, 4, block * item_bytes)
     at = 12
     n_shuffled = n_pixels - n_pixels % bitshuffle.BLOCK_MULTIPLE
     for first in range(0, n_shuffled, block):
         n = min(block, n_shuffled - first)
-        shuffle_block(address + first * item_bytes, own[0], n, item_bytes)
-        into, room = chunk.ctypes.data + at + 4, chunk.shape[0] - at - 4
-        n_bytes = n * item_bytes
-        size = 0
-        if codec == LZ4:
-            size += _lz4(
-                own[1], own[0], into, np.int32(n_bytes), np.int32(min(room, MAX_ROOM)), np.int32(LZ4_HASTE)
-            )
-        else:
-            size += _zstd(own[1], into, np.uintp(room), own[0], np.uintp(n_bytes), np.int32(level))
+        shuffle_block(address + first * item_bytes, hand.block.ctypes.data, n, item_bytes)
+        size = _compress_block(n * item_bytes, chunk, at + 4, how, hand, coders, first // block)
         if size <= 0:
             return int(min(size, -1))
         _put(chunk, at, 4, size)
@@ -115,6 +134,35 @@ def _compress(address: int, chunk: Any, how: Any, own: Any) -> int:
     rest = (n_pixels - n_shuffled) * item_bytes
     _memmove(chunk.ctypes.data + at, address + n_shuffled * item_bytes, np.uintp(rest))
     return int(at + rest)
+
+
+@kernel
+def _compress_block(n_bytes: int, chunk: Any, at: int, how: Any, hand: Any, coders: Any, k: int) -> int:
+    """Compress what is shuffled by the coder that suits it; returns its bytes, 0 or less when that failed."""
+    if how[0] == ZSTD or n_bytes % STEP != 0:
+        return _call_codec(n_bytes, chunk, at, how, hand)
+    left = coders[k]
+    if left == 0:
+        of_lz4 = _call_codec(n_bytes, chunk, at, how, hand)
+        of_runs = compress_runs(hand.block, n_bytes, chunk, at, hand.runs) - at
+        left = JUDGED_EVERY + k % JUDGED_EVERY  # blocks are not judged anew all in one image
+        if of_runs > of_lz4 + of_lz4 // RUNS_MAY_COST:
+            left = -left
+    if left > 0:
+        coders[k] = left - 1
+        return int(compress_runs(hand.block, n_bytes, chunk, at, hand.runs) - at)
+    coders[k] = left + 1
+    return _call_codec(n_bytes, chunk, at, how, hand)
+
+
+@kernel
+def _call_codec(n_bytes: int, chunk: Any, at: int, how: Any, hand: Any) -> int:
+    """Compress what is shuffled with LZ4 or zstd; returns its bytes, 0 or less when that failed."""
+    block, into, room = hand.block.ctypes.data, chunk.ctypes.data + at, chunk.shape[0] - at
+    if how[0] == LZ4:
+        most = np.int32(min(room, MAX_ROOM))
+        return int(_lz4(hand.state, block, into, np.int32(n_bytes), most, np.int32(LZ4_HASTE)))
+    return int(_zstd(hand.state, into, np.uintp(room), block, np.uintp(n_bytes), np.int32(how[4])))
 
 
 @kernel
@@ -132,11 +180,12 @@ def _put(chunk: Any, at: int, n_bytes: int, value: int) -> None:
         types.int64[::1],
         types.int64[::1],
         types.int64[::1],
+        _HAND,
         types.int64,
     )
 )
 def compress_until(
-    images: Any, places: Any, sizes: Any, claimed: Any, how: Any, own: Any, wanted: int
+    images: Any, places: Any, sizes: Any, claimed: Any, how: Any, coders: Any, hand: Any, wanted: int
 ) -> int:
     """Compress images that nobody has claimed, until one of them is done or all are claimed.
 
@@ -147,7 +196,9 @@ def compress_until(
     sizes   : (n,) int64, bytes of each chunk; 0 until it is done, negative when the codec failed
     claimed : (1,) int64, how many are claimed
     how     : (5,) int64: LZ4 or ZSTD, pixels of an image, bytes of a pixel, pixels of a block, level
-    own     : (2,) int64: addresses of memory of this thread, for a block and for the codec's state
+    coders  : (blocks of an image,) int64: for how many images a block keeps to its runs (positive) or
+              to LZ4 (negative); 0: both are to be tried
+    hand    : Hand of this thread
     wanted  : int, the image that ends the work
 
     Returns
@@ -158,22 +209,12 @@ def compress_until(
         i = fetch_add(claimed, 0, 1)
         if i >= images.shape[0]:
             break
-        store_release(sizes, i, _compress(images[i], places[i], how, own))
+        store_release(sizes, i, _compress(images[i], places[i], how, hand, coders))
         wake(sizes, i)
     return int(load_acquire(sizes, wanted))
 
 
 Batch = tuple[Any, Any, Any, Any]  # what compress_until takes, up to `claimed`
-
-
-class _Hand:
-    """What a thread needs of its own: memory for a shuffled block, and the state of its codec."""
-
-    def __init__(self, codec: int, block_bytes: int) -> None:
-        self._block = np.empty(block_bytes, np.uint8)
-        state = bitshuffle.new_zstd_state() if codec == ZSTD else bitshuffle.new_lz4_state()
-        self._state = state  # kept, for its memory
-        self.own = np.array([self._block.ctypes.data, state.address], np.int64)
 
 
 class Compressor:
@@ -190,12 +231,15 @@ class Compressor:
         block = bitshuffle.block_pixels(dtype.itemsize)
         codec = found.options[1]
         self._how = np.array([codec, n_pixels, dtype.itemsize, block, ZSTD_LEVEL], np.int64)
-        room = bitshuffle.bound(n_pixels, dtype.itemsize, block, zstd=codec == ZSTD)
+        room = bitshuffle.bound(n_pixels, dtype.itemsize, block, zstd=codec == ZSTD) + MARGIN
+        self._coders = np.zeros(-(-n_pixels // block), np.int64)
         n_places = max(threads, min(PLACES_BYTES // room, max(ENOUGH_PLACES, 4 * threads)))
         # Pages that no chunk reaches are never touched; numpy would ask for huge ones.
         memory = mmap.mmap(-1, n_places * room)
         self._places = np.frombuffer(memory, np.uint8).reshape(n_places, room)
-        hands = [_Hand(codec, block * dtype.itemsize) for _ in range(threads)]
+        new_state = bitshuffle.new_zstd_state if codec == ZSTD else bitshuffle.new_lz4_state
+        self._states = [new_state() for _ in range(threads)]
+        hands = [new_hand(block * dtype.itemsize, state.address) for state in self._states]
         self._hand = hands[0]
         self._helpers: list[queue.SimpleQueue[Batch]] = []
         for hand in hands[1:]:
@@ -224,15 +268,15 @@ class Compressor:
         for helper in self._helpers[: len(images) - 1]:
             helper.put(batch)
         for i in range(len(images)):
-            while (size := compress_until(*batch, self._how, self._hand.own, i)) == 0:
+            while (size := compress_until(*batch, self._how, self._coders, self._hand, i)) == 0:
                 wait_for_change(sizes, i, 0, WAIT_S)
             if size < 0:
                 raise OSError(f"bitshuffle cannot compress an image: error {size}")
             yield self._places[i, :size]
 
-    def _help(self, batches: queue.SimpleQueue[Batch], hand: _Hand) -> None:
+    def _help(self, batches: queue.SimpleQueue[Batch], hand: Hand) -> None:
         """Compress what there is, batch by batch; a batch that others have finished is left at once."""
         be_usual()
         while True:
-            images, places, sizes, claimed = batches.get()
-            compress_until(images, places, sizes, claimed, self._how, hand.own, len(images) - 1)
+            batch = batches.get()
+            compress_until(*batch, self._how, self._coders, hand, len(batch[0]) - 1)
