@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
+import os
 import statistics
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks import detectors
-from benchmarks.cpu import use_two_cores
+from benchmarks.cpu import use_two_cores, wall
 from benchmarks.figure import Effort, Figure, LostError
 from benchmarks.receivers import CReceiver, OurReceiver, Received
 from benchmarks.runs import RunCost, running_daq, take_run
@@ -19,6 +21,7 @@ FASTEST = 0.0  # a rate: as fast as the sender can
 MOST_ROUNDS = 3
 RANGE = 8  # the search begins between the flood and an eighth of it
 PACKET_BYTES = 8192
+CALL_BYTES = 2**20  # of a plain writer: an image
 
 Reached = tuple[float, RunCost | Received]
 """Packets a second, and the lossless trial that reached them."""
@@ -32,7 +35,7 @@ def highest_lossless_rate(effort: Effort) -> list[Figure]:
 async def _measure(effort: Effort) -> list[Figure]:
     config = detectors.jungfrau()
     to_daq = config.merge({"start_udp_port": detectors.free_ports(1)})
-    ours, files, theirs = [], [], []
+    ours, files, theirs, disks = [], [], [], []
     with (
         tempfile.TemporaryDirectory(prefix="std-daq-benchmarks-") as folder,
         CReceiver("drop", config) as c_receiver,
@@ -55,6 +58,8 @@ async def _measure(effort: Effort) -> list[Figure]:
                 theirs.append(await search(into_c, traffic.n_packets, effort))
                 ours.append(await search(into_memory, traffic.n_packets, effort))
                 files.append(await search(into_file, traffic.n_packets, effort))
+                n_bytes = files[-1][1].n_packets * PACKET_BYTES
+                disks.append(await asyncio.to_thread(_disk, Path(folder), n_bytes))
     reference = "C receiver that drops payloads"
     in_files = f"{_gigabytes(files):.2f} GB/s into the file system of {tempfile.gettempdir()}"
     return [
@@ -74,11 +79,16 @@ async def _measure(effort: Effort) -> list[Figure]:
             note=in_files,
         ),
         Figure.ratio(
-            "sender to file, of what the cores could do",
-            "cores / CPU per packet of all processes",
-            [(rate / 1e3, _bound(trial) / 1e3) for rate, trial in files if isinstance(trial, RunCost)],
+            "sender to file, of what the machine could do",
+            "the least of: that C receiver, cores / CPU per packet of all processes, a plain writer",
+            [
+                (rate / 1e3, min(received, _cores(trial), disk) / 1e3)
+                for (rate, trial), (received, _), disk in zip(files, theirs, disks, strict=True)
+                if isinstance(trial, RunCost)
+            ],
             goal="≥ 0.75",
             unit="kpps",
+            note=f"a plain writer takes {statistics.median(disks) * PACKET_BYTES / 1e9:.2f} GB/s",
         ),
     ]
 
@@ -116,9 +126,35 @@ async def search(
     return best.packets_per_second, best
 
 
-def _bound(run: RunCost) -> float:
+def _cores(run: RunCost) -> float:
     """Return the packets a second that the cores could do if none ever waited."""
     return use_two_cores() * run.n_packets / run.cpu_s
+
+
+def _disk(folder: Path, n_bytes: int) -> float:
+    """Return the packets a second that one thread writes to a file, by the faster of two ways."""
+    return max(_written(folder / "plain", n_bytes, way) for way in (0, os.O_DIRECT)) / PACKET_BYTES
+
+
+def _written(path: Path, n_bytes: int, way: int) -> float:
+    """Return the bytes a second of a new file, through the page cache or past it; 0 where that cannot be."""
+    with mmap.mmap(-1, CALL_BYTES) as memory:
+        memory.write(os.urandom(CALL_BYTES))
+        start = wall()
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | way)
+            try:
+                for at in range(0, n_bytes, CALL_BYTES):
+                    os.pwrite(descriptor, memory, at)
+            finally:
+                os.close(descriptor)
+            return n_bytes / (wall() - start)
+        except OSError:
+            if not way:
+                raise
+            return 0.0  # no O_DIRECT here
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _gigabytes(reached: list[Reached]) -> float:

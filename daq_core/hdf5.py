@@ -165,8 +165,9 @@ class ImageFile:
         return n_images
 
     def _append_chunks(self, images: Sequence[npt.NDArray[Any]]) -> None:
+        # For all at once: a reader sees neither the length nor the images before the flush.
+        self._data.set_extent((self.n_written + len(images), *self._shape))
         for index, chunk in enumerate(self._chunks(images), self.n_written):
-            self._data.set_extent((index + 1, *self._shape))
             self._data.write_direct_chunk((index, 0, 0), chunk)
 
     def close(self, *, state: str, message: str, stop_time: float, counters: Mapping[str, int]) -> None:
