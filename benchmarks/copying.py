@@ -18,10 +18,12 @@ from daq_core.assembly import LAYOUT_TYPE, RING_TYPE
 from daq_core.compiled import copy_bytes, finish_stores, kernel_of, load_kernels
 from daq_core.config import DaqConfig
 from daq_core.conversion import convert
-from daq_core.detectors import gigafrost, layout_of, sls
-from daq_core.detectors.packed import put_12_bit
+from daq_core.detectors import gigafrost as gigafrost_wire
+from daq_core.detectors import layout_of
+from daq_core.detectors import sls as sls_wire
+from daq_core.placing import gigafrost, sls
+from daq_core.placing.twelve_bit import put_12_bit
 from daq_core.prefault import populate
-from daq_core.receiver import ring_shape
 from daq_core.ring import Ring
 from daq_core.simulator import Simulator
 from daq_core.sockets import DatagramBatch
@@ -43,7 +45,7 @@ def place_all(packets: Any, stride: int, layout: Any, ring: Any) -> None:
         ring.marks[slot, :] = 0
         for port in range(layout.shape[0]):
             for packet in range(layout[port].n_units):
-                at = packet * stride + sls.HEADER_BYTES
+                at = packet * stride + sls_wire.HEADER_BYTES
                 if layout[port].packing != 12:
                     sls.put_packet(packets[port], at, layout, port, packet, ring.pixels[slot])
                 else:
@@ -61,7 +63,7 @@ def unpack_all(packets: Any, stride: int, layout: Any, ring: Any) -> None:
             here = layout[port]
             n_packets = -(-here.n_units // here.units_per_packet)
             for packet in range(n_packets):
-                at = packet * stride + gigafrost.HEADER_BYTES
+                at = packet * stride + gigafrost_wire.HEADER_BYTES
                 row = packet * here.units_per_packet
                 n_rows = min(here.units_per_packet, here.n_units - row)
                 gigafrost.put_rows(packets[port], at, layout, port, row, n_rows, ring.pixels[slot])
@@ -149,7 +151,7 @@ def _placing(name: str, config: DaqConfig, goal: str, effort: Effort) -> Figure:
     layout, simulator = layout_of(config), Simulator(config)
     kernel = unpack_all if config.detector_type == "gigafrost" else place_all
     packets, stride = _as_received(simulator.packets(1))
-    n_slots = max(2, TARGET_BYTES // ring_shape(layout, 1).slot_bytes)
+    n_slots = max(2, TARGET_BYTES // layout.ring_shape(1).slot_bytes)
     ring, other = _new_ring(config, n_slots), _new_ring(config, n_slots)
 
     kernel(packets, stride, layout.ports, ring)
@@ -183,7 +185,7 @@ def _new_memory(n_images: int, image_bytes: int) -> npt.NDArray[np.uint8]:
 
 
 def _new_ring(config: DaqConfig, n_slots: int) -> Ring:
-    shape = ring_shape(layout_of(config), n_slots)
+    shape = layout_of(config).ring_shape(n_slots)
     descriptor = shape.create()
     try:
         ring = shape.attach(descriptor)

@@ -31,7 +31,7 @@ from benchmarks.figure import LostError, SkippedError
 from benchmarks.traffic import Sent, Shape, Traffic
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
-from daq_core.receiver import ReceiverTask, ring_shape
+from daq_core.receiver_task import ReceiverTask
 from daq_core.ring import COMPLETE, Word
 from daq_core.simulator import Simulator
 
@@ -85,7 +85,7 @@ class OurReceiver:
         self._port = config.start_udp_port
         self._pixels = known_pixels(config)
         n_slots = max(8, RING_BYTES // self.layout.image_bytes)
-        shape = ring_shape(self.layout, n_slots)
+        shape = self.layout.ring_shape(n_slots)
         ring = shape.create()
         self._channel, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), ring] + ([] if descriptor is None else [descriptor])

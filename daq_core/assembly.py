@@ -24,6 +24,7 @@ import numpy as np
 from numba import types
 
 from daq_core.compiled import fetch_add, finish_stores, kernel, load_acquire, store_release
+from daq_core.detectors.format import LAYOUT
 from daq_core.ring import (
     GOOD,
     ID_MISMATCH,
@@ -59,42 +60,6 @@ class _Local(NamedTuple):
 
 
 Local = _Local()
-
-# One row for each UDP port: where its packets' pixels go. All steps are in pixels of the image.
-LAYOUT = np.dtype(
-    [
-        ("udp_port", np.int64),
-        ("module", np.int64),  # number in module_positions
-        ("module_index", np.int64),  # place in Ring.module_packets
-        ("datagram_bytes", np.int64),
-        ("payload_bytes", np.int64),
-        ("first_packet", np.int64),  # packet number of the first unit; above 0 in partial readout
-        ("first_row", np.int64),  # of the module: above 0 in partial readout, or where a port sends a part
-        ("first_unit", np.int64),  # bit of the first unit in the image's bitmap
-        ("n_units", np.int64),  # of this port in one image
-        ("units_per_packet", np.int64),  # 1, or as many rows as the sender was seen to put into a packet
-        ("first_pixel", np.int64),
-        ("row_step", np.int64),
-        ("column_step", np.int64),
-        ("segment_step", np.int64),  # from one chip of a row to the next
-        ("rows", np.int64),  # of one packet
-        ("segments", np.int64),  # of one row
-        ("segment_pixels", np.int64),
-        ("item_bytes", np.int64),  # of a pixel in the image
-        ("packing", np.int64),  # bits of a pixel on the wire, where they are packed; 0: as in the image
-        ("edges", np.int64),  # byte of the slot, behind the image, where packets' outermost bytes are kept
-    ],
-    align=True,
-)
-
-
-def layout_row(**fields: int) -> tuple[int, ...]:
-    """Return one LAYOUT row; every field must be given."""
-    names = LAYOUT.names or ()
-    if set(fields) != set(names):
-        raise TypeError(f"layout_row needs {names}, got {tuple(fields)}")
-    return tuple(fields[name] for name in names)
-
 
 _int64 = types.int64[::1]
 RING_TYPE = types.NamedTuple(

@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig
 
 STREAM_ADDRESS = re.compile(r"tcp://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
@@ -162,8 +163,6 @@ class DaqConfig(BaseModel):
             raise ValueError(f"detector_name {self.detector_name!r} cannot name a group in the file")
         if len(set(self.stream_addresses)) < len(self.stream_addresses):
             raise ValueError(f"stream_addresses names an address twice: {', '.join(self.stream_addresses)}")
-        from daq_core.detectors import layout_of  # formats import numba: only when a config is made
-
         layout_of(self)
         return self
 

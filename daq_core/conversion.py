@@ -5,8 +5,7 @@ G2; 10 does not occur in a working pixel, which becomes NaN and is counted. ::
 
     value = ((raw & 0x3FFF) - pedestal[stage]) * gain[stage]
 
-The maps are read once a config, put where the modules are in the image, and kept
-in shared memory for the writers of its runs.
+The maps are those of ``daq_core.gain_maps``.
 
 Source: SLS detector documentation (gain bits); std_daq's converter (formula),
 which took 11 for G0 and a single module's map for all.
@@ -15,10 +14,8 @@ which took 11 for G0 and a single module's map for all.
 from __future__ import annotations
 
 import mmap
-import os
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
@@ -26,23 +23,16 @@ from numba import types
 from numba.core import cgutils
 
 from daq_core.compiled import JIT, finish_stores, intrinsic, kernel, kernel_of
-from daq_core.detectors import format_of, layout_of
-from daq_core.detectors.sls import pixel_numbers
-from daq_core.errors import InvalidConfig
+from daq_core.detectors import layout_of
+from daq_core.gain_maps import STAGES, attach_maps
+from daq_core.placing import kernels_of
 from daq_core.ring import INCOMPLETE, Ring
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
-    from daq_core.detectors.format import Layout
 
-STAGES = 3
-MODULE_ROWS, MODULE_COLUMNS = 512, 1024
 INVALID_STAGE = 2
 VALUE_BITS = 14
-
-Maps = npt.NDArray[np.float32]
-"""(2, STAGES, pixels of the image) float32: pedestals, then gains; 0 in gaps."""
-
 
 PIXELS_AT_ONCE = 16
 BLOCK = 2048
@@ -168,37 +158,12 @@ def convert(slots: Any, chosen: Any, maps: Any, converted: Any) -> int:
     return n_invalid
 
 
-def create_maps(config: DaqConfig, layout: Layout) -> int:
-    """Read the config's gain and pedestal files into a memfd of Maps; returns its descriptor.
-
-    Raises
-    ------
-    InvalidConfig
-        A file cannot be read, or its dataset has another shape; the text names file, dataset and shapes.
-    """
-    pedestals = _read(config.pedestal_file, "pedestals", config)
-    gains = _read(config.gain_file, "gains", config)
-    n_pixels = layout.image_shape[0] * layout.image_shape[1]
-    descriptor = os.memfd_create("std-daq-maps", os.MFD_CLOEXEC)
-    os.fchmod(descriptor, 0o600)
-    os.ftruncate(descriptor, maps_bytes(n_pixels))
-    maps = attach_maps(descriptor, n_pixels)
-    for here in layout.ports:
-        pixels = pixel_numbers(here)
-        first = int(here.first_row) * MODULE_COLUMNS
-        part = slice(first, first + len(pixels))
-        for stage in range(STAGES):
-            maps[0, stage, pixels] = pedestals[stage, here.module].reshape(-1)[part]
-            maps[1, stage, pixels] = gains[stage, here.module].reshape(-1)[part]
-    return descriptor
-
-
 class Converter:
     """Converts images of the ring into memory of its own, for a writer."""
 
     def __init__(self, config: DaqConfig, maps_descriptor: int, max_images: int) -> None:
         self._layout = layout_of(config)
-        self._erase = format_of(config).erase
+        self._erase = kernels_of(config).erase
         self._ports = self._layout.ports.copy()
         self._ports["item_bytes"] = self._layout.dtype.itemsize
         self._n_pixels = self._layout.image_shape[0] * self._layout.image_shape[1]
@@ -225,36 +190,3 @@ class Converter:
             first = int(here.first_unit)
             for unit in np.flatnonzero(arrived[first : first + int(here.n_units)] == 0):
                 self._erase(self._ports, port, int(unit), image.view(np.uint8))
-
-
-def maps_bytes(n_pixels: int) -> int:
-    return 2 * STAGES * n_pixels * 4
-
-
-def attach_maps(descriptor: int, n_pixels: int) -> Maps:
-    """Map what :func:`create_maps` made."""
-    memory = mmap.mmap(descriptor, maps_bytes(n_pixels), mmap.MAP_SHARED)
-    return np.frombuffer(memory, np.float32).reshape(2, STAGES, n_pixels)
-
-
-def _read(path: str, dataset: str, config: DaqConfig) -> npt.NDArray[np.float32]:
-    """Read a map of all modules, (stages, modules, rows, columns)."""
-    expected = (STAGES, config.n_modules, MODULE_ROWS, MODULE_COLUMNS)
-    try:
-        with h5py.File(path) as file:
-            if dataset not in file:
-                raise InvalidConfig(f"Config errors: {path} has no dataset /{dataset}.")
-            found = file[dataset]
-            if (
-                not isinstance(found, h5py.Dataset)
-                or found.shape != expected
-                or found.dtype.kind not in "fiu"
-            ):
-                raise InvalidConfig(
-                    f"Config errors: /{dataset} in {path} is {getattr(found, 'shape', 'a group')}, but "
-                    f"numbers of the shape {expected} are needed (gain stages, modules, rows, columns)."
-                )
-            return np.asarray(found[()], np.float32)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "not an HDF5 file"
-        raise InvalidConfig(f"Config errors: {path} cannot be read: {reason}.") from None

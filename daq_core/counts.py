@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from daq_core.receiver import BUFFER_BYTES
 from daq_core.ring import WRITER_WORDS, SocketState, Word, words_of
+from daq_core.sockets import BUFFER_BYTES
 from daq_core.status import Counters, DaqStats, Losses, Rate
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from typing import Any
 
 from daq_core.errors import DaqError
 from daq_core.journal import Begun
-from daq_core.repair import OPEN_ELSEWHERE
 from daq_core.status import Acquisition, AcquisitionState
-from daq_core.writer_task import WriterTask
+from daq_core.writer_task import OPEN_ELSEWHERE, WriterTask
 
 log = logging.getLogger(__name__)
 

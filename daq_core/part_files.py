@@ -31,8 +31,9 @@ from daq_core.file_layout import (
     record_state,
 )
 from daq_core.hdf5 import explained, new_descriptor
-from daq_core.repair import OPEN_ELSEWHERE, RecordedEnd, RepairReport, repair
+from daq_core.repair import RecordedEnd, RepairReport, repair
 from daq_core.ring import MAX_WRITERS
+from daq_core.writer_task import OPEN_ELSEWHERE
 
 DATA, PRESENT = "entry/data/data", "entry/run/present"
 

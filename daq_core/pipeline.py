@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from daq_core.config import DaqConfig
-from daq_core.conversion import create_maps
 from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.forks import RECEIVER, WRITER, ForkServer
+from daq_core.gain_maps import create_maps
 from daq_core.network import Network
 from daq_core.receive_threads import ReceiveThreads
-from daq_core.receiver import ReceiverTask, ring_shape
 from daq_core.receiver_process import ReceiverProcess
+from daq_core.receiver_task import ReceiverTask
 from daq_core.ring import RingShape, Word, choose_n_slots
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Pipeline:
             n_modules=len(layout.modules),
             n_units=layout.n_units,
         )
-        shape = ring_shape(layout, n_slots)
+        shape = layout.ring_shape(n_slots)
         if shape.total_bytes > free:  # the kernel would find out when it kills somebody for it
             raise Unavailable(
                 f"No memory for an image ring of {shape.total_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "

@@ -16,7 +16,6 @@ import os
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
 from ipaddress import ip_network
 from typing import Any, TextIO
 
@@ -26,13 +25,15 @@ from daq_core.assembly import Local
 from daq_core.compiled import load_kernels
 from daq_core.config import DaqConfig
 from daq_core.crew import new_crew
-from daq_core.detectors import Layout, format_of, is_stream, layout_of
+from daq_core.detectors import Layout, is_stream, layout_of
 from daq_core.errors import DaqError
+from daq_core.placing import kernels_of
 from daq_core.prefault import prefault
 from daq_core.receive_loop import receive
-from daq_core.ring import Ring, RingShape, Word
+from daq_core.receiver_task import ReceiverTask
+from daq_core.ring import Ring, Word
 from daq_core.socket_watch import SocketWatch
-from daq_core.sockets import DatagramBatch, buffer_size, close_all, open_receiver
+from daq_core.sockets import BUFFER_BYTES, DatagramBatch, buffer_size, close_all, open_receiver
 from daq_core.sources import allowed_senders, name_senders
 from daq_core.stream_receiver import StreamReceiver
 
@@ -40,30 +41,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 64  # datagrams a call: half a MiB of Jungfrau packets, which fits in L2
 LOOK_EVERY_S = 0.25
-BUFFER_BYTES = 64 * 2**20  # asked for per port; the kernel only uses what is waiting
 ID_SOURCES = ("frame", "bunch", "bunch-int")
-
-
-@dataclass(frozen=True)
-class ReceiverTask:
-    """What a receiver is told: the config, where to listen, and the ring."""
-
-    config: dict[str, Any]
-    udp_host: str
-    id_source: str
-    n_slots: int
-    udp_sources: tuple[str, ...] = ()  # networks of the senders that are taken; none: all
-    n_threads: int = 1  # at most one for each port
-    cpus: tuple[int, ...] = ()  # which of them each thread is kept on, in turn; none: anywhere
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-
-def ring_shape(layout: Layout, n_slots: int) -> RingShape:
-    return RingShape(
-        n_slots, len(layout.modules), layout.n_units, layout.room_bytes, n_ports=len(layout.ports)
-    )
 
 
 def batch_size(layout: Layout, window: int, n_threads: int = 1) -> int:
@@ -107,7 +85,7 @@ class Receiver:
     def __init__(self, task: ReceiverTask, ring_descriptor: int) -> None:
         self.config = DaqConfig.parse(task.config)
         self.layout = layout_of(self.config)
-        self.ring: Ring = ring_shape(self.layout, task.n_slots).attach(ring_descriptor)
+        self.ring: Ring = self.layout.ring_shape(task.n_slots).attach(ring_descriptor)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
         prefault(self.ring)
         forget_half_placed(self.ring)
@@ -145,7 +123,6 @@ class Receiver:
         """Receive from every n-th port, as one of n threads."""
         if self._cpus:
             os.sched_setaffinity(0, {self._cpus[me % len(self._cpus)]})
-        form = format_of(self.config)
         ports = np.arange(me, len(self.sockets), self.n_threads)
         descriptors = np.array([self.sockets[port].fileno() for port in ports], np.int32)
         waiting = np.zeros((len(descriptors), 2), np.int32)  # struct pollfd: fd, events | revents << 16
@@ -154,9 +131,7 @@ class Receiver:
         n_datagrams = batch_size(self.layout, int(self.local[Local.WINDOW]), self.n_threads)
         batch = DatagramBatch(n_datagrams, self.layout.datagram_bytes)
         receive(
-            form.take,
-            form.put,
-            form.erase,
+            *kernels_of(self.config),
             descriptors,
             ports,
             batch.datagrams,

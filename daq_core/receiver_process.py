@@ -11,7 +11,7 @@ import socket
 from typing import Any, Self
 
 from daq_core.errors import Unavailable
-from daq_core.receiver import ReceiverTask
+from daq_core.receiver_task import ReceiverTask
 
 START_TIMEOUT_S = 30  # for sockets to open and the ring to be filled with pages
 END_TIMEOUT_S = 2

@@ -27,14 +27,13 @@ from h5py import h5d
 
 from daq_core.file_layout import COLUMNS, UNFINISHED, extend_present, record_state
 from daq_core.roots import opened_folder
+from daq_core.writer_task import OPEN_ELSEWHERE
 
 SUPERBLOCK = struct.Struct("<8s B B B B Q Q Q Q L")
 """Signature, version, bytes of an offset and of a length, consistency flags; then the
 addresses: base, extension, end of file, root group; and the checksum of all before it."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-OPEN_ELSEWHERE = "open elsewhere"
-"""In the message of a refusal that is over when somebody closes the file."""
 
 OPEN_FOR_WRITE, OPEN_FOR_SWMR = 0x01, 0x04  # consistency flags
 

@@ -27,11 +27,10 @@ from daq_core.events import (
 from daq_core.image_timeouts import ImageTimeouts
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
-from daq_core.repair import OPEN_ELSEWHERE
 from daq_core.ring import Word, words_of
 from daq_core.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
 from daq_core.writer_channel import WriterChannel, WriterLostError
-from daq_core.writer_task import WriterTask
+from daq_core.writer_task import OPEN_ELSEWHERE, WriterTask
 
 log = logging.getLogger(__name__)
 

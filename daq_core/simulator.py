@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from daq_core import stream_messages
 from daq_core.chaos import Chaos
 from daq_core.chaos_stage import ChaosStage, Image, SentPacket
 from daq_core.config import DaqConfig
-from daq_core.detectors import DetectorFormat, Layout, bsread, format_of, is_stream, layout_of
-from daq_core.detectors.bsread import Wire
+from daq_core.detectors import DetectorFormat, Layout, format_of, is_stream, layout_of
 from daq_core.errors import InvalidRequest
 from daq_core.picture import expose, mean_counts
+from daq_core.placing import kernels_of
 from daq_core.sender import Burst, Sender, SendReport
+from daq_core.stream_messages import Wire
 from daq_core.stream_sender import StreamSender
 
 CYCLES = (7, 5, 3, 2)
@@ -156,8 +158,8 @@ class Simulator:
         """Return the parts of the message of a bsread image."""
         picture = image_id % self.n_pictures
         if picture not in self._data:
-            self._data[picture] = bsread.compress(self.image(image_id), self._wire)
-        return bsread.pack(self._data[picture], self.layout, image_id, self._wire)
+            self._data[picture] = stream_messages.compress(self.image(image_id), self._wire)
+        return stream_messages.pack(self._data[picture], self.layout, image_id, self._wire)
 
     def _send_messages(
         self,
@@ -215,9 +217,10 @@ class Simulator:
             return np.full(self.layout.image_shape, True)
         pixels = np.full(self.layout.image_shape, 1, self.layout.ring_dtype)
         flat = pixels.view(np.uint8).reshape(-1)
+        erase = kernels_of(self._config).erase
         for port, here in enumerate(self.layout.ports):
             for unit in range(here.n_units):
-                self._form.erase(self.layout.ports, port, unit, flat)
+                erase(self.layout.ports, port, unit, flat)
         return np.equal(pixels, 0)
 
 

@@ -28,6 +28,9 @@ _MEMINFO_USED, _MEMINFO_SIZE, _MEMINFO_DROPS = 0, 1, 8
 
 MSG_DONTWAIT = 0x40
 
+BUFFER_BYTES = 64 * 2**20
+"""Asked for per UDP port that is received; the kernel only uses what is waiting."""
+
 
 def open_receiver(host: str, port: int, buffer_bytes: int) -> socket.socket:
     """Bind a UDP socket with as large a receive buffer as the kernel grants.

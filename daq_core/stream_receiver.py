@@ -26,12 +26,12 @@ from numba import types
 from daq_core.assembly import ERASE, LAYOUT_TYPE, RING_TYPE, claim
 from daq_core.compiled import kernel_of, store_release
 from daq_core.config import DaqConfig
-from daq_core.detectors.bsread import BadMessage, MessageReader
-from daq_core.detectors.format import Layout
+from daq_core.detectors import Layout
 from daq_core.errors import Unavailable
 from daq_core.publication import publish_ready, take_orders
 from daq_core.ring import FREE, Ring, Word
 from daq_core.stream_connection import StreamConnection
+from daq_core.stream_messages import BadMessage, MessageReader
 
 log = logging.getLogger(__name__)
 

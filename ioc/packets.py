@@ -88,8 +88,8 @@ def simulate(
     A camera's messages go out at the config's own stream_addresses, which the service connects to.
     """
     from daq_core.config import DaqConfig
-    from daq_core.detectors.bsread import Wire
     from daq_core.simulator import Simulator
+    from daq_core.stream_messages import Wire
 
     wire = None
     if message_format or compression or encoding:

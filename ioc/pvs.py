@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from daq_core.receiver import BUFFER_BYTES
+from daq_core.sockets import BUFFER_BYTES
 from daq_core.status import MAX_N_IMAGES
 from ioc.access_pvs import ACCESS
 from ioc.alarms import Limits, above_zero, is_error, not_empty, rising, warns

@@ -16,9 +16,10 @@ from daq_core.compiled import kernel_of, load_kernels
 from daq_core.config import DaqConfig
 from daq_core.crew import new_crew
 from daq_core.detectors import format_of, layout_of
+from daq_core.placing import kernels_of
 from daq_core.publication import publish_ready, take_orders
 from daq_core.receive_loop import place
-from daq_core.receiver import new_local, ring_shape
+from daq_core.receiver import new_local
 from daq_core.ring import SKIPPED, WRITER_WORDS, Ring, Word
 from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
 from tests.oracle.assembly import ReferenceAssembly
@@ -87,8 +88,8 @@ class Assembler:
     def __init__(self, config: DaqConfig, n_slots: int, *, id_source: str = "frame") -> None:
         self.config = config
         self.layout = layout_of(config)
-        self.form = format_of(config)
-        shape = ring_shape(self.layout, n_slots)
+        self.form, self.kernels = format_of(config), kernels_of(config)
+        shape = self.layout.ring_shape(n_slots)
         descriptor = shape.create()
         try:
             self.ring: Ring = shape.attach(descriptor)
@@ -144,7 +145,7 @@ class Assembler:
     # ---- what the receive loop does
 
     def take_orders(self) -> None:
-        _take_orders(self.form.erase, self.layout.ports, self.ring, self.local)
+        _take_orders(self.kernels.erase, self.layout.ports, self.ring, self.local)
 
     def receive(self, module: int, datagrams: list[bytes], now: int = 0) -> None:
         """Let datagrams arrive at the port of a module, as recvmmsg leaves them."""
@@ -161,9 +162,7 @@ class Assembler:
                 self._batch.datagrams[at : at + len(cut)] = np.frombuffer(cut, np.uint8)
                 self._batch.messages[i, MESSAGE_LENGTH] = len(cut)
             _place_all(
-                self.form.take,
-                self.form.put,
-                self.form.erase,
+                *self.kernels,
                 self._batch.datagrams,
                 self._batch.stride,
                 self._batch.messages,
@@ -178,7 +177,7 @@ class Assembler:
             )
 
     def publish_ready(self, now: int = 0) -> None:
-        _publish_ready(self.form.erase, self.layout.ports, self.ring, self.local, now)
+        _publish_ready(self.kernels.erase, self.layout.ports, self.ring, self.local, now)
 
     # ---- what a reader of the ring sees
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import LAYOUT, layout_row
 from daq_core.detectors import sls
-from daq_core.detectors.format import DetectorFormat, Layout
+from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
 from daq_core.detectors.packed import EDGE_BYTES
 from daq_core.geometry import place_modules
 
@@ -92,9 +91,7 @@ EIGER = DetectorFormat(
     name="eiger",
     bit_depths=tuple(PIXEL_TYPES),
     layout=layout,
-    take=sls.take,
-    put=sls.put,
-    erase=sls.erase,
+    wire="sls",
     pack=pack,
     stamp=sls.stamp,
     units=sls.units,

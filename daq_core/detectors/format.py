@@ -1,16 +1,57 @@
-"""What a detector format is: its layout, its placement kernels, and their inverse."""
+"""What a detector format is: its layout, its wire, and what makes packets of images.
+
+The kernels that make images of packets are in ``daq_core.placing``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from daq_core.ring import RingShape
+
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
+
+
+# One row for each UDP port: where its packets' pixels go. All steps are in pixels of the image.
+LAYOUT = np.dtype(
+    [
+        ("udp_port", np.int64),
+        ("module", np.int64),  # number in module_positions
+        ("module_index", np.int64),  # place in Ring.module_packets
+        ("datagram_bytes", np.int64),
+        ("payload_bytes", np.int64),
+        ("first_packet", np.int64),  # packet number of the first unit; above 0 in partial readout
+        ("first_row", np.int64),  # of the module: above 0 in partial readout, or where a port sends a part
+        ("first_unit", np.int64),  # bit of the first unit in the image's bitmap
+        ("n_units", np.int64),  # of this port in one image
+        ("units_per_packet", np.int64),  # 1, or as many rows as the sender was seen to put into a packet
+        ("first_pixel", np.int64),
+        ("row_step", np.int64),
+        ("column_step", np.int64),
+        ("segment_step", np.int64),  # from one chip of a row to the next
+        ("rows", np.int64),  # of one packet
+        ("segments", np.int64),  # of one row
+        ("segment_pixels", np.int64),
+        ("item_bytes", np.int64),  # of a pixel in the image
+        ("packing", np.int64),  # bits of a pixel on the wire, where they are packed; 0: as in the image
+        ("edges", np.int64),  # byte of the slot, behind the image, where packets' outermost bytes are kept
+    ],
+    align=True,
+)
+
+
+def layout_row(**fields: int) -> tuple[int, ...]:
+    """Return one LAYOUT row; every field must be given."""
+    names = LAYOUT.names or ()
+    if set(fields) != set(names):
+        raise TypeError(f"layout_row needs {names}, got {tuple(fields)}")
+    return tuple(fields[name] for name in names)
 
 
 @dataclass(frozen=True)
@@ -61,6 +102,10 @@ class Layout:
         """Units (packets, or rows) of one complete image; a message is one."""
         return int((self.ports["first_unit"] + self.ports["n_units"]).max(initial=1))
 
+    def ring_shape(self, n_slots: int) -> RingShape:
+        """Return the shape of a ring of so many images."""
+        return RingShape(n_slots, len(self.modules), self.n_units, self.room_bytes, n_ports=len(self.ports))
+
     @property
     def turns(self) -> int:
         """Images until the ports come round again: 2 where even and odd ones have their own."""
@@ -89,9 +134,7 @@ class DetectorFormat:
     """One kind of detector; an entry of ``FORMATS``.
 
     layout : works out a config's Layout, ValueError says what does not fit
-    take   : kernel of signature ``assembly.TAKE``
-    put    : kernel of signature ``assembly.PUT``
-    erase  : kernel of signature ``assembly.ERASE``
+    wire   : what its datagrams are like, and so which kernels place them: a key of ``placing.KERNELS``
     pack   : (image, layout, frame) -> datagrams of each port, for simulator and tests
     stamp  : (datagrams of one port, frame), makes packed datagrams those of another frame
     lengths : (datagrams of one port, its LAYOUT row) -> bytes to send of each; they may differ
@@ -105,9 +148,7 @@ class DetectorFormat:
     name: str
     bit_depths: tuple[int, ...]
     layout: Callable[[DaqConfig], Layout]
-    take: Callable[..., int]
-    put: Callable[..., None]
-    erase: Callable[..., None]
+    wire: Literal["sls", "gigafrost"]
     pack: Callable[[npt.NDArray[Any], Layout, int], list[npt.NDArray[np.uint8]]]
     stamp: Callable[[npt.NDArray[np.uint8], int], None]
     units: Callable[[npt.NDArray[Any], npt.NDArray[np.int64], Any], Units]

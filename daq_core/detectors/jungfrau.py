@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import LAYOUT, layout_row
 from daq_core.detectors import sls
-from daq_core.detectors.format import DetectorFormat, Layout
+from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
 from daq_core.geometry import Placement, place_modules
 
 if TYPE_CHECKING:
@@ -125,9 +124,7 @@ JUNGFRAU = DetectorFormat(
     name="jungfrau",
     bit_depths=(16,),
     layout=layout,
-    take=sls.take,
-    put=sls.put,
-    erase=sls.erase,
+    wire="sls",
     pack=pack,
     stamp=stamp,
     units=sls.units,

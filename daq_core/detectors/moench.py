@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import LAYOUT, layout_row
 from daq_core.detectors import sls
-from daq_core.detectors.format import DetectorFormat, Layout
+from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
 from daq_core.geometry import place_modules
 
 if TYPE_CHECKING:
@@ -76,9 +75,7 @@ MOENCH = DetectorFormat(
     name="moench",
     bit_depths=(16,),
     layout=layout,
-    take=sls.take,
-    put=sls.put,
-    erase=sls.erase,
+    wire="sls",
     pack=pack,
     stamp=sls.stamp,
     units=sls.units,

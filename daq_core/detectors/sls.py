@@ -1,4 +1,4 @@
-"""The 48-byte header of the SLS detectors (Eiger, Jungfrau, Moench) and the kernel that places their packets.
+"""The 48-byte header of the SLS detectors (Eiger, Jungfrau, Moench) and the packets behind it.
 
 All send a module's frame row by row in packets of equal length; they differ only
 in the numbers of a layout row, and an Eiger packs 4 and 12 bits. All fields are
@@ -30,20 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local, claim
-from daq_core.compiled import kernel, kernel_of
-from daq_core.detectors.packed import erase_12_bit, pack_pixels, put_12_bit, row_bytes
-from daq_core.ring import Word
-from daq_core.sockets import MESSAGE_LENGTH
-from daq_core.strips import (
-    copy_strip,
-    expect_strip,
-    mirror_strip_1,
-    mirror_strip_2,
-    mirror_strip_4,
-    unpack_4,
-    unpack_4_mirrored,
-)
+from daq_core.detectors.packed import pack_pixels
 
 HEADER = np.dtype(
     [
@@ -64,169 +51,6 @@ HEADER = np.dtype(
 )
 HEADER_BYTES = HEADER.itemsize
 assert HEADER_BYTES == 48
-
-ID_FRAME, ID_BUNCH_DOUBLE, ID_BUNCH_INTEGER = range(3)
-
-
-@kernel
-def put_packet(source: Any, at: int, layout: Any, port: int, packet: int, pixels: Any) -> None:
-    """Copy one packet's pixels into an image, or unpack those of 4 bit.
-
-    Parameters
-    ----------
-    source : (bytes,) uint8        holds the payload from byte `at` on
-    packet : int                   number within the port's part of the image, from 0
-    pixels : (image bytes,) uint8  the assembled image
-    """
-    here = layout[port]
-    item = here.item_bytes
-    n, seam, gap = row_bytes(here)
-    n_wire = (n - gap) // 2 if here.packing == 4 else n - gap
-    lowest = (here.first_pixel + packet * here.rows * here.row_step) * item
-    if here.column_step < 0:
-        lowest -= n - item
-    step = here.row_step * item
-    for _ in range(here.rows):
-        expect_strip(pixels, lowest + here.rows * step, n)  # the same row of the next packet
-        if here.column_step < 0:
-            _put_mirrored(pixels, lowest, source, at, n, seam, gap, here.packing, item)
-        elif here.packing == 4:
-            unpack_4(pixels, lowest, source, at, n, seam, gap)
-        else:
-            copy_strip(pixels, lowest, source, at, n, seam, gap)
-        at += n_wire
-        lowest += step
-
-
-@kernel
-def _put_mirrored(
-    pixels: Any, lowest: int, source: Any, at: int, n: int, seam: int, gap: int, packing: int, item: int
-) -> None:
-    if packing == 4:
-        unpack_4_mirrored(pixels, lowest, source, at, n, seam, gap)
-    elif item == 1:
-        mirror_strip_1(pixels, lowest, source, at, n, seam, gap)
-    elif item == 2:
-        mirror_strip_2(pixels, lowest, source, at, n, seam, gap)
-    else:
-        mirror_strip_4(pixels, lowest, source, at, n, seam, gap)
-
-
-@kernel_of(ERASE)
-def erase(layout: Any, port: int, packet: int, pixels: Any) -> None:
-    """Zero the pixels of a packet that did not arrive."""
-    here = layout[port]
-    if here.packing == 12:
-        erase_12_bit(layout, port, packet, pixels)
-        return
-    n_bytes = here.segment_pixels * here.item_bytes
-    row = here.first_pixel + packet * here.rows * here.row_step
-    for _ in range(here.rows):
-        first = row
-        for _ in range(here.segments):
-            lowest = first if here.column_step == 1 else first - here.segment_pixels + 1
-            start = lowest * here.item_bytes
-            pixels[start : start + n_bytes] = 0
-            first += here.segment_step
-        row += here.row_step
-
-
-@kernel_of(TAKE)
-def take(
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    first: int,
-    n: int,
-    layout: Any,
-    port: int,
-    now: int,
-    real: int,
-    ring: Any,
-    local: Any,
-    taken: Any,
-) -> int:
-    """Find the image of each received packet, and mark the packet there.
-
-    Parameters
-    ----------
-    datagrams : (batch * stride,) uint8     datagrams as received, header first
-    stride    : int                         distance of two datagrams, a multiple of 8
-    messages  : (batch, 16) uint32          struct mmsghdr of each datagram
-    first, n  : int                         the new datagrams are first .. n-1
-    layout    : (ports,) LAYOUT             where each port's pixels go
-    port      : int                         the row of this socket
-    now, real : int                         monotonic and real time in ns
-    ring      : Ring                        filled in place
-    local     : (Local.COUNT,) int64        what the receive threads know
-    taken     : (batch, 2) int64            filled: slot of each datagram, below 0 for none, and new units
-
-    Returns
-    -------
-    int  n, or the number of the datagram whose image needs room: the window of open
-         images is full, and the caller has to give up the oldest before it goes on here
-    """
-    here = layout[port]
-    headers = datagrams.view(np.uint64)
-    bunch_ids = datagrams.view(np.float64)
-    slot = -1
-    n_placed = 0
-    for i in range(first, n):
-        at = i * stride
-        word = at >> 3
-        taken[i, 0] = -1
-        packet = np.int64(headers[word + 1] >> np.uint64(32)) - here.first_packet
-        if messages[i, MESSAGE_LENGTH] != here.datagram_bytes or packet < 0 or packet >= here.n_units:
-            ring.words[Word.MALFORMED] += 1
-            continue
-        frame = headers[word]
-        image_id = frame
-        if local[Local.ID_SOURCE] == ID_BUNCH_INTEGER:
-            image_id = headers[word + 2]
-        elif local[Local.ID_SOURCE] == ID_BUNCH_DOUBLE:
-            if not 0.0 <= bunch_ids[word + 2] < 9.2e18:
-                ring.words[Word.MALFORMED] += 1
-                continue
-            image_id = np.uint64(bunch_ids[word + 2])
-        unit = here.first_unit + packet
-        claimed = claim(ring, local, frame, image_id, unit, 1, slot, now, real)
-        if claimed == NO_ROOM:
-            n = i
-            break
-        if claimed >= 0:
-            slot = claimed
-            taken[i, 0], taken[i, 1] = slot, local[Local.CLAIMED]
-            n_placed += 1
-    ring.module_packets[here.module_index] += n_placed
-    ring.words[Word.RECEIVED] += n - first
-    ring.words[Word.PLACED] += n_placed
-    return n
-
-
-@kernel_of(PUT)
-def put(
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    first: int,
-    n: int,
-    layout: Any,
-    port: int,
-    ring: Any,
-    taken: Any,
-) -> None:
-    """Copy the pixels of taken packets to their final place; parameters as in :func:`take`."""
-    here = layout[port]
-    headers = datagrams.view(np.uint64)
-    for i in range(first, n):
-        slot = taken[i, 0]
-        if slot >= 0:
-            at = i * stride
-            packet = np.int64(headers[(at >> 3) + 1] >> np.uint64(32)) - here.first_packet
-            if here.packing == 12:
-                put_12_bit(datagrams, at + HEADER_BYTES, layout, port, packet, ring, slot)
-            else:
-                put_packet(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
 
 
 def pack(

@@ -7,7 +7,6 @@ from pathlib import Path
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.pipeline import free_memory
-from daq_core.receiver import ring_shape
 from daq_core.ring import choose_n_slots
 from ioc.doctor.finding import Finding, Findings
 
@@ -31,7 +30,7 @@ def _ring(config: DaqConfig, free_bytes: int) -> Finding:
         n_modules=len(layout.modules),
         n_units=layout.n_units,
     )
-    size = ring_shape(layout, n_slots).total_bytes
+    size = layout.ring_shape(n_slots).total_bytes
     text = f"ring of {n_slots} images, {size / GIB:.2f} GiB of {free_bytes / GIB:.1f} GiB free"
     if limit is not None and limit == free_bytes:
         text += " (limit of the control group)"

@@ -8,8 +8,7 @@ import socket
 import struct
 from pathlib import Path
 
-from daq_core.receiver import BUFFER_BYTES
-from daq_core.sockets import buffer_size, enlarge_buffer
+from daq_core.sockets import BUFFER_BYTES, buffer_size, enlarge_buffer
 from ioc.doctor.finding import Finding, Findings
 
 SYSCTL = Path("/proc/sys/net/core")

@@ -7,7 +7,7 @@ import resource
 
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidRequest
-from daq_core.receiver import BUFFER_BYTES
+from daq_core.sockets import BUFFER_BYTES
 from daq_core.user import find_owner, user_name
 from ioc.doctor.finding import Finding, Findings
 

@@ -20,9 +20,9 @@ import pytest
 import zmq
 
 from daq_core.config import DaqConfig
-from daq_core.detectors.bsread import Wire, compress
 from daq_core.errors import Unavailable
 from daq_core.simulator import Simulator
+from daq_core.stream_messages import Wire, compress
 from ioc.ports import LOOPBACK, free_ports
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 

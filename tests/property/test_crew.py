@@ -22,6 +22,7 @@ from daq_core.compiled import JIT, kernel_of, load_kernels
 from daq_core.config import DaqConfig
 from daq_core.crew import begin_turn, enter, leave, new_crew, rest_until
 from daq_core.detectors import format_of
+from daq_core.placing import kernels_of
 from daq_core.publication import publish_ready, take_orders
 from daq_core.receive_loop import place
 from daq_core.receiver import forget_half_placed
@@ -156,7 +157,7 @@ def test_threads_make_the_images_that_one_would(kind: str, data: st.DataObject) 
     streams, lost = streams_of(config, simulator, n_threads, random, loss)
     assembler.words[Word.EPOCH] = 1
     crew = new_crew(n_threads)
-    form, layout = format_of(config), assembler.layout
+    kernels, layout = kernels_of(config), assembler.layout
 
     torn = [-1] * n_threads
 
@@ -164,7 +165,6 @@ def test_threads_make_the_images_that_one_would(kind: str, data: st.DataObject) 
         taken, timespec = np.zeros((BATCH, 2), np.int64), np.zeros(2, np.int64)
         ring, local = assembler.ring, assembler.local
         batches = (stream.data, stream.stride, stream.messages, stream.plan)
-        kernels = (form.take, form.put, form.erase)
         torn[me] = work(*kernels, *batches, layout.ports, ring, local, taken, crew, me, timespec)
 
     threads = [threading.Thread(target=run, args=(me, one)) for me, one in enumerate(streams)]

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daq_core.config import DaqConfig
-from daq_core.detectors.jungfrau import JUNGFRAU
+from daq_core.placing import KERNELS
 from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK
 from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
@@ -147,7 +147,7 @@ class Packets:
         layout = self._simulator.layout
         pixels = np.ones(layout.image_shape, layout.dtype)
         for _, port, number in names:
-            JUNGFRAU.erase(layout.ports, port, number, pixels.view(np.uint8).reshape(-1))
+            KERNELS["sls"].erase(layout.ports, port, number, pixels.view(np.uint8).reshape(-1))
         return np.equal(pixels, 0)
 
 

@@ -13,8 +13,8 @@ import zmq
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
-from daq_core.detectors.bsread import MessageReader
 from daq_core.simulator import Simulator
+from daq_core.stream_messages import MessageReader
 from ioc.ports import LOOPBACK, free_ports
 
 CAMERA = {

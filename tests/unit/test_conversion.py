@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daq_core.config import DaqConfig
-from daq_core.conversion import Converter, attach_maps, convert, create_maps
+from daq_core.conversion import Converter, convert
 from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig
-from daq_core.receiver import ring_shape
+from daq_core.gain_maps import attach_maps, create_maps
 from daq_core.ring import COMPLETE, INCOMPLETE
 
 ROWS, COLUMNS = 512, 1024
@@ -127,7 +127,7 @@ def test_pixels_that_did_not_arrive_are_zero_after_conversion(
 ) -> None:
     whole = config(calibration)
     layout = layout_of(whole)
-    shape = ring_shape(layout, 8)
+    shape = layout.ring_shape(8)
     descriptor = shape.create()
     ring = shape.attach(descriptor)
     os.close(descriptor)

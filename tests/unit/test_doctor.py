@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from daq_core.config import DaqConfig
-from daq_core.receiver import BUFFER_BYTES
+from daq_core.sockets import BUFFER_BYTES
 from ioc.doctor import memory, network, ports, processor, rights, storage
 from ioc.doctor.command import EXAMPLE
 from ioc.doctor.finding import Finding, Findings

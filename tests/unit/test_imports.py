@@ -1,0 +1,43 @@
+"""What the processes load, which is most of what a start takes: each in an interpreter of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.service import JUNGFRAU_2
+
+COMPILER = {"numba", "llvmlite"}
+FILES = {"h5py", "hdf5plugin"}
+FACES = {"caproto", "fastapi", "uvicorn", "redis", "pydantic"}
+
+JUNGFRAU = JUNGFRAU_2 | {"start_udp_port": 50100}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level packages that a fresh interpreter has after a statement."""
+    program = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_control_loads_neither_the_compiler_nor_hdf5() -> None:
+    """It knows what the detectors send; receivers and writers are forked from a process that has the rest."""
+    loaded = loaded_by("import ioc.serve")
+    assert {"caproto", "fastapi"} <= loaded
+    assert not loaded & (COMPILER | FILES)
+
+
+def test_a_config_is_checked_without_the_compiler() -> None:
+    loaded = loaded_by(f"from daq_core.config import DaqConfig\nDaqConfig.parse({JUNGFRAU!r})")
+    assert "pydantic" in loaded
+    assert not loaded & (COMPILER | FILES)
+
+
+def test_the_command_line_is_known_without_what_the_commands_need() -> None:
+    """``--help`` and the client commands answer at once."""
+    loaded = loaded_by("import ioc.cli")
+    assert "typer" in loaded
+    assert not loaded & (COMPILER | FILES | FACES | {"numpy", "requests", "rich"})
