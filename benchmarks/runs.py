@@ -147,7 +147,7 @@ class _Processes:
 
 def _forked_by(control: int) -> list[int]:
     """Return the pids of the processes that a control process's fork server has forked."""
-    servers = [pid for pid in _children(control) if "daq_core.forks" in _command(pid)]
+    servers = [pid for pid in _children(control) if "daq_core.fork_server" in _command(pid)]
     return _children(servers[-1])
 
 

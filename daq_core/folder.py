@@ -1,7 +1,7 @@
 """A look at an output folder before any run: is it there, may its user write in it, can it be made?
 
 A file system may hang, and the answer depends on the user: so each look is a
-process of its own, forked by ``daq_core.forks``, that becomes the user first. Over
+process of its own, forked by ``daq_core.fork_server``, that becomes the user first. Over
 its channel it hears one line of JSON, the task, and says one: ``{"trouble": "why not"}``.
 """
 
@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from daq_core.errors import InvalidRequest, Unavailable
-from daq_core.forks import LOOK, ForkServer
+from daq_core.fork_server import LOOK
+from daq_core.forks import ForkServer
 from daq_core.output import check_folder
 from daq_core.roots import entered, opened_folder
 from daq_core.user import become, find_owner

@@ -19,7 +19,8 @@ from typing import Any, Literal
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
-from daq_core.forks import RECEIVER, WRITER, ForkServer
+from daq_core.fork_server import RECEIVER, WRITER
+from daq_core.forks import ForkServer
 from daq_core.gain_maps import create_maps
 from daq_core.network import Network
 from daq_core.receive_threads import ReceiveThreads

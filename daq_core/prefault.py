@@ -35,17 +35,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prefault(ring: Ring) -> threading.Thread:
-    """Give the ring's records and first slots their pages, and start the thread that does the rest."""
+    """Give the ring's records and first slots their pages; returns a thread, to be started, for the rest."""
     for records in (ring.words, ring.module_packets, ring.slots, ring.marks, ring.placed):
         populate(records)
     n_first = min(len(ring.pixels), -(-FIRST_BYTES // ring.pixels.shape[1]))
     populate(ring.pixels[:n_first])
     collapse(ring.pixels[:n_first])
-    thread = threading.Thread(
+    return threading.Thread(
         target=_populate_rest, args=(ring.pixels[n_first:],), name="prefault", daemon=True
     )
-    thread.start()
-    return thread
 
 
 def _populate_rest(pixels: npt.NDArray[np.uint8]) -> None:

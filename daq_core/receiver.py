@@ -1,6 +1,6 @@
 """The receiver process: drains the UDP ports into the image ring, and nothing else.
 
-Forked by ``daq_core.forks`` for ``daq_core.pipeline``. It opens the sockets,
+Forked by ``daq_core.fork_server`` for ``daq_core.pipeline``. It opens the sockets,
 prefaults the ring, says that it listens, and then lives in the compiled loop of
 ``daq_core.receive_loop``, in one thread or several (see ``daq_core.crew``). Its
 Python threads only report what the kernel dropped and what waits in the sockets,
@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from ipaddress import ip_network
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
@@ -35,7 +35,9 @@ from daq_core.ring import Ring, Word
 from daq_core.socket_watch import SocketWatch
 from daq_core.sockets import BUFFER_BYTES, DatagramBatch, buffer_size, close_all, open_receiver
 from daq_core.sources import allowed_senders, name_senders
-from daq_core.stream_receiver import StreamReceiver
+
+if TYPE_CHECKING:
+    from daq_core.stream_receiver import StreamReceiver
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +89,11 @@ class Receiver:
         self.layout = layout_of(self.config)
         self.ring: Ring = self.layout.ring_shape(task.n_slots).attach(ring_descriptor)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
-        prefault(self.ring)
+        self._rest_of_ring = prefault(self.ring)
         forget_half_placed(self.ring)
         self.allowed = allowed_senders(tuple(map(ip_network, task.udp_sources)))
         self.sockets: list[socket.socket] = []
-        self.stream = StreamReceiver(self.config, self.layout) if is_stream(self.config) else None
+        self.stream = _new_stream(self.config, self.layout) if is_stream(self.config) else None
         try:
             for port in self.layout.udp_ports:
                 self.sockets.append(open_receiver(task.udp_host, port, BUFFER_BYTES))
@@ -149,6 +151,10 @@ class Receiver:
             me,
         )
 
+    def fill_ring(self) -> None:
+        """Let the rest of the ring have its pages; whoever starts a thread meanwhile waits long."""
+        self._rest_of_ring.start()
+
     def look_at_sockets(self) -> None:
         self._watch.look()
 
@@ -159,6 +165,14 @@ class Receiver:
         close_all(self.sockets)
         if self.stream is not None:
             self.stream.close()
+
+
+def _new_stream(config: DaqConfig, layout: Layout) -> StreamReceiver:
+    from daq_core.stream_receiver import (
+        StreamReceiver,  # ZeroMQ, which receivers of packets need not wait for
+    )
+
+    return StreamReceiver(config, layout)
 
 
 def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
@@ -178,6 +192,7 @@ def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
         loop = threading.Thread(target=receiver.run, name="receive")
         loop.start()
         _tell(control, listening=True)
+        receiver.fill_ring()
         threading.Thread(target=_watch_sockets, args=(receiver,), daemon=True).start()
         control.read()
     receiver.leave()

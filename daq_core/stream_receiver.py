@@ -3,7 +3,7 @@
 Each message is an image of one unit, so one is opened, filled and published
 before the next is looked at: nothing is ever incomplete, and images are
 published in the order they come. Over several sockets that need not be the order
-of their ids. The bookkeeping is that of ``daq_core.assembly``: runs, late and
+of their ids. The bookkeeping is that of ``daq_core.stream_assembly``: runs, late and
 repeated images and a full ring are what they are for packets, and a message
 counts as a packet. ZeroMQ connects, and connects again; what it may hold back
 is bounded by ``QUEUE_BYTES`` for all sockets together. When that is full a PUSH
@@ -21,15 +21,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import zmq
-from numba import types
 
-from daq_core.assembly import ERASE, LAYOUT_TYPE, RING_TYPE, claim
-from daq_core.compiled import kernel_of, store_release
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout
 from daq_core.errors import Unavailable
-from daq_core.publication import publish_ready, take_orders
-from daq_core.ring import FREE, Ring, Word
+from daq_core.ring import Ring, Word
+from daq_core.stream_assembly import nothing_to_erase, open_image, publish, turn
 from daq_core.stream_connection import StreamConnection
 from daq_core.stream_messages import BadMessage, MessageReader
 
@@ -43,44 +40,6 @@ MAX_MESSAGE_BYTES = 64 * 2**20  # or four images; the connection of who sends mo
 LOG_EVERY_S = 5.0
 SILENT_PEER_S = 10  # then the kernel asks whether a silent connection is still one
 ZMQ_TYPES = {"pull": zmq.PULL, "sub": zmq.SUB}
-
-_words = types.int64[::1]
-
-
-@kernel_of(ERASE)
-def nothing_to_erase(layout: Any, port: int, unit: int, pixels: Any) -> None:
-    """Erase what is missing of an image: of one that came whole, nothing."""
-
-
-@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
-def turn(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> None:
-    """Begin or end a run when told to, and show that the loop is alive."""
-    ring.words[Word.HEARTBEAT] = now
-    take_orders(ring, local, layout, erase)
-
-
-@kernel_of(types.int64(RING_TYPE, _words, types.uint64, types.int64, types.int64))
-def open_image(ring: Any, local: Any, image_id: Any, now: int, real: int) -> int:
-    """Return the slot for an image, or below 0 that there is none, which is counted."""
-    return claim(ring, local, image_id, image_id, 0, 1, -1, now, real)
-
-
-@kernel_of(
-    types.void(
-        types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64, types.boolean, types.int64
-    )
-)
-def publish(erase: Any, layout: Any, ring: Any, local: Any, slot: int, is_good: bool, now: int) -> None:
-    """Publish the image in a slot; one whose data turned out to be damaged was never opened."""
-    if is_good:
-        ring.words[Word.PLACED] += 1
-        ring.module_packets[0] += 1
-        ring.placed[slot] = 1
-    else:
-        ring.words[Word.MALFORMED] += 1
-        ring.slots[slot].state = FREE
-        store_release(ring.words, Word.OPENED, ring.words[Word.OPENED] - 1)
-    publish_ready(ring, local, layout, erase, now)
 
 
 class StreamReceiver:

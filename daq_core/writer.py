@@ -1,6 +1,6 @@
 """The writer process: one short-lived fork per run takes images from the ring into a file.
 
-It is forked by ``daq_core.forks`` within milliseconds. One process a run, because
+It is forked by ``daq_core.fork_server`` within milliseconds. One process a run, because
 a user id is a process's, a sick file system may hang one for good, and a failed
 close poisons HDF5.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from daq_core.errors import Unavailable
-from daq_core.forks import NAMES, WRITER
+from daq_core.fork_server import NAMES, WRITER
 from daq_core.writer_task import WriterTask
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from rich.console import Console
 
 from daq_core.config import DaqConfig
 from daq_core.errors import DaqError
-from daq_core.forks import COMPILING
+from daq_core.fork_server import COMPILING
 from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK, channel_access_environment, free_ports
 from ioc.progress import shown_progress

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daq_core.forks import COMPILING
+from daq_core.fork_server import COMPILING
 
 
 def start_forks(cache: Path) -> str:
@@ -19,7 +19,7 @@ def start_forks(cache: Path) -> str:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "daq_core.forks", str(theirs.fileno()), "INFO"],
+            [sys.executable, "-m", "daq_core.fork_server", str(theirs.fileno()), "INFO"],
             pass_fds=(theirs.fileno(),),
             env=os.environ | {"XDG_CACHE_HOME": str(cache), "NUMBA_CACHE_DIR": ""},
             stderr=subprocess.PIPE,

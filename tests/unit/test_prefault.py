@@ -29,6 +29,7 @@ def test_the_first_slots_have_pages_at_once_and_the_others_soon(monkeypatch: pyt
         ring.pixels[3, 5] = 77
         rest = prefault.prefault(ring)
         assert _bytes_had(descriptor) >= 2 * SHAPE.slot_bytes
+        rest.start()
         rest.join(60)
         assert _bytes_had(descriptor) == SHAPE.total_bytes
         assert ring.pixels[3, 5] == 77
@@ -41,7 +42,7 @@ def test_a_ring_that_is_small_needs_no_more_than_the_first_step() -> None:
     shape = RingShape(n_slots=8, n_modules=3, n_units=100, room_bytes=5000)
     descriptor = shape.create()
     try:
-        prefault.prefault(shape.attach(descriptor)).join(60)
+        prefault.prefault(shape.attach(descriptor))
         assert _bytes_had(descriptor) == shape.total_bytes
     finally:
         os.close(descriptor)

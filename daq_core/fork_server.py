@@ -1,0 +1,146 @@
+"""The fork server: everything loaded, no threads, so that receivers and writers start in milliseconds.
+
+``daq_core.forks`` starts it as ``python -m daq_core.fork_server`` and asks it for
+processes; a start or a config change never waits for an interpreter, a compiler
+or a kernel cache. Control itself has threads and a loop and must not be forked.
+
+A request is one byte, which kind of process, with descriptors: of the channel
+the process talks over, of the ring, and whatever else its kind needs. A process
+ends by itself when its channel closes, and so does the server; nobody waits for
+them but the kernel.
+
+A service is READY when its receiver listens. So the server can be asked as soon as
+it has the kernels and what a receiver needs; it loads the rest when it has forked
+the first, which opens its sockets and fills its ring meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+
+from daq_core.urgency import be_usual, hurry
+
+log = logging.getLogger("daq_core.fork_server")  # also as __main__
+
+RECEIVER, WRITER, LOOK = b"r", b"w", b"l"
+NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look"}  # as ps and top show them
+PR_SET_NAME = 15  # prctl(2)
+MAX_DESCRIPTORS = 4
+
+COMPILING = "compiling for this machine, which happens once"
+
+Work = Callable[..., None]
+
+
+def load_receiver() -> Work:
+    """Load what a receiver does."""
+    from daq_core.receiver import run_receiver
+
+    return run_receiver
+
+
+def load_writer() -> Work:
+    """Load what a writer does."""
+    from daq_core.compression import load_filters
+    from daq_core.writer import run_writer
+
+    load_filters()
+    return run_writer
+
+
+def load_look() -> Work:
+    """Load what looks at a folder, and what only receivers of messages need."""
+    import daq_core.stream_receiver  # noqa: F401
+    from daq_core.folder import run_look
+
+    return run_look
+
+
+KINDS: Mapping[bytes, Callable[[], Work]] = {RECEIVER: load_receiver, WRITER: load_writer, LOOK: load_look}
+
+
+def load_all_kernels() -> None:
+    """Load the kernels of all processes, or compile them: that takes long, and a run needs them."""
+    import daq_core.compression
+    import daq_core.conversion
+    import daq_core.receiver
+    import daq_core.stream_assembly  # noqa: F401
+    from daq_core.compiled import load_kernels
+
+    load_kernels(_tell_of_compiling)
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork a process for each request until nobody can ask any more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
+    while True:
+        kind, descriptors, _, _ = socket.recv_fds(requests, 1, MAX_DESCRIPTORS)
+        if not kind:
+            return
+        work = KINDS[kind]()
+        gc.freeze()  # a process does not look for garbage in what is loaded, which would copy its pages
+        if os.fork() == 0:
+            gc.enable()
+            requests.close()
+            _name(NAMES[kind])
+            if kind == RECEIVER:
+                be_usual()
+            _live(work, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        for load in KINDS.values():  # once; after that it costs nothing
+            load()
+
+
+def _live(work: Work, descriptors: list[int]) -> None:
+    """Do one piece of work in a freshly forked process, and end it."""
+    status = 1
+    try:
+        with socket.socket(fileno=descriptors[0]) as channel:
+            work(channel, *descriptors[1:])
+        status = 0
+    except Exception:
+        log.exception("a forked process failed")
+    finally:
+        logging.shutdown()
+        os._exit(status)  # no clean-up of libraries: HDF5's could raise what close has reported already
+
+
+def _name(name: bytes) -> None:
+    """Give this process the name that ps and top show."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0)
+
+
+def _tell_of_compiling(n_done: int, n_kernels: int) -> None:
+    log.info("%s: %d of %d kernels", COMPILING, n_done, n_kernels)
+
+
+def main() -> int:
+    """Run as the fork server; descriptor of its request socket and level of its log are the arguments."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for quiet in (signal.SIGINT, signal.SIGTERM):  # control ends us, by closing the socket
+        signal.signal(quiet, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
+    resource.setrlimit(resource.RLIMIT_RTTIME, (hard, hard))  # control's own is shorter: ioc.precedence
+    _name(b"daq-forks")
+    gc.disable()  # what is loaded stays: looking for garbage in it takes a seventh of the time
+    load_all_kernels()
+    hurry()
+    logging.getLogger().setLevel(sys.argv[2])
+
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        requests.sendall(b"!")
+        serve(requests)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
