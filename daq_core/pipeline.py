@@ -153,8 +153,15 @@ class Pipeline:
         self.words[Word.EPOCH] += 1
         return int(self.words[Word.EPOCH])
 
+    def pass_over(self) -> int:
+        """Let a run be over that was stopped before it began: nothing is kept for it; returns its epoch."""
+        epoch = self.next_epoch
+        self.words[Word.WRITER_DONE] = epoch
+        self.words[Word.EPOCH] += 2
+        return epoch
+
     def disarm(self) -> None:
-        """Let the receiver end the run, if one is armed."""
+        """Let the receiver end the run, if one is armed, when it has read what is in its sockets."""
         if self.words[Word.EPOCH] % 2 == 1:
             self.words[Word.EPOCH] += 1
 

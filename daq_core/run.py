@@ -62,6 +62,7 @@ class Run:
         self._epoch = 0  # 0: not armed yet
         self.warning = ""  # of the user whose files these will be
         self.low_space = ""  # of the file system
+        self.stopped = False  # a stop was asked for, be it before the run began
         self.aborted = False  # the receiver is gone; the run has failed already
         self._abort_reason = ""
         self.unmended = ""  # what the file should say, when its file system did not let us yet
@@ -132,11 +133,15 @@ class Run:
             self.discard()
 
     def _arm(self, apply: Apply) -> None:
-        """Arm the ring and show WAITING_IMAGES in one go: an image that follows belongs to the run."""
-        self._epoch = self._pipeline.arm(self.task.n_images, self.task.n_writers)
-        status = apply(FileOpened())
-        if status.stopping:
-            self._pipeline.disarm()
+        """Arm the ring and show WAITING_IMAGES in one go: an image that follows belongs to the run.
+
+        When a stop came first no image does, and the ring is not armed.
+        """
+        if self.stopped:
+            self._epoch = self._pipeline.pass_over()
+        else:
+            self._epoch = self._pipeline.arm(self.task.n_images, self.task.n_writers)
+        apply(FileOpened())
 
     def _end(self, message: dict[str, Any], apply: Apply) -> None:
         self._fold_counters(apply)
@@ -197,6 +202,7 @@ class Run:
 
         Returns when the task that follows the run is done: the file is closed, or mended.
         """
+        self.stopped = True
         if self._epoch:
             self._pipeline.disarm()
         patience = ((DRAIN_S, self._hurry), (HURRY_S, lambda: self.kill("did not end when it was stopped")))
