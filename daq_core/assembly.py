@@ -9,7 +9,8 @@ within this run is remembered as long as it is among the last ``window`` images:
 a packet of it is *late*. A new run forgets all that at once, because a detector
 that is armed again may count from 1 again.
 
-A run takes the images opened after the receiver took up its epoch. An image
+A run takes the images opened after the receiver took up its epoch, until its
+sockets are read when it is to end (``daq_core.draining``). An image
 that was open at that moment goes on collecting its packets, so that they do not
 open a second, broken one; but as soon as one of them comes twice the detector
 has been re-armed with the same numbers, and the packet opens a new image.

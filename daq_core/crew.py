@@ -24,8 +24,9 @@ import numpy.typing as npt
 from daq_core.compiled import exchange, kernel, load_acquire, now_ns, sleep_ns, store_release, yield_cpu
 from daq_core.ring import Word
 
-_LINE = 8  # words
+LINE = 8  # words
 _TURN, _EXCUSED, _BEAT = 0, 1, 2  # of a thread: turns begun, when its rest has to be over, its last turn
+DRAINING, DRAINED = 3, 4  # of a thread: the last end of a run for which it began to, and had (``draining``)
 _AHEAD = 2  # turns
 _SPINS = 64  # before the processor is given to who may have been in the gate
 _PACE_NS = 20_000
@@ -34,9 +35,9 @@ _LATE_NS = 300_000  # what waking up may take besides the rest itself
 
 def new_crew(n_threads: int) -> npt.NDArray[np.int64]:
     """Return the memory that n receive threads share."""
-    memory = np.zeros((n_threads + 2) * _LINE, np.int64)
-    first = -memory.ctypes.data % (8 * _LINE) // 8
-    return memory[first : first + (n_threads + 1) * _LINE]
+    memory = np.zeros((n_threads + 2) * LINE, np.int64)
+    first = -memory.ctypes.data % (8 * LINE) // 8
+    return memory[first : first + (n_threads + 1) * LINE]
 
 
 @kernel
@@ -60,12 +61,12 @@ def leave(crew: Any) -> None:
 def begin_turn(crew: Any, me: int, words: Any, timespec: Any) -> int:
     """Wait for threads that are behind; returns the monotonic time, and shows the time of the slowest."""
     now = now_ns(1, timespec)
-    mine = (me + 1) * _LINE
+    mine = (me + 1) * LINE
     store_release(crew, mine + _BEAT, now)
     n_words = crew.shape[0]
-    if n_words > 2 * _LINE:
+    if n_words > 2 * LINE:
         turn = crew[mine + _TURN]
-        for other in range(_LINE, n_words, _LINE):
+        for other in range(LINE, n_words, LINE):
             turn = max(turn, load_acquire(crew, other + _TURN))
         if load_acquire(crew, mine + _EXCUSED) != 0:  # rested while others went on
             store_release(crew, mine + _TURN, turn)
@@ -75,7 +76,7 @@ def begin_turn(crew: Any, me: int, words: Any, timespec: Any) -> int:
             now = now_ns(1, timespec)
         store_release(crew, mine + _TURN, crew[mine + _TURN] + 1)
     oldest = now
-    for other in range(_LINE, n_words, _LINE):
+    for other in range(LINE, n_words, LINE):
         oldest = min(oldest, load_acquire(crew, other + _BEAT))
     words[Word.HEARTBEAT] = oldest
     return now
@@ -83,7 +84,7 @@ def begin_turn(crew: Any, me: int, words: Any, timespec: Any) -> int:
 
 @kernel
 def _is_ahead(crew: Any, mine: int, now: int) -> bool:
-    for other in range(_LINE, crew.shape[0], _LINE):
+    for other in range(LINE, crew.shape[0], LINE):
         behind = load_acquire(crew, other + _TURN) <= crew[mine + _TURN] - _AHEAD
         if behind and load_acquire(crew, other + _EXCUSED) < now:
             return True
@@ -93,4 +94,4 @@ def _is_ahead(crew: Any, mine: int, now: int) -> bool:
 @kernel
 def rest_until(crew: Any, me: int, time: int) -> None:
     """Say that this thread sleeps until then, with nothing in its sockets: nobody has to wait for it."""
-    store_release(crew, (me + 1) * _LINE + _EXCUSED, time + _LATE_NS)
+    store_release(crew, (me + 1) * LINE + _EXCUSED, time + _LATE_NS)

@@ -169,7 +169,7 @@ class Daq:
         return await asyncio.shield(self._run.ended)
 
     async def stop(self) -> DaqStatus:
-        """End the run, if one is going on: images in memory are written, the file is closed.
+        """End the run, if one is going on: what has arrived is written, the file is closed.
 
         Legal in every state; returns when READY, within five seconds.
 

@@ -3,6 +3,8 @@
 Images leave the window in the order in which they were opened; which of them a
 run keeps follows from their sequence numbers alone (see ``daq_core.assembly``,
 whose loop calls this). What is missing in an image is zeroed here, and counted.
+A run begins at once, and ends when what was in the sockets has been read, which
+is for the loop to know (``daq_core.draining``).
 """
 
 from __future__ import annotations
@@ -23,16 +25,43 @@ def is_ordered(ring: Any) -> bool:
 
 
 @kernel
-def take_orders(ring: Any, local: Any, layout: Any, erase: Any) -> None:
-    """Begin or end a run when the control process has asked for it."""
-    epoch = load_acquire(ring.words, Word.EPOCH)
-    if epoch == ring.words[Word.ACKNOWLEDGED]:
-        return
-    if is_taking(ring):
-        _end_run(ring, local, layout, erase)
-    if epoch % 2 == 1:
+def take_orders(ring: Any, local: Any, layout: Any, erase: Any) -> int:
+    """Begin a run when the control process has asked for it, and tell whether one is to end.
+
+    Returns
+    -------
+    int  0, or the epoch of an end that was asked for: what is in the sockets by now belongs to the
+         run, and has to be placed before :func:`end_run`. A run that has all its images ends here, and
+         so does one whose writer is gone: nobody would write what is in the sockets.
+    """
+    words = ring.words
+    epoch = load_acquire(words, Word.EPOCH)
+    begun = epoch - (epoch + 1) % 2  # the last run that was asked for, be it over or not
+    writer_done = load_acquire(words, Word.WRITER_DONE)
+    if words[Word.ACKNOWLEDGED] < begun and writer_done < begun:
+        _close_run(ring, local, layout, erase)
         _begin_run(ring, local)
-        ring.words[Word.RUN_EPOCH] = epoch
+        words[Word.RUN_EPOCH] = begun
+        _acknowledge(ring, begun)
+    if words[Word.ACKNOWLEDGED] == epoch:
+        return 0
+    if is_taking(ring) and writer_done < words[Word.ACKNOWLEDGED]:
+        return epoch
+    _close_run(ring, local, layout, erase)
+    _acknowledge(ring, epoch)
+    return 0
+
+
+@kernel
+def end_run(ring: Any, local: Any, layout: Any, erase: Any, epoch: int) -> None:
+    """End the run, an answer of :func:`take_orders`, unless another thread has done so."""
+    if ring.words[Word.ACKNOWLEDGED] < epoch:
+        _close_run(ring, local, layout, erase)
+        _acknowledge(ring, epoch)
+
+
+@kernel
+def _acknowledge(ring: Any, epoch: int) -> None:
     store_release(ring.words, Word.ACKNOWLEDGED, epoch)
     wake(ring.words, Word.PUBLISHED)
 
@@ -58,8 +87,10 @@ def _begin_run(ring: Any, local: Any) -> None:
 
 
 @kernel
-def _end_run(ring: Any, local: Any, layout: Any, erase: Any) -> None:
+def _close_run(ring: Any, local: Any, layout: Any, erase: Any) -> None:
     """Keep every complete image: what waits before one is given up, what still arrives is left out."""
+    if not is_taking(ring):
+        return
     words = ring.words
     n_slots = ring.slots.shape[0]
     last = words[Word.OPENED] - 1

@@ -4,6 +4,9 @@ How the loop waits matters more than the language: it drains every port without
 blocking, and when all came back short it sleeps ``REST_NS``; blocking in
 recvmmsg would return two to five packets a call. After ``IDLE_NS`` without a
 packet it waits in poll(2) instead.
+
+A run begins at the top of a turn, and ends at the bottom of one, when the sockets
+were read (``daq_core.draining``).
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from numba import types
 from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, settle
 from daq_core.compiled import kernel, kernel_of, now_ns, poll, recvmmsg, sleep_ns
 from daq_core.crew import begin_turn, enter, leave, rest_until
-from daq_core.publication import give_up_oldest, is_ordered, publish_ready, take_orders
+from daq_core.draining import begin_draining, count_read, everybody_has_drained
+from daq_core.publication import end_run, give_up_oldest, is_ordered, publish_ready, take_orders
 from daq_core.ring import Word
 from daq_core.sockets import MSG_DONTWAIT
 from daq_core.sources import drop_foreign
@@ -81,6 +85,8 @@ def place(
         types.uint32[:, ::1],
         types.uint32[:, ::1],
         _int64,
+        _int64,
+        _int64,
         types.int64,
     )
 )
@@ -101,6 +107,8 @@ def receive(
     timespec: Any,
     names: Any,
     allowed: Any,
+    rooms: Any,
+    unread: Any,
     crew: Any,
     me: int,
 ) -> None:
@@ -119,6 +127,8 @@ def receive(
     local        : (Local.COUNT,) int64, of all threads
     timespec     : (2,) int64, scratch
     names, allowed : who sent each datagram and who may, of ``sources``; no rows: everybody may
+    rooms        : (sockets,) int64, bytes that each socket holds at most, as the kernel counts them
+    unread       : (sockets,) int64, scratch
     crew, me     : what the threads share, of ``crew.new_crew``, and which of them this is
     """
     batch = messages.shape[0]
@@ -126,13 +136,18 @@ def receive(
     while ring.words[Word.LEAVE] == 0:
         now = begin_turn(crew, me, ring.words, timespec)
         real = now_ns(0, timespec)
+        ending = 0
         if is_ordered(ring):
             enter(crew)
-            take_orders(ring, local, layout, erase)
+            ending = take_orders(ring, local, layout, erase)
             leave(crew)
+            if ending != 0:
+                begin_draining(crew, me, ending, rooms, unread)
         busy = False
         for k in range(descriptors.shape[0]):
             n = recvmmsg(descriptors[k], messages.ctypes.data, np.uint32(batch), np.int32(MSG_DONTWAIT), 0)
+            if ending != 0:
+                count_read(messages, n, unread, k)
             if n <= 0:
                 continue
             last_packet = now
@@ -160,6 +175,8 @@ def receive(
             )
         enter(crew)
         publish_ready(ring, local, layout, erase, now)
+        if ending != 0 and everybody_has_drained(crew, me, ending, unread):
+            end_run(ring, local, layout, erase, ending)
         leave(crew)
         if busy:
             continue

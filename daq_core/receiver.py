@@ -33,7 +33,14 @@ from daq_core.receive_loop import receive
 from daq_core.receiver_task import ReceiverTask
 from daq_core.ring import Ring, Word
 from daq_core.socket_watch import SocketWatch
-from daq_core.sockets import BUFFER_BYTES, DatagramBatch, buffer_size, close_all, open_receiver
+from daq_core.sockets import (
+    BUFFER_BYTES,
+    DatagramBatch,
+    buffer_size,
+    close_all,
+    memory_use,
+    open_receiver,
+)
 from daq_core.sources import allowed_senders, name_senders
 
 if TYPE_CHECKING:
@@ -147,6 +154,8 @@ class Receiver:
             np.zeros(2, np.int64),
             name_senders(batch.messages, wanted=len(self.allowed) > 0),
             self.allowed,
+            np.array([memory_use(self.sockets[port])[1] for port in ports], np.int64),
+            np.zeros(len(ports), np.int64),
             self._crew,
             me,
         )

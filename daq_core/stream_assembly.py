@@ -8,7 +8,7 @@ from numba import types
 
 from daq_core.assembly import ERASE, LAYOUT_TYPE, RING_TYPE, claim
 from daq_core.compiled import kernel_of, store_release
-from daq_core.publication import publish_ready, take_orders
+from daq_core.publication import end_run, publish_ready, take_orders
 from daq_core.ring import FREE, Word
 
 _words = types.int64[::1]
@@ -19,11 +19,17 @@ def nothing_to_erase(layout: Any, port: int, unit: int, pixels: Any) -> None:
     """Erase what is missing of an image: of one that came whole, nothing."""
 
 
-@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
-def turn(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> None:
-    """Begin or end a run when told to, and show that the loop is alive."""
+@kernel_of(types.int64(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
+def turn(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> int:
+    """Begin a run when told to, and show that the loop is alive; returns the epoch of an end, or 0."""
     ring.words[Word.HEARTBEAT] = now
-    take_orders(ring, local, layout, erase)
+    return take_orders(ring, local, layout, erase)
+
+
+@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
+def end(erase: Any, layout: Any, ring: Any, local: Any, epoch: int) -> None:
+    """End the run."""
+    end_run(ring, local, layout, erase, epoch)
 
 
 @kernel_of(types.int64(RING_TYPE, _words, types.uint64, types.int64, types.int64))

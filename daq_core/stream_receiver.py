@@ -8,6 +8,10 @@ repeated images and a full ring are what they are for packets, and a message
 counts as a packet. ZeroMQ connects, and connects again; what it may hold back
 is bounded by ``QUEUE_BYTES`` for all sockets together. When that is full a PUSH
 sender waits, and a PUB sender drops what it cannot send, which nobody here can count.
+
+When a run is to end, what has come by then is taken first: ZeroMQ's own threads get
+``DRAIN_S`` to bring what the kernel has, and then its queues are read until they are
+empty; of a camera that does not pause, as many messages as they can hold.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import Layout
 from daq_core.errors import Unavailable
 from daq_core.ring import Ring, Word
-from daq_core.stream_assembly import nothing_to_erase, open_image, publish, turn
+from daq_core.stream_assembly import end, nothing_to_erase, open_image, publish, turn
 from daq_core.stream_connection import StreamConnection
 from daq_core.stream_messages import BadMessage, MessageReader
 
@@ -34,6 +38,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 16  # messages of one socket before it is the next one's turn
 POLL_MS = 20
+DRAIN_S = 0.015  # within a poll that brings nothing
 LOOK_EVERY_S = 0.2  # at the connections
 QUEUE_BYTES = 256 * 2**20
 MAX_MESSAGE_BYTES = 64 * 2**20  # or four images; the connection of who sends more is closed
@@ -81,10 +86,14 @@ class StreamReceiver:
         poller = zmq.Poller()
         for receiver in self._senders:
             poller.register(receiver, zmq.POLLIN)
-        while ring.words[Word.LEAVE] == 0:
-            self._turn(ring, local)
-            for receiver, _ in poller.poll(POLL_MS):
-                self._drain(receiver, ring, local)
+        words = ring.words
+        drain = _Drain(sum(2 * receiver.rcvhwm for receiver in self._senders))
+        while words[Word.LEAVE] == 0:
+            ending = self._turn(ring, local)
+            drain.expect(ending, int(words[Word.RECEIVED]), time.monotonic())
+            more = [self._read(receiver, ring, local) for receiver, _ in poller.poll(POLL_MS)]
+            if ending and drain.is_over(any(more), int(words[Word.RECEIVED]), time.monotonic()):
+                end(nothing_to_erase, self._layout.ports, ring, local, ending)
             self._refusals.tell()
             self._look_at_connections()
 
@@ -95,22 +104,24 @@ class StreamReceiver:
             for connection in self._connections:
                 connection.look(now)
 
-    def _drain(self, receiver: zmq.Socket[bytes], ring: Ring, local: Any) -> None:
+    def _read(self, receiver: zmq.Socket[bytes], ring: Ring, local: Any) -> bool:
+        """Take what a socket has, or the first of it; returns whether there may be more."""
         address, reader = self._senders[receiver]
         for _ in range(BATCH):
-            self._turn(ring, local)  # a message that came after an order has to find it carried out
+            self._turn(ring, local)  # a message that comes after WAITING_IMAGES has to find the run begun
             try:
                 frames = receiver.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                return
+                return False
             try:
                 self._take([frame.buffer for frame in frames], reader, ring, local)
             except BadMessage as error:
                 self._refusals.add(address, str(error))
             ring.words[Word.RECEIVED] += 1
+        return True
 
-    def _turn(self, ring: Ring, local: Any) -> None:
-        turn(nothing_to_erase, self._layout.ports, ring, local, time.monotonic_ns())
+    def _turn(self, ring: Ring, local: Any) -> int:
+        return int(turn(nothing_to_erase, self._layout.ports, ring, local, time.monotonic_ns()))
 
     def _take(self, parts: list[memoryview], reader: MessageReader, ring: Ring, local: Any) -> None:
         """Put the image of a message into the ring; BadMessage when it has none, which is counted."""
@@ -145,6 +156,29 @@ def _look_up(address: str) -> None:
         raise Unavailable(
             f"stream address {address}: the host {parts.hostname} is not known: {error.strerror}."
         ) from None
+
+
+@dataclass
+class _Drain:
+    """Tells when all has been taken that had come when a run was to end.
+
+    n_waiting : how many messages may wait, in the queues and on their way there
+    """
+
+    n_waiting: int
+    _epoch: int = 0
+    _since: float = 0.0
+    _n_before: int = 0
+
+    def expect(self, epoch: int, n_received: int, now: float) -> None:
+        """Begin, when that end (0: none) has not been expected yet; `now` is monotonic seconds."""
+        if epoch != self._epoch:
+            self._epoch, self._n_before, self._since = epoch, n_received, now
+
+    def is_over(self, is_more: bool, n_received: int, now: float) -> bool:
+        """Say so after the sockets were read; `is_more` when one of them was not read to its end."""
+        is_empty = not is_more and now - self._since >= DRAIN_S
+        return is_empty or n_received - self._n_before >= self.n_waiting
 
 
 @dataclass

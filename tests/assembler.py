@@ -17,7 +17,7 @@ from daq_core.config import DaqConfig
 from daq_core.crew import new_crew
 from daq_core.detectors import format_of, layout_of
 from daq_core.placing import kernels_of
-from daq_core.publication import publish_ready, take_orders
+from daq_core.publication import end_run, publish_ready, take_orders
 from daq_core.receive_loop import place
 from daq_core.receiver import new_local
 from daq_core.ring import SKIPPED, WRITER_WORDS, Ring, Word
@@ -30,9 +30,14 @@ EMPTY = 0x5A
 _words = types.int64[::1]
 
 
-@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words))
-def _take_orders(erase: Any, layout: Any, ring: Any, local: Any) -> None:
-    take_orders(ring, local, layout, erase)
+@kernel_of(types.int64(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words))
+def _take_orders(erase: Any, layout: Any, ring: Any, local: Any) -> int:
+    return take_orders(ring, local, layout, erase)
+
+
+@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
+def _end_run(erase: Any, layout: Any, ring: Any, local: Any, epoch: int) -> None:
+    end_run(ring, local, layout, erase, epoch)
 
 
 @kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
@@ -118,16 +123,24 @@ class Assembler:
 
     # ---- what the control process does
 
-    def arm(self, n_images: int = 0) -> None:
+    def ask_for_run(self, n_images: int = 0) -> None:
         self.words[Word.N_IMAGES] = n_images
         self.words[Word.EPOCH] += 1
         assert self.words[Word.EPOCH] % 2 == 1
+
+    def ask_for_end(self) -> None:
+        self.words[Word.EPOCH] += 1
+        assert self.words[Word.EPOCH] % 2 == 0
+
+    def arm(self, n_images: int = 0) -> None:
+        """Begin a run, and let the loop look."""
+        self.ask_for_run(n_images)
         self.take_orders()
 
     def disarm(self) -> None:
-        self.words[Word.EPOCH] += 1
-        assert self.words[Word.EPOCH] % 2 == 0
-        self.take_orders()
+        """End the run, and let the loop look, with nothing in the sockets."""
+        self.ask_for_end()
+        self.end_run(self.take_orders())
 
     # ---- what the writer does
 
@@ -140,12 +153,18 @@ class Assembler:
             self.words[Word.CONSUMED + writer * WRITER_WORDS] = done
 
     def end_writer(self) -> None:
-        self.words[Word.WRITER_DONE] = self.words[Word.RUN_EPOCH]
+        self.words[Word.WRITER_DONE] = self.words[Word.EPOCH] - 1
 
     # ---- what the receive loop does
 
-    def take_orders(self) -> None:
-        _take_orders(self.kernels.erase, self.layout.ports, self.ring, self.local)
+    def take_orders(self) -> int:
+        """Look for orders; returns the epoch of an end that is to come when the sockets are read, or 0."""
+        return int(_take_orders(self.kernels.erase, self.layout.ports, self.ring, self.local))
+
+    def end_run(self, epoch: int) -> None:
+        """End a run whose sockets are read; 0: none is waiting to."""
+        if epoch:
+            _end_run(self.kernels.erase, self.layout.ports, self.ring, self.local, epoch)
 
     def receive(self, module: int, datagrams: list[bytes], now: int = 0) -> None:
         """Let datagrams arrive at the port of a module, as recvmmsg leaves them."""

@@ -77,18 +77,53 @@ class ReferenceAssembly:
         self.n_consumed = 0
         self.run: Counter[str] = Counter()
         self.run_end: int | None = None
+        self.orders: list[int | None] = []  # not looked at yet: images that a run wants; None: its end
+        self.ending = False  # looked at, but the sockets are not read yet
+        self.writer_gone = False  # that of the last run that was asked for
 
     # ------------------------------------------------------------ orders
 
-    def arm(self, n_images: int) -> None:
+    def ask_for_run(self, n_images: int) -> None:
+        self.orders.append(n_images)
+        self.writer_gone = False
+        self.wanted = n_images  # nobody counts the images of the run before any more
+
+    def ask_for_end(self) -> None:
+        self.orders.append(None)
+
+    def end_writer(self) -> None:
+        self.writer_gone, self.writer_alive = True, False
+
+    def look(self) -> None:
+        """Look at the orders: a run begins at once, it ends when the sockets were read after that.
+
+        Only the last of several runs counts, and none whose writer is gone.
+        """
+        orders, self.orders = self.orders, []
+        if any(n is not None for n in orders):
+            self.ending = False
+            if not self.writer_gone:
+                self._close()
+                self._begin()
+        self.ending |= orders[-1:] == [None]
+        if self.ending and not self.writer_alive:
+            self._close()
+        self.ending &= self.running
+
+    def end_of_sockets(self) -> None:
+        """All that was in the sockets when the loop looked has been received."""
+        if self.ending:
+            self._close()
+        self.ending = False
+
+    def _begin(self) -> None:
         self.running = self.writer_alive = True
-        self.wanted = n_images
         self.run_from = self.history_from = len(self.images)
         self.run_end = None
         self.run = Counter()
         self.refused = set()
 
-    def disarm(self) -> None:
+    def _close(self) -> None:
         """End the run: every complete image is kept, and what waits before one with it."""
         last = len(self.images)
         while last > self.n_published and not self._is_over(self.images[last - 1]):

@@ -45,7 +45,8 @@ class AssemblyMachine(RuleBasedStateMachine):
         self.reference = self.assembler.reference()
         self.base = base
         self.now = SECOND
-        self.armed = False
+        self.armed = self.has_writer = False
+        self.ending = 0  # the epoch of an end that waits until the sockets are read
         self.edition = 0
         self.packets = [
             (module, nth)
@@ -98,19 +99,37 @@ class AssemblyMachine(RuleBasedStateMachine):
     def the_detector_is_armed_again(self, to: int, edition: int) -> None:
         self.base, self.edition = to, edition
 
-    @precondition(lambda self: not self.armed and not self.reference.writer_alive)
-    @rule(n_images=st.integers(0, 4))
-    def a_run_begins(self, n_images: int) -> None:
-        self.assembler.arm(n_images)
-        self.reference.arm(n_images)
-        self.armed = True
+    @precondition(lambda self: not self.has_writer)
+    @rule(n_images=st.integers(0, 4), at_once=st.booleans())
+    def a_run_is_asked_for(self, n_images: int, at_once: bool) -> None:
+        self.assembler.ask_for_run(n_images)
+        self.reference.ask_for_run(n_images)
+        self.armed = self.has_writer = True
+        if at_once:
+            self.the_loop_looks_for_orders()
 
     @precondition(lambda self: self.armed)
-    @rule()
-    def the_run_is_stopped(self) -> None:
-        self.assembler.disarm()
-        self.reference.disarm()
+    @rule(at_once=st.booleans())
+    def a_stop_is_asked_for(self, at_once: bool) -> None:
+        self.assembler.ask_for_end()
+        self.reference.ask_for_end()
         self.armed = False
+        if at_once:
+            self.the_loop_looks_for_orders()
+            self.the_sockets_are_read()
+
+    @rule()
+    def the_loop_looks_for_orders(self) -> None:
+        self.ending = self.assembler.take_orders()
+        self.reference.look()
+        assert bool(self.ending) == self.reference.ending
+
+    @precondition(lambda self: self.ending)
+    @rule()
+    def the_sockets_are_read(self) -> None:
+        self.assembler.end_run(self.ending)
+        self.reference.end_of_sockets()
+        self.ending = 0
 
     @precondition(lambda self: self.reference.writer_alive)
     @rule(n=st.integers(1, 4))
@@ -122,11 +141,12 @@ class AssemblyMachine(RuleBasedStateMachine):
         self.reference.n_consumed = max(start, min(start + n, end))
         self.assembler.consume(self.reference.n_consumed)
 
-    @precondition(lambda self: self.reference.writer_alive and not self.armed)
+    @precondition(lambda self: self.has_writer and not self.armed)
     @rule()
     def the_writer_ends(self) -> None:
         self.assembler.end_writer()
-        self.reference.writer_alive = False
+        self.reference.end_writer()
+        self.has_writer = False
 
     @invariant()
     def both_agree(self) -> None:
@@ -380,6 +400,87 @@ def test_a_stop_keeps_every_complete_image() -> None:
     bench.receive(3, 1)
     assert bench.in_run() == [1, 2]
     assert bench.words[Word.RUN_KEPT] == 2
+
+
+def test_what_is_in_the_sockets_at_a_stop_belongs_to_the_run() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.receive(1, 0)
+    bench.assembler.ask_for_end()
+    ending = bench.assembler.take_orders()
+    assert bench.words[Word.RUN_END] == NO_END
+    bench.receive(1, 1)
+    bench.receive(2)
+    bench.receive(3, 0)
+    bench.assembler.end_run(ending)
+    assert bench.in_run() == [1, 2]
+    assert bench.words[Word.RUN_END] == 2
+    bench.receive(3, 1)
+    assert bench.in_run() == [1, 2]
+
+
+def test_a_stop_waits_for_nothing_when_the_run_has_all_its_images() -> None:
+    bench = Bench()
+    bench.assembler.arm(1)
+    bench.receive(1)
+    bench.assembler.ask_for_end()
+    assert bench.assembler.take_orders() == 0
+    assert bench.words[Word.ACKNOWLEDGED] == bench.words[Word.EPOCH]
+
+
+def test_a_run_that_gets_its_last_image_from_the_sockets_at_a_stop_ends_with_it() -> None:
+    bench = Bench()
+    bench.assembler.arm(2)
+    bench.receive(1)
+    bench.assembler.ask_for_end()
+    ending = bench.assembler.take_orders()
+    for frame in (2, 3):
+        bench.receive(frame)
+    bench.assembler.end_run(ending)
+    assert bench.in_run() == [1, 2]
+    assert bench.words[Word.RUN_END] == 2
+
+
+def test_a_run_that_is_stopped_before_the_loop_saw_it_begin_has_what_is_in_the_sockets() -> None:
+    """The receiver did not get its processor from before the start until after the stop."""
+    bench = Bench()
+    bench.receive(1)
+    bench.assembler.ask_for_run()
+    bench.assembler.ask_for_end()
+    ending = bench.assembler.take_orders()
+    bench.receive(2)
+    bench.assembler.end_run(ending)
+    assert bench.in_run() == [2]
+    assert bench.words[Word.RUN_EPOCH] == 1
+    assert bench.words[Word.ACKNOWLEDGED] == 2
+
+
+def test_a_run_that_nobody_waits_for_any_more_is_passed_over() -> None:
+    bench = Bench()
+    bench.assembler.ask_for_run()
+    bench.assembler.ask_for_end()
+    bench.assembler.end_writer()
+    assert bench.assembler.take_orders() == 0
+    bench.receive(1)
+    assert bench.words[Word.RUN_EPOCH] == 0
+    assert bench.words[Word.RUN_KEPT] == 0
+
+
+def test_a_start_right_after_a_stop_takes_what_is_in_the_sockets() -> None:
+    """The former run's writer is gone, so its images would be lost: they are those of the new run."""
+    bench = Bench()
+    bench.assembler.arm()
+    bench.receive(1)
+    bench.assembler.consume(1)
+    bench.assembler.ask_for_end()
+    former = bench.assembler.take_orders()
+    bench.assembler.end_writer()
+    bench.assembler.ask_for_run()
+    assert bench.assembler.take_orders() == 0
+    bench.receive(2)
+    bench.assembler.end_run(former)  # by a thread that had looked before
+    assert bench.in_run() == [2]
+    assert bench.words[Word.RUN_END] == NO_END
 
 
 def test_incomplete_images_that_are_not_wanted_are_dropped_and_counted() -> None:
