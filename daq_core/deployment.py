@@ -14,7 +14,7 @@ from daq_core.config import DaqConfig, unknown_keys
 from daq_core.errors import Busy, DaqError, Unavailable
 from daq_core.events import ConfigAccepted, Event, PipelineReady, ReceiverLost
 from daq_core.options import DaqOptions
-from daq_core.pipeline import Pipeline, close_maps, load_maps
+from daq_core.pipeline import Pipeline, close_maps
 from daq_core.status import DaqStatus, Deployment
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Deployer:
             self._refuse()
             changed = _differ(before.config, config) | (FILES & set(changes))
             if changed - RECEIVER_DOES_NOT_CARE or before.status.receiver_down:
-                maps = await load_maps(config)
+                maps = await self._pipeline.load_maps(config)
                 try:
                     status = self._refuse()  # a run may have begun meanwhile
                 except Busy:

@@ -7,8 +7,6 @@ its channel it hears one line of JSON, the task, and says one: ``{"trouble": "wh
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import socket
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.fork_server import LOOK
 from daq_core.forks import ForkServer
 from daq_core.output import check_folder
+from daq_core.question import answer, ask
 from daq_core.roots import entered, opened_folder
 from daq_core.user import become, find_owner
 
@@ -44,30 +43,18 @@ async def look(forks: ForkServer, task: FolderTask) -> str:
     Unavailable
         The file system did not answer, or no process could be started.
     """
-    reader, writer = await asyncio.open_connection(sock=await forks.fork(LOOK))
     try:
-        writer.write(json.dumps(asdict(task)).encode() + b"\n")
-        async with asyncio.timeout(TIMEOUT_S):
-            line = await reader.readline()
+        found = await ask(forks, LOOK, asdict(task), TIMEOUT_S)
     except TimeoutError:
         raise Unavailable(
             f"The file system of {task.folder} did not answer within {TIMEOUT_S:.0f} s."
         ) from None
-    except ConnectionError:
-        line = b""
-    finally:
-        writer.close()
-    if not line:
-        raise Unavailable(f"The process that looked at {task.folder} ended without a word.")
-    trouble: str = json.loads(line)["trouble"]
-    return trouble
+    return str(found["trouble"])
 
 
 def run_look(channel: socket.socket) -> None:
     """Do one look, in a process of its own that is forked for it."""
-    with channel.makefile("rwb") as stream:
-        task = FolderTask(**json.loads(stream.readline()))
-        stream.write(json.dumps({"trouble": _trouble(task)}).encode() + b"\n")
+    answer(channel, lambda task: {"trouble": _trouble(FolderTask(**task))})
 
 
 def _trouble(task: FolderTask) -> str:

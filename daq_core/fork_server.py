@@ -30,8 +30,9 @@ from daq_core.urgency import be_usual, hurry
 
 log = logging.getLogger("daq_core.fork_server")  # also as __main__
 
-RECEIVER, WRITER, LOOK = b"r", b"w", b"l"
-NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look"}  # as ps and top show them
+RECEIVER, WRITER, LOOK, MAPS = b"r", b"w", b"l", b"m"
+NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look", MAPS: b"daq-maps"}
+"""As ps and top show them."""
 PR_SET_NAME = 15  # prctl(2)
 MAX_DESCRIPTORS = 4
 
@@ -64,7 +65,21 @@ def load_look() -> Work:
     return run_look
 
 
-KINDS: Mapping[bytes, Callable[[], Work]] = {RECEIVER: load_receiver, WRITER: load_writer, LOOK: load_look}
+def load_maps() -> Work:
+    """Load what reads maps of gain and pedestal."""
+    import h5py  # noqa: F401
+
+    from daq_core.gain_maps import run_maps
+
+    return run_maps
+
+
+KINDS: Mapping[bytes, Callable[[], Work]] = {
+    RECEIVER: load_receiver,
+    WRITER: load_writer,
+    LOOK: load_look,
+    MAPS: load_maps,
+}
 
 
 def load_all_kernels() -> None:

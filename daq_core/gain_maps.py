@@ -1,34 +1,87 @@
 """Jungfrau: the maps of gain and pedestal that ``daq_core.conversion`` converts with.
 
 They are read once a config, put where the modules are in the image, and kept in
-shared memory for the writers of its runs.
+shared memory for the writers of its runs. A process of its own reads them
+(``daq_core.question``): control has no HDF5, and does not wait for a disk that hangs.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from typing import TYPE_CHECKING
+import socket
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from daq_core.config import DaqConfig
+from daq_core.detectors import layout_of
 from daq_core.detectors.jungfrau import COLUMNS, ROWS
 from daq_core.detectors.sls import pixel_numbers
 from daq_core.errors import InvalidConfig
-
-if TYPE_CHECKING:
-    from daq_core.config import DaqConfig
-    from daq_core.detectors import Layout
+from daq_core.fork_server import MAPS
+from daq_core.forks import ForkServer
+from daq_core.question import answer, ask
 
 STAGES = 3
+TIMEOUT_S = 30.0  # for a file system to deliver the maps of many modules, 25 MB each in double precision
 
 Maps = npt.NDArray[np.float32]
 """(2, STAGES, pixels of the image) float32: pedestals, then gains; 0 in gaps."""
 
 
-def create_maps(config: DaqConfig, layout: Layout) -> int:
-    """Read the config's gain and pedestal files into a memfd of Maps; returns its descriptor.
+async def load_maps(forks: ForkServer, config: DaqConfig) -> int:
+    """Have the config's gain and pedestal files read into a memfd of Maps; returns its descriptor.
+
+    Raises
+    ------
+    InvalidConfig
+        A file cannot be read or does not answer, or its dataset has another shape; the text says which.
+    Unavailable
+        No process could be started to read them.
+    """
+    descriptor = create_maps(config)
+    try:
+        found = await ask(forks, MAPS, {"config": config.as_dict()}, TIMEOUT_S, descriptor)
+        if found["trouble"]:
+            raise InvalidConfig(found["trouble"])
+    except TimeoutError:
+        os.close(descriptor)
+        raise InvalidConfig(
+            f"Config errors: {config.gain_file} and {config.pedestal_file} cannot be read: their "
+            f"file system did not answer within {TIMEOUT_S:.0f} s."
+        ) from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def run_maps(channel: socket.socket, descriptor: int) -> None:
+    """Fill the maps of one config, in a process of its own that is forked for it."""
+
+    def fill(question: dict[str, Any]) -> dict[str, str]:
+        config = DaqConfig.parse(question["config"])
+        try:
+            fill_maps(config, attach_maps(descriptor, _n_pixels(config)))
+        except InvalidConfig as refused:
+            return {"trouble": str(refused)}
+        return {"trouble": ""}
+
+    answer(channel, fill)
+
+
+def create_maps(config: DaqConfig) -> int:
+    """Make a memfd for the Maps of a config, all 0; returns its descriptor."""
+    descriptor = os.memfd_create("std-daq-maps", os.MFD_CLOEXEC)
+    os.fchmod(descriptor, 0o600)
+    os.ftruncate(descriptor, maps_bytes(_n_pixels(config)))
+    return descriptor
+
+
+def fill_maps(config: DaqConfig, maps: Maps) -> None:
+    """Read the config's gain and pedestal files, each module's part to where the module is in the image.
 
     Raises
     ------
@@ -37,19 +90,18 @@ def create_maps(config: DaqConfig, layout: Layout) -> int:
     """
     pedestals = _read(config.pedestal_file, "pedestals", config)
     gains = _read(config.gain_file, "gains", config)
-    n_pixels = layout.image_shape[0] * layout.image_shape[1]
-    descriptor = os.memfd_create("std-daq-maps", os.MFD_CLOEXEC)
-    os.fchmod(descriptor, 0o600)
-    os.ftruncate(descriptor, maps_bytes(n_pixels))
-    maps = attach_maps(descriptor, n_pixels)
-    for here in layout.ports:
+    for here in layout_of(config).ports:
         pixels = pixel_numbers(here)
         first = int(here.first_row) * COLUMNS
         part = slice(first, first + len(pixels))
         for stage in range(STAGES):
             maps[0, stage, pixels] = pedestals[stage, here.module].reshape(-1)[part]
             maps[1, stage, pixels] = gains[stage, here.module].reshape(-1)[part]
-    return descriptor
+
+
+def _n_pixels(config: DaqConfig) -> int:
+    height, width = layout_of(config).image_shape
+    return height * width
 
 
 def maps_bytes(n_pixels: int) -> int:
@@ -65,7 +117,7 @@ def attach_maps(descriptor: int, n_pixels: int) -> Maps:
 def _read(path: str, dataset: str, config: DaqConfig) -> npt.NDArray[np.float32]:
     """Read a map of all modules, (stages, modules, rows, columns)."""
     expected = (STAGES, config.n_modules, ROWS, COLUMNS)
-    import h5py  # as long to load as two faces; without conversion, control needs none of it
+    import h5py  # the process that reads has it already; control does without
 
     try:
         with h5py.File(path) as file:

@@ -21,7 +21,7 @@ from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.fork_server import RECEIVER, WRITER
 from daq_core.forks import ForkServer
-from daq_core.gain_maps import create_maps
+from daq_core.gain_maps import load_maps
 from daq_core.network import Network
 from daq_core.receive_threads import ReceiveThreads
 from daq_core.receiver_process import ReceiverProcess
@@ -98,9 +98,9 @@ class Pipeline:
 
     async def start(self) -> None:
         """Start everything; Unavailable or InvalidConfig says what is missing."""
-        self._maps = await load_maps(self.config)
         try:
             await self._forks.start()
+            self._maps = await self.load_maps(self.config)
             await self._start_receiver()
         except BaseException:
             await self.end()
@@ -114,8 +114,18 @@ class Pipeline:
         await self._forks.end()
         self._close_memory()
 
+    async def load_maps(self, config: DaqConfig) -> int | None:
+        """Read what a config's conversion needs into shared memory; None where nothing is converted.
+
+        Raises
+        ------
+        InvalidConfig
+            A gain or pedestal file is unreadable, has the wrong shape, or does not answer in time.
+        """
+        return await load_maps(self._forks, config) if layout_of(config).is_converted else None
+
     async def change(self, config: DaqConfig, maps: int | None) -> None:
-        """Replace the ring and the receiver by those of another config, and of its :func:`load_maps`.
+        """Replace the ring and the receiver by those of another config, and of its :meth:`load_maps`.
 
         When the new receiver cannot start, it is tried again and again, as after a crash.
         """
@@ -248,22 +258,8 @@ class Pipeline:
         return self._receiver.pid if self._receiver is not None else None
 
 
-async def load_maps(config: DaqConfig) -> int | None:
-    """Read what a config's conversion needs into shared memory; None where nothing is converted.
-
-    Raises
-    ------
-    InvalidConfig
-        A gain or pedestal file is unreadable or has the wrong shape.
-    """
-    layout = layout_of(config)
-    if not layout.is_converted:
-        return None
-    return await asyncio.to_thread(create_maps, config, layout)
-
-
 def close_maps(descriptor: int | None) -> None:
-    """Give back what :func:`load_maps` made."""
+    """Give back what :meth:`Pipeline.load_maps` made."""
     if descriptor is not None:
         os.close(descriptor)
 

@@ -1,12 +1,14 @@
 """A file system that hangs for real (frozen, so that every write to it waits): control is never blocked.
 
 A frozen file system keeps its writers in the kernel, where no signal reaches
-them: what is tested here cannot be played with SIGSTOP.
+them: what is tested here cannot be played with SIGSTOP. Who reads from it does not
+wait; that is played with a pipe.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +17,11 @@ from pathlib import Path
 import h5py
 import pytest
 
-from daq_core.errors import Unavailable
+from daq_core import gain_maps
+from daq_core.errors import InvalidConfig, Unavailable
 from daq_core.journal import Journal
 from daq_core.status import AcquisitionState, DaqState
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
+from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, marked_processes
 
 DISK_MIB = 64
 
@@ -140,3 +143,28 @@ async def test_a_state_directory_that_hangs_holds_up_neither_runs_nor_stop(
             disk.thaw()
         await eventually(lambda: Journal(disk.folder).total == 3, 30)
         assert Journal(disk.folder).unended == ()
+
+
+async def test_gain_files_that_do_not_answer_refuse_the_config_and_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who opens a pipe to read waits for somebody to write, as on a file system that hangs."""
+    monkeypatch.setattr(gain_maps, "TIMEOUT_S", 1.0)
+    pipe = tmp_path / "gains.h5"
+    os.mkfifo(pipe)
+    async with loopback_daq(jungfrau(rows=64), tmp_path) as bench:
+        before = bench.daq.snapshot.config
+        changing = asyncio.create_task(
+            bench.daq.configure({"gain_file": str(pipe), "pedestal_file": str(pipe)})
+        )
+        assert await heartbeat(bench, changing.done) < 0.5
+        with pytest.raises(InvalidConfig, match=r"gains\.h5 .* did not answer within 1 s"):
+            await changing
+        assert bench.daq.snapshot.config == before
+        assert "daq-maps" in marked_processes(bench.mark).values()
+        await bench.perfect_run(5)
+        await bench.daq.configure({"image_timeout_s": 1.5})
+        await bench.daq.reconfigured()
+        os.close(os.open(pipe, os.O_RDWR))  # the file system answers: this is no HDF5 file
+        await eventually(lambda: "daq-maps" not in marked_processes(bench.mark).values(), 10)
+        await bench.perfect_run(5)

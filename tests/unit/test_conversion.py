@@ -18,7 +18,7 @@ from daq_core.config import DaqConfig
 from daq_core.conversion import Converter, convert
 from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig
-from daq_core.gain_maps import attach_maps, create_maps
+from daq_core.gain_maps import attach_maps, create_maps, fill_maps
 from daq_core.ring import COMPLETE, INCOMPLETE
 
 ROWS, COLUMNS = 512, 1024
@@ -88,7 +88,9 @@ def maps_of() -> Iterator[Any]:
     descriptors = []
 
     def make(of: DaqConfig) -> int:
-        descriptors.append(create_maps(of, layout_of(of)))
+        height, width = layout_of(of).image_shape
+        descriptors.append(create_maps(of))
+        fill_maps(of, attach_maps(descriptors[-1], height * width))
         return descriptors[-1]
 
     yield make
@@ -145,27 +147,29 @@ def test_pixels_that_did_not_arrive_are_zero_after_conversion(
     np.testing.assert_array_equal(incomplete, complete)
 
 
-def test_an_unreadable_file_is_refused_by_name(calibration: dict[str, Any], tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused_by_name(
+    calibration: dict[str, Any], maps_of: Any, tmp_path: Path
+) -> None:
     missing = config(calibration, gain_file=str(tmp_path / "nowhere.h5"))
     with pytest.raises(InvalidConfig, match=r"nowhere\.h5 cannot be read: No such file"):
-        create_maps(missing, layout_of(missing))
+        maps_of(missing)
     (tmp_path / "text.h5").write_text("not HDF5")
     text = config(calibration, pedestal_file=str(tmp_path / "text.h5"))
     with pytest.raises(InvalidConfig, match=r"text\.h5 cannot be read: not an HDF5 file"):
-        create_maps(text, layout_of(text))
+        maps_of(text)
 
 
 def test_a_file_without_the_dataset_or_of_another_shape_is_refused(
-    calibration: dict[str, Any], tmp_path: Path
+    calibration: dict[str, Any], maps_of: Any, tmp_path: Path
 ) -> None:
     swapped = config(calibration, gain_file=str(calibration["folder"] / "pedestals.h5"))
     with pytest.raises(InvalidConfig, match="has no dataset /gains"):
-        create_maps(swapped, layout_of(swapped))
+        maps_of(swapped)
     with h5py.File(tmp_path / "one.h5", "w") as file:
         file["gains"] = calibration["gains"][:, :1]
     one = config(calibration, gain_file=str(tmp_path / "one.h5"))
     with pytest.raises(InvalidConfig, match=r"\(3, 1, 512, 1024\).*\(3, 2, 512, 1024\)"):
-        create_maps(one, layout_of(one))
+        maps_of(one)
 
 
 def test_conversion_needs_both_files(calibration: dict[str, Any]) -> None:
