@@ -12,7 +12,6 @@ line on stderr.
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +40,8 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
     if show_version:
+        from importlib.metadata import version
+
         print(version("std-daq-ioc"))
         raise typer.Exit
 

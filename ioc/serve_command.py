@@ -1,7 +1,7 @@
 """The command that runs the service: serve, its options and what is wrong with them.
 
-They end up in a ``ServeOptions``; what is made of that is in ``ioc.serve``, which is
-imported last: it loads every face.
+They end up in a ``ServeOptions``; what is made of that is in ``ioc.serve``, which loads
+every face and is imported last, when the fork server is loading already.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from daq_core.forks import ForkServer
 from daq_core.network import Network, is_loopback, parse_networks
 from daq_core.receive_threads import ReceiveThreads, parse_cpus
 from ioc import environment
-from ioc.access_file import read_access_file
 from ioc.aliases import check_prefix, pv_names, read_aliases
 from ioc.log_output import LogLevel
 
@@ -282,10 +280,13 @@ def serve(
     if config is None or prefix is None:
         option = "prefix" if config is not None else "config"
         raise typer.BadParameter(f"--{option} is missing; STD_DAQ_{option.upper()} does the same.")
+    from daq_core.forks import ForkServer
+
     forks = ForkServer()
     forks.launch()  # it loads numba and the kernels while we load the faces: either takes its time
     try:
         gc.disable()
+        from ioc.access_file import read_access_file
         from ioc.serve import ServeOptions, run
 
         gc.freeze()  # what is loaded stays: looking for garbage in it would hold up the event loop for 0.1 s

@@ -27,7 +27,14 @@ def test_control_loads_neither_the_compiler_nor_hdf5() -> None:
     """It knows what the detectors send; receivers and writers are forked from a process that has the rest."""
     loaded = loaded_by("import ioc.serve")
     assert {"caproto", "fastapi"} <= loaded
-    assert not loaded & (COMPILER | FILES)
+    assert not loaded & (COMPILER | FILES | {"redis", "zmq"})  # of Redis and ZeroMQ, only who uses them
+
+
+def test_a_receiver_of_packets_loads_no_more_than_it_needs() -> None:
+    """READY waits for it; the fork server loads the rest when it has forked the first."""
+    loaded = loaded_by("from daq_core import fork_server\nfork_server.load_receiver()")
+    assert "numba" in loaded
+    assert not loaded & (FILES | {"asyncio", "zmq", "caproto", "fastapi"})
 
 
 def test_a_config_is_checked_without_the_compiler() -> None:
@@ -40,4 +47,4 @@ def test_the_command_line_is_known_without_what_the_commands_need() -> None:
     """``--help`` and the client commands answer at once."""
     loaded = loaded_by("import ioc.cli")
     assert "typer" in loaded
-    assert not loaded & (COMPILER | FILES | FACES | {"numpy", "requests", "rich"})
+    assert not loaded & (COMPILER | FILES | FACES | {"numpy", "asyncio", "requests", "rich"})
