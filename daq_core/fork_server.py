@@ -96,23 +96,32 @@ def load_all_kernels() -> None:
 def serve(requests: socket.socket) -> None:
     """Fork a process for each request until nobody can ask any more."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
-    while True:
-        kind, descriptors, _, _ = socket.recv_fds(requests, 1, MAX_DESCRIPTORS)
-        if not kind:
-            return
-        work = KINDS[kind]()
-        gc.freeze()  # a process does not look for garbage in what is loaded, which would copy its pages
-        if os.fork() == 0:
-            gc.enable()
-            requests.close()
-            _name(NAMES[kind])
-            if kind == RECEIVER:
-                be_usual()
-            _live(work, descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        for load in KINDS.values():  # once; after that it costs nothing
-            load()
+    if not _fork_next(requests):
+        return
+    for load in KINDS.values():
+        load()
+    hurry()  # not before: the first receiver is waited for more than what we load meanwhile
+    while _fork_next(requests):
+        pass
+
+
+def _fork_next(requests: socket.socket) -> bool:
+    """Wait for a request and fork its process; False when there will be no more."""
+    kind, descriptors, _, _ = socket.recv_fds(requests, 1, MAX_DESCRIPTORS)
+    if not kind:
+        return False
+    work = KINDS[kind]()  # loaded already, but for the first
+    gc.freeze()  # a process does not look for garbage in what is loaded, which would copy its pages
+    if os.fork() == 0:
+        gc.enable()
+        requests.close()
+        _name(NAMES[kind])
+        if kind == RECEIVER:
+            be_usual()
+        _live(work, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return True
 
 
 def _live(work: Work, descriptors: list[int]) -> None:
@@ -148,7 +157,6 @@ def main() -> int:
     _name(b"daq-forks")
     gc.disable()  # what is loaded stays: looking for garbage in it takes a seventh of the time
     load_all_kernels()
-    hurry()
     logging.getLogger().setLevel(sys.argv[2])
 
     with socket.socket(fileno=int(sys.argv[1])) as requests:

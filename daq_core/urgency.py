@@ -13,13 +13,11 @@ from contextlib import suppress
 
 NICE = -10
 
-_usual = 0  # of this process before it hurried; a forked one inherits it
+_usual = os.getpriority(os.PRIO_PROCESS, 0)  # of this process when it began; a forked one inherits it
 
 
 def hurry() -> None:
     """Let this thread, and what it forks, go before others; does nothing where that is refused."""
-    global _usual
-    _usual = os.getpriority(os.PRIO_PROCESS, 0)
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, min(NICE, _usual))
 

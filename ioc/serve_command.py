@@ -285,12 +285,10 @@ def serve(
     forks = ForkServer()
     forks.launch()  # it loads numba and the kernels while we load the faces: either takes its time
     try:
-        gc.disable()
+        gc.disable()  # until READY, see ioc.serve
         from ioc.access_file import read_access_file
         from ioc.serve import ServeOptions, run
 
-        gc.freeze()  # what is loaded stays: looking for garbage in it would hold up the event loop for 0.1 s
-        gc.enable()
         aliases = _aliases(alias_file, prefix)
         if acf is not None:
             read_access_file(acf)  # a mistake in it is told at once; its hosts are looked up later
