@@ -133,11 +133,6 @@ REASONS: dict[str, str] = {
         "copy 3 %. The reference's 1.0 ms holds the same LZ4. What is left to cut is the 0.1 ms "
         "around the compressor, and LZ4 on one core where two share a cache."
     ),
-    "command line to READY": (
-        "Control's imports are the longest way: by `python -X importtime -c 'import ioc.serve'` a "
-        "quarter is numba, a quarter our own modules with kernels, which control only needs for their "
-        "layouts, an eighth each FastAPI and redis. 0.88 s in all, against 0.21 s."
-    ),
 }
 """Name of a figure → why it misses its goal."""
 
