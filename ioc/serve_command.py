@@ -7,6 +7,7 @@ every face and is imported last, when the fork server is loading already.
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -280,6 +281,8 @@ def serve(
     if config is None or prefix is None:
         option = "prefix" if config is not None else "config"
         raise typer.BadParameter(f"--{option} is missing; STD_DAQ_{option.upper()} does the same.")
+    # Nothing here multiplies matrices, and numpy would start a thread for each core, which spins for a while.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from daq_core.forks import ForkServer
 
     forks = ForkServer()
