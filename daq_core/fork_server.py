@@ -58,8 +58,7 @@ def load_writer() -> Work:
 
 
 def load_look() -> Work:
-    """Load what looks at a folder, and what only receivers of messages need."""
-    import daq_core.stream_receiver  # noqa: F401
+    """Load what looks at a folder."""
     from daq_core.folder import run_look
 
     return run_look
@@ -93,13 +92,20 @@ def load_all_kernels() -> None:
     load_kernels(_tell_of_compiling)
 
 
+def load_rest() -> None:
+    """Load what no receiver of packets needs."""
+    import daq_core.stream_receiver  # noqa: F401 - of cameras that send messages
+
+    for load in KINDS.values():
+        load()
+
+
 def serve(requests: socket.socket) -> None:
     """Fork a process for each request until nobody can ask any more."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
     if not _fork_next(requests):
         return
-    for load in KINDS.values():
-        load()
+    load_rest()
     hurry()  # not before: the first receiver is waited for more than what we load meanwhile
     while _fork_next(requests):
         pass
