@@ -75,7 +75,9 @@ database.register(app)
 def main() -> None:
     """Run the program; every error a user can make or meet is one line."""
     try:
-        sys.exit(app(prog_name="std-daq-ioc", standalone_mode=False))
+        with serve_command.launched_forks(sys.argv[1:]) as forks:
+            status = app(prog_name="std-daq-ioc", standalone_mode=False, obj=forks)
+        sys.exit(status)
     except typer.Abort:
         sys.exit(130)
     except typer.TyperException as error:

@@ -1,15 +1,17 @@
 """The command that runs the service: serve, its options and what is wrong with them.
 
 They end up in a ``ServeOptions``; what is made of that is in ``ioc.serve``, which loads
-every face and is imported last, when the fork server is loading already.
+every face and is imported last. The fork server is loading already then.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +21,28 @@ from ioc import environment
 from ioc.aliases import check_prefix, pv_names, read_aliases
 from ioc.log_output import LogLevel
 
+if TYPE_CHECKING:
+    from daq_core.forks import ForkServer
+
+
+@contextmanager
+def launched_forks(arguments: Sequence[str]) -> Iterator[ForkServer | None]:
+    """Give a fork server that loads while the command line is parsed, when that says to serve; else None.
+
+    What it loads, numba and the kernels, takes longer than all else in a start. It is killed at the end.
+    """
+    if arguments[:1] != ["serve"] or not {"-h", "--help", "--list-pvs"}.isdisjoint(arguments):
+        yield None
+        return
+    from daq_core.forks import ForkServer
+
+    forks = ForkServer()
+    forks.launch()
+    try:
+        yield forks
+    finally:
+        forks.kill()
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
@@ -26,6 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
+    context: typer.Context,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -283,51 +308,44 @@ def serve(
         raise typer.BadParameter(f"--{option} is missing; STD_DAQ_{option.upper()} does the same.")
     # Nothing here multiplies matrices, and numpy would start a thread for each core, which spins for a while.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    from daq_core.forks import ForkServer
+    gc.disable()  # until READY, see ioc.serve
+    from ioc.access_file import read_access_file
+    from ioc.serve import ServeOptions, run
 
-    forks = ForkServer()
-    forks.launch()  # it loads numba and the kernels while we load the faces: either takes its time
-    try:
-        gc.disable()  # until READY, see ioc.serve
-        from ioc.access_file import read_access_file
-        from ioc.serve import ServeOptions, run
-
-        aliases = _aliases(alias_file, prefix)
-        if acf is not None:
-            read_access_file(acf)  # a mistake in it is told at once; its hosts are looked up later
-        options = ServeOptions(
-            config=config,
-            prefix=prefix,
-            bind=bind,
-            rest_port=rest_port,
-            redis_port=None if no_redis else redis_port,
-            redis_url=redis_url,
-            ca_port=ca_port,
-            token_file=token_file,
-            trusted_networks=trusted,
-            allowed_hosts=frozenset(name.strip() for name in allowed_hosts.split(",") if name.strip()),
-            udp_host=udp_host,
-            udp_sources=sources,
-            receive_threads=ReceiveThreads(receiver_threads, cpus),
-            first_image_timeout_s=first_image_timeout_s,
-            stall_timeout_s=stall_timeout_s,
-            output_roots=tuple(str(root) for root in output_root or [Path("/")]),
-            overwrite=overwrite,
-            direct_io=direct_io,
-            writer_group=writer_group,
-            min_user_id=min_user_id,
-            id_source=id_source,
-            sync_limit_s=sync_limit,
-            state_dir=state_dir or config.with_suffix(".state"),
-            fresh=fresh,
-            aliases=aliases,
-            engineer=engineer,
-            location=location,
-            acf=acf,
-        )
-        raise typer.Exit(run(options, log_level, forks))
-    finally:
-        forks.kill()
+    aliases = _aliases(alias_file, prefix)
+    if acf is not None:
+        read_access_file(acf)  # a mistake in it is told at once; its hosts are looked up later
+    options = ServeOptions(
+        config=config,
+        prefix=prefix,
+        bind=bind,
+        rest_port=rest_port,
+        redis_port=None if no_redis else redis_port,
+        redis_url=redis_url,
+        ca_port=ca_port,
+        token_file=token_file,
+        trusted_networks=trusted,
+        allowed_hosts=frozenset(name.strip() for name in allowed_hosts.split(",") if name.strip()),
+        udp_host=udp_host,
+        udp_sources=sources,
+        receive_threads=ReceiveThreads(receiver_threads, cpus),
+        first_image_timeout_s=first_image_timeout_s,
+        stall_timeout_s=stall_timeout_s,
+        output_roots=tuple(str(root) for root in output_root or [Path("/")]),
+        overwrite=overwrite,
+        direct_io=direct_io,
+        writer_group=writer_group,
+        min_user_id=min_user_id,
+        id_source=id_source,
+        sync_limit_s=sync_limit,
+        state_dir=state_dir or config.with_suffix(".state"),
+        fresh=fresh,
+        aliases=aliases,
+        engineer=engineer,
+        location=location,
+        acf=acf,
+    )
+    raise typer.Exit(run(options, log_level, forks=context.obj))
 
 
 def _aliases(file: Path | None, prefix: str) -> dict[str, str]:
