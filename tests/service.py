@@ -55,12 +55,15 @@ class Service:
     ca_environment : dict        for subprocesses that use a C client of Channel Access
     """
 
-    def __init__(self, folder: Path, detector: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Take `options` as serve does: ``sync_limit=1`` is ``--sync-limit 1``, ``overwrite=True`` a flag."""
-        n_modules = int(detector["n_modules"])
-        self.config = DaqConfig.parse(
-            {**detector, "start_udp_port": free_ports(n_modules, socket.SOCK_DGRAM)}
-        )
+    def __init__(
+        self, folder: Path, detector: Mapping[str, Any], options: Mapping[str, Any], n_ports: int = 0
+    ) -> None:
+        """Take `options` as serve does: ``sync_limit=1`` is ``--sync-limit 1``, ``overwrite=True`` a flag.
+
+        n_ports : free UDP ports, where a later detector needs more than one for each module of this
+        """
+        n_ports = max(n_ports, int(detector["n_modules"]))
+        self.config = DaqConfig.parse({**detector, "start_udp_port": free_ports(n_ports, socket.SOCK_DGRAM)})
         self.output = folder / "output"
         self.output.mkdir(mode=0o777, exist_ok=True)
         self.config_file = folder / "detector.json"

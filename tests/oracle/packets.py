@@ -1,4 +1,4 @@
-"""Packets of an Eiger or a Jungfrau, made and placed pixel by pixel: slow, obvious, from the contract.
+"""Packets of an Eiger, a Jungfrau or a Moench, made and placed pixel by pixel: slow, obvious.
 
 Nothing of ``daq_core`` is used here. A packet is placed by three numbers of
 its header and the port it came to; coordinates are counted in plain loops.
@@ -18,7 +18,7 @@ Corners = tuple[int, int, int, int]
 HEADER = struct.Struct("<QIIQQHHHHIHBB")
 """Frame number, exposure, packet number, bunch id, timestamp, module id, row, column, …: 48 bytes."""
 
-PAYLOAD_BYTES = {"eiger": 4096, "jungfrau": 8192}
+PAYLOAD_BYTES = {"eiger": 4096, "jungfrau": 8192, "moench": 6400}
 
 
 def datagram(frame: int, packet_number: int, payload: bytes, *, bunch_id: bytes = bytes(8)) -> bytes:
@@ -31,6 +31,8 @@ def packet_numbers(detector: str, bit_depth: int, corners: Corners) -> range:
     """Return the packet numbers of one module in one image."""
     if detector == "eiger":
         return range(256 * 512 * bit_depth // 8 // 4096)
+    if detector == "moench":
+        return range(400 * 400 * 2 // 6400)
     n_rows = abs(corners[3] - corners[1]) + 1
     first_row = (512 - n_rows) // 2  # partial readout sends the rows around the centre
     return range(first_row // 4, (first_row + n_rows) // 4)
@@ -45,6 +47,10 @@ def _wire_pixels(detector: str, bit_depth: int, i_packet: int) -> tuple[Any, Any
             row, column = divmod(i_packet * 4096 * 8 // bit_depth + k, 512)
             rows.append(row)
             columns.append(column if column < 256 else column + 2)  # two chips, two pixels between them
+    elif detector == "moench":
+        for k in range(3200):
+            rows.append(i_packet * 8 + k // 400)
+            columns.append(k % 400)
     else:
         for k in range(4096):
             rows.append(i_packet * 4 + k // 1024)

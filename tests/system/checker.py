@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tests.oracle.units import units_of
 from tests.system.evidence import Evidence, RunEvidence
 from tests.system.records import judge_owners, judge_records
-from tests.system.sent_images import judge_images, read_datagram, sent_images
+from tests.system.sent_images import judge_images, sendings
 
 INVARIANTS = {
     1: "every packet is accounted for",
@@ -84,7 +85,8 @@ def _packets(config: Any, run: RunEvidence) -> Iterator[str]:
         yield f"{len(run.sent)} sent, {n['received']} received, {n['kernel_drops']} dropped by the kernel"
     if n["kernel_drops"] == 0 and not run.receiver_lost:
         foreign = sum(sent.is_foreign for sent in run.sent)
-        malformed = sum(not sent.is_foreign and read_datagram(config, sent) is None for sent in run.sent)
+        read = units_of(config).heading
+        malformed = sum(not sent.is_foreign and read(sent.port, sent.data) is None for sent in run.sent)
         if (n["foreign"], n["malformed"]) != (foreign, malformed):
             yield (
                 f"sent {foreign} foreign and {malformed} malformed packets, "
@@ -158,8 +160,7 @@ def _recovery(config: Any, run: RunEvidence) -> Iterator[str]:
     if run.file is None:
         yield "there is no file"
         return
-    images, _ = sent_images(config, run)
-    frames = [image.frame for image in images.values()]
+    frames = [image.frame for image in sendings(config, run).images.values()]
     if run.file.columns["image_id"].tolist() != frames:
         yield f"the ids are {run.file.columns['image_id'].tolist()[:5]} …, sent were {frames[:5]} …"
     if run.file.columns["status"].any() or run.file.columns["missing_packets"].any():

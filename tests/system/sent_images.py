@@ -13,47 +13,17 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tests.oracle.packets import HEADER, PAYLOAD_BYTES, packet_numbers, pixel_places
-from tests.system.evidence import Images, RunEvidence, Sent
+from tests.oracle.units import Heading, Unit, Units, packets_lacking, units_of
+from tests.system.evidence import Images, RunEvidence
 
-Unit = tuple[int, int]  # module, packet number
-
-
-def read_datagram(config: Any, sent: Sent) -> tuple[int, Unit, bytes] | None:
-    """Return frame, unit and pixels of a datagram; None for one that no receiver may use."""
-    detector = _detector(config)
-    if len(sent.data) != HEADER.size + PAYLOAD_BYTES[detector]:
-        return None
-    module = _modules(config)[sent.port]
-    frame, _, number, *_ = HEADER.unpack_from(sent.data)
-    if number not in packet_numbers(detector, config["bit_depth"], config["module_positions"][str(module)]):
-        return None
-    return frame, (module, number), sent.data[HEADER.size :]
-
-
-def _detector(config: Any) -> str:
-    return str(config["detector_type"])
-
-
-def _modules(config: Any) -> list[int]:
-    return sorted(map(int, config["module_positions"]))
-
-
-def _units(config: Any) -> dict[Unit, tuple[Any, Any]]:
-    """Return y and x in the image of the pixels of each packet that an image has."""
-    detector, depth = _detector(config), config["bit_depth"]
-    return {
-        (module, number): pixel_places(detector, depth, corners, number)
-        for module in _modules(config)
-        for corners in [config["module_positions"][str(module)]]
-        for number in packet_numbers(detector, depth, corners)
-    }
+Places = dict[Unit, Any]
+Candidates = dict[tuple[int, Unit], list[bytes]]  # all pixels that went out under a frame number, of a unit
 
 
 @dataclass
@@ -65,24 +35,43 @@ class SentImage:
     last: int
     first_s: float
     last_s: float
-    units: dict[Unit, bytes]  # of several packets of one number the first: a port keeps their order
+    units: dict[Unit, bytes] = field(default_factory=dict)
+    datagrams: dict[Unit, Unit] = field(default_factory=dict)  # unit → first unit of the datagram it was in
+
+    def take(self, heading: Heading, pixels: dict[Unit, bytes]) -> None:
+        """Of several packets of one number the first counts: a port keeps their order."""
+        if heading.first not in self.units:
+            self.units |= pixels
+            self.datagrams |= dict.fromkeys(pixels, heading.first)
 
 
-def sent_images(
-    config: Any, run: RunEvidence
-) -> tuple[dict[int, SentImage], dict[tuple[int, Unit], list[bytes]]]:
-    """Return the sender's images, and all pixels that went out under a frame number and a packet number."""
+@dataclass
+class Sendings:
+    """What went out well-formed, from an address that counts."""
+
+    images: dict[int, SentImage]
+    candidates: Candidates
+    sizes: set[int]  # units that a receiver may take a full packet to have
+
+
+def sendings(config: Any, run: RunEvidence) -> Sendings:
+    """Put the images of the sender together."""
+    units = units_of(config)
     images: dict[int, SentImage] = {}
-    candidates: dict[tuple[int, Unit], list[bytes]] = defaultdict(list)
+    candidates: Candidates = defaultdict(list)
+    headings = []
     for place, sent in enumerate(run.sent):
-        if sent.is_foreign or (read := read_datagram(config, sent)) is None:
+        if sent.is_foreign or (heading := units.heading(sent.port, sent.data)) is None:
             continue
-        frame, unit, pixels = read
-        candidates[frame, unit].append(pixels)
-        image = images.setdefault(sent.image, SentImage(frame, place, place, sent.from_s, sent.until_s, {}))
+        headings.append(heading)
+        pixels = units.pixels(heading, sent.data)
+        for unit, part in pixels.items():
+            candidates[heading.frame, unit].append(part)
+        new = SentImage(heading.frame, place, place, sent.from_s, sent.until_s)
+        image = images.setdefault(sent.image, new)
         image.last, image.last_s = place, sent.until_s
-        image.units.setdefault(unit, pixels)
-    return images, candidates
+        image.take(heading, pixels)
+    return Sendings(images, candidates, units.believed_sizes(headings))
 
 
 def judge_images(config: Any, run: RunEvidence, file: Images) -> Iterator[tuple[int, str]]:
@@ -90,66 +79,61 @@ def judge_images(config: Any, run: RunEvidence, file: Images) -> Iterator[tuple[
     if len(lengths) > 1:
         yield 4, f"the datasets have different lengths: {sorted(lengths)}"
         return
-    units = _units(config)
-    images, candidates = sent_images(config, run)
-    shown = [_present(units, pixels) for pixels in file.pixels]
+    units = units_of(config)
+    places, sent = units.places(), sendings(config, run)
+    shown = [_present(places, pixels) for pixels in file.pixels]
     ids = file.columns["image_id"].tolist()
-    yield from _truth(units, file, ids, shown, candidates)
-    yield from _once(images, ids, shown, candidates)
-    yield from _completeness(config, run, units, images, ids, file, shown)
+    yield from _truth(units, places, file, ids, shown, sent)
+    yield from _once(sent, ids, shown)
+    yield from _completeness(config, run, len(places), sent.images, ids, file, shown)
 
 
-def _present(units: dict[Unit, tuple[Any, Any]], pixels: npt.NDArray[Any]) -> dict[Unit, bytes]:
+def _present(places: Places, pixels: npt.NDArray[Any]) -> dict[Unit, bytes]:
     """Return the pixels of each unit that has any."""
-    found = {unit: pixels[places] for unit, places in units.items()}
+    found = {unit: pixels[where] for unit, where in places.items()}
     return {unit: part.tobytes() for unit, part in found.items() if part.any()}
 
 
 def _truth(
-    units: dict[Unit, tuple[Any, Any]],
+    units: Units,
+    places: Places,
     file: Images,
     ids: list[int],
     shown: list[dict[Unit, bytes]],
-    candidates: dict[tuple[int, Unit], list[bytes]],
+    sent: Sendings,
 ) -> Iterator[tuple[int, str]]:
     """Whatever is in the file was sent, and what was not is zero, counted, and not called good."""
     is_pixel = np.zeros(file.pixels.shape[1:], bool)
-    for places in units.values():
-        is_pixel[places] = True
+    for pixels in places.values():
+        is_pixel[pixels] = True
     for row, (image_id, parts) in enumerate(zip(ids, shown, strict=True)):
         where = f"image {row} (id {image_id})"
         if file.pixels[row][~is_pixel].any():
             yield 2, f"{where}: pixels between the modules are not 0"
-        n_zero = 0  # units that are 0, and may have been sent as that
-        for unit in units:
-            known = candidates.get((image_id, unit), [])
-            if unit in parts and parts[unit] not in known:
-                yield (
-                    (2 if known else 3),
-                    f"{where}: the pixels of module {unit[0]} packet {unit[1]} were never sent",
-                )
-            n_zero += unit not in parts and any(not any(pixels) for pixels in known)
+        absent = places.keys() - parts.keys()
+        for unit, part in parts.items():
+            known = sent.candidates.get((image_id, unit), [])
+            if part not in known:
+                what = f"module {unit[0]} {units.word} {unit[1]}"
+                yield (2 if known else 3), f"{where}: the pixels of {what} were never sent"
+        dark = {u for u in absent if any(not any(p) for p in sent.candidates.get((image_id, u), []))}
+        least = packets_lacking(absent - dark, max(sent.sizes))  # the dark ones may have been sent as that
+        most = packets_lacking(absent, min(sent.sizes))
         n_missing, status = int(file.columns["missing_packets"][row]), int(file.columns["status"][row])
-        n_absent = len(units) - len(parts)
-        if not n_absent - n_zero <= n_missing <= n_absent:
-            yield 3, f"{where}: {n_absent} packets are missing, it says {n_missing}"
+        if not least <= n_missing <= most:
+            yield 3, f"{where}: {most} packets are missing, it says {n_missing}"
         if status != (n_missing > 0):
             yield 3, f"{where}: status {status} with {n_missing} packets missing"
 
 
-def _once(
-    images: dict[int, SentImage],
-    ids: list[int],
-    shown: list[dict[Unit, bytes]],
-    candidates: dict[tuple[int, Unit], list[bytes]],
-) -> Iterator[tuple[int, str]]:
+def _once(sent: Sendings, ids: list[int], shown: list[dict[Unit, bytes]]) -> Iterator[tuple[int, str]]:
     """Nothing is in the file more often than it was sent; where numbers only rise, each id is there once."""
     used = Counter((image_id, unit) for image_id, parts in zip(ids, shown, strict=True) for unit in parts)
     for (image_id, unit), n in used.items():
-        n_sent = len(candidates.get((image_id, unit), []))
+        n_sent = len(sent.candidates.get((image_id, unit), []))
         if 0 < n_sent < n:
-            yield 2, f"image id {image_id}, packet {unit}: {n} times in the file, sent {n_sent} times"
-    frames = [image.frame for image in sorted(images.values(), key=lambda image: image.first)]
+            yield 2, f"image id {image_id}, {unit}: {n} times in the file, sent {n_sent} times"
+    frames = [image.frame for image in sorted(sent.images.values(), key=lambda image: image.first)]
     is_rising = all(a < b for a, b in itertools.pairwise(frames))
     for image_id, n in Counter(ids).items():
         if n > 1 and is_rising:
@@ -159,7 +143,7 @@ def _once(
 def _completeness(
     config: Any,
     run: RunEvidence,
-    units: dict[Unit, tuple[Any, Any]],
+    n_units: int,
     images: dict[int, SentImage],
     ids: list[int],
     file: Images,
@@ -178,9 +162,9 @@ def _completeness(
         if image_id not in rows or len(shown[row]) > len(shown[rows[image_id]]):
             rows[image_id] = row
     absent, short = [], 0
-    for image, is_due in _prompt(config, run, images, ids, len(units)):
+    for image, is_due in _prompt(config, run, images, ids, n_units):
         row = rows.get(image.frame)
-        is_whole = len(image.units) == len(units)
+        is_whole = len(image.units) == n_units
         if row is None:
             if is_due and (is_whole or not drops_incomplete):
                 absent.append(image.frame)
@@ -189,8 +173,8 @@ def _completeness(
         elif shown[row] != (expected := {u: p for u, p in image.units.items() if any(p)}):
             differing = [u for u in expected if u in shown[row] and shown[row][u] != expected[u]]
             if differing:
-                yield 2, f"image id {image.frame}: packet {differing[0]} is not the first that was sent"
-            lacking = len(expected.keys() - shown[row].keys())
+                yield 2, f"image id {image.frame}: {differing[0]} is not the first that was sent"
+            lacking = len({image.datagrams[u] for u in expected.keys() - shown[row].keys()})
             short += lacking
             if lacking > n_drops:
                 yield 2, f"image id {image.frame} arrived with {lacking} packets more than are in the file"

@@ -15,6 +15,8 @@ import traceback
 from pathlib import Path
 
 from tests.system.checker import INVARIANTS, Broken
+from tests.torture.detector import JUNGFRAU
+from tests.torture.plan import detector_before
 from tests.torture.rounds import Rounds, Tally
 from tests.torture.session import Session
 
@@ -47,6 +49,8 @@ def torture(folder: Path, tally: Tally, seed: int, seconds: float, first: int = 
     """Take rounds until the time is over, or there were so many."""
     with Session(folder) as session:
         end = time.monotonic() + seconds
+        if (detector := detector_before(seed, first)) != JUNGFRAU:
+            session.configure(detector)
         rounds = Rounds(session, tally)
         number = first
         while time.monotonic() < end and (n_rounds == 0 or number < first + n_rounds):
@@ -80,6 +84,7 @@ def table(tally: Tally) -> str:
         f"{'all':<36} {tally.faults.total():>9} {tally.packets.total():>9}",
         "",
         f"rounds {tally.n_rounds}, runs checked {tally.n_runs}, images compared {tally.n_images}",
+        "rounds by detector: " + ", ".join(f"{name} {n}" for name, n in sorted(tally.detectors.items())),
         "runs ended as " + ", ".join(f"{name} {n}" for name, n in sorted(tally.outcomes.items())),
         "",
         "invariants broken:",

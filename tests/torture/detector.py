@@ -1,4 +1,4 @@
-"""The detectors of torture, of two modules each, and how they send: in a thread, with faults, all noted."""
+"""The detectors of torture, small ones, and how they send: in a thread, with faults, all noted."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ EIGER: dict[str, Any] = {
     "image_pixel_width": 1030,
     "module_positions": {"0": [0, 0, 513, 255], "1": [1029, 255, 516, 0]},
 }
+GIGAFROST: dict[str, Any] = {
+    "detector_type": "gigafrost",
+    "bit_depth": 16,
+    "n_modules": 8,
+    "image_pixel_height": 152,  # 38 rows a link, in packets of 17, 17 and 4; those of 17 are padded
+    "image_pixel_width": 504,
+    "module_positions": {},
+}
+GIGAFROST_OTHER_ROWS = 19
+"""Rows that std_daq's own simulators put into a packet of it."""
+N_PORTS = 8
 DETECTORS = (
     JUNGFRAU,
     JUNGFRAU | {"incomplete_images": "drop"},
@@ -45,19 +56,31 @@ DETECTORS = (
     JUNGFRAU | {"compression": "bitshuffle-lz4"},
     JUNGFRAU | {"number_of_writers": 2},
     JUNGFRAU | {"number_of_writers": 3, "compression": "bitshuffle-zstd", "incomplete_images": "drop"},
+    JUNGFRAU | EIGER | {"bit_depth": 4, "compression": "bitshuffle-lz4"},
+    JUNGFRAU | GIGAFROST,
+    JUNGFRAU | GIGAFROST | {"incomplete_images": "drop"},
+    JUNGFRAU | GIGAFROST | {"number_of_writers": 2, "compression": "bitshuffle-lz4"},
 )
-"""Two modules each, the second turned by 180°, on the same ports."""
+"""On the same ports, from the first on: two modules, the second turned by 180°, or eight links."""
 
 
 class Detector:
     """A simulated detector with faults, sending in a thread; keeps everything that really went out."""
 
-    def __init__(self, service: Service, chaos: Chaos, first_id: int) -> None:
+    def __init__(
+        self, service: Service, chaos: Chaos, first_id: int, rows_per_packet: int | None = None
+    ) -> None:
         self.sent: list[Sent] = []
         self._n_timed = 0  # how many of them are known to be out
         self._first_id = first_id
         self._stop = threading.Event()
-        self._simulator = Simulator(service.config, host=LOOPBACK, chaos=chaos, tell=self._note)
+        self._simulator = Simulator(
+            service.config,
+            host=LOOPBACK,
+            chaos=chaos,
+            tell=self._note,
+            rows_per_packet=rows_per_packet if service.config.detector_type == "gigafrost" else None,
+        )
         self._thread: threading.Thread | None = None
 
     def _note(self, packet: SentPacket) -> None:

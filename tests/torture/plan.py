@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from daq_core.chaos import IMAGE_FAULTS, PACKET_FAULTS, RUN_FAULTS, Chaos
+from tests.torture.detector import DETECTORS, GIGAFROST_OTHER_ROWS, JUNGFRAU
 from tests.torture.faults import Fault
 
+CHANGES = 0.25  # of all rounds begin with another detector
 RATES_HZ = (100.0, 200.0, 400.0)
 FACES = ("REST", "CA", "CLI")
 
@@ -27,6 +29,7 @@ class Plan:
     stop_after_s: float | None
     stop_face: str
     sends_before: bool  # the detector is sending when the run is started
+    rows_per_packet: int | None  # of a GigaFRoST, other than its own
 
     def __str__(self) -> str:
         faults = ", ".join(f"{fault.name} at {when:.2f} s" for fault, when in self.faults) or "none"
@@ -38,6 +41,18 @@ class Plan:
             f"{self.n_images} images by {self.face}, {self.n_sent} sent at {self.rate_hz:.0f} Hz, "
             f"chaos {self.chaos or 'none'}, faults {faults}{stop}"
         )
+
+
+def new_detector(seed: int, number: int) -> Mapping[str, Any] | None:
+    """Return the detector that a round begins with; None: that of the round before."""
+    dice = random.Random(f"detector {seed} {number}")
+    return dice.choice(DETECTORS) if dice.random() < CHANGES else None
+
+
+def detector_before(seed: int, number: int) -> Mapping[str, Any]:
+    """Return what the rounds before one have left, so that it is the same when it is taken by itself."""
+    changes = (new_detector(seed, n) for n in range(number - 1, 0, -1))
+    return next(filter(None, changes), JUNGFRAU)
 
 
 def plan(dice: random.Random, faults: Sequence[Fault]) -> Plan:
@@ -64,4 +79,5 @@ def plan(dice: random.Random, faults: Sequence[Fault]) -> Plan:
         stop_after_s=dice.uniform(0, duration) if dice.random() < 0.2 else None,
         stop_face=dice.choice(FACES),
         sends_before=dice.random() < 0.15,
+        rows_per_packet=dice.choice((None, GIGAFROST_OTHER_ROWS)),
     )

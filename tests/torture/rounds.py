@@ -16,10 +16,10 @@ from daq_core.chaos import Chaos
 from tests.epics_peer import ECA_NORMAL
 from tests.system.checker import Broken, check
 from tests.system.evidence import End, Evidence, Images, Owned, RunEvidence
-from tests.torture.detector import DETECTORS, JUNGFRAU
+from tests.torture.detector import JUNGFRAU
 from tests.torture.faults import FAULTS, FILLER, Fault, empty_disk, lift_limit
 from tests.torture.files import owned, parts_of
-from tests.torture.plan import Plan, plan
+from tests.torture.plan import Plan, new_detector, plan
 from tests.torture.session import Session
 
 N_PERFECT = 100
@@ -40,6 +40,7 @@ class Tally:
     n_runs: int = 0
     n_images: int = 0  # compared, every pixel
     outcomes: Counter[str] = field(default_factory=Counter)
+    detectors: Counter[str] = field(default_factory=Counter)  # rounds of each
     broken: list[tuple[int, Broken]] = field(default_factory=list)  # with the round
 
 
@@ -61,19 +62,20 @@ class Rounds:
         outside = owned(session.precious)
         self._accepted, self._refused, self._redis_is_whole = [], [], True
         kind = dice.random()
-        if dice.random() < 0.15:
-            session.configure(dice.choice(DETECTORS))
+        if (detector := new_detector(seed, number)) is not None:
+            session.configure(detector)
             self.tally.faults["another config"] += 1
+        self.tally.detectors[session.detector_name] += 1
         if kind < 0.08:
-            self.story = "starts at one instant"
+            self.story = f"{session.detector_name}: starts at one instant"
             runs = self._race(dice)
         elif kind < 0.16:
-            self.story = "bad requests"
+            self.story = f"{session.detector_name}: bad requests"
             self._bad_requests(dice)
             runs = [self._perfect_run()]
         else:
             planned = plan(dice, FAULTS)
-            self.story = str(planned)
+            self.story = f"{session.detector_name}: {planned}"
             tortured = self._tortured_run(planned)
             runs = [*tortured, self._perfect_run()]
         return self._judge(number, runs, n_before, outside)
@@ -139,7 +141,7 @@ class Rounds:
         early = [fault for fault, when in planned.faults if when < 0]
         if any(self._inject(fault, planned) for fault in early if fault.loses_service):
             before = session.counters()
-        detector = session.detector(planned.chaos)
+        detector = session.detector(planned.chaos, planned.rows_per_packet)
         if planned.sends_before:
             detector.begin(2 * planned.n_sent, planned.rate_hz)
         for fault, _ in planned.faults:

@@ -24,7 +24,7 @@ from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.loopback import MARK, kill_all, marked_processes
 from tests.service import Service
 from tests.system.evidence import Counters, End, Look
-from tests.torture.detector import JUNGFRAU, Detector
+from tests.torture.detector import JUNGFRAU, N_PORTS, Detector
 from tests.torture.files import visible_images
 
 IDS_APART = 1_000_000  # frame numbers of two runs; none may be taken for a packet of the run before
@@ -59,7 +59,7 @@ LOSS_PVS = {
 
 
 class Session:
-    """A running service of two small Jungfrau modules, whose files belong to nobody where we are root.
+    """A running service, at first of two small Jungfrau modules; its files are nobody's where we are root.
 
     Usage: ``with Session(folder) as session: …``. `folder` has an empty folder ``output`` that the
     service may write to, one with a small file system in it where that can be mounted, and things
@@ -75,6 +75,7 @@ class Session:
             folder,
             JUNGFRAU,
             {"output_root": folder / "output", "udp_sources": f"{LOOPBACK}/32", "overwrite": False},
+            n_ports=N_PORTS,
         )
         self.output = self.service.output
         self.output.chmod(0o777)
@@ -208,9 +209,14 @@ class Session:
 
     # ------------------------------------------------------------ the detector
 
-    def detector(self, chaos: Chaos) -> Detector:
+    @property
+    def detector_name(self) -> str:
+        config = self.service.config
+        return f"{config.detector_type} {config.bit_depth} bit"
+
+    def detector(self, chaos: Chaos, rows_per_packet: int | None = None) -> Detector:
         first_id, self._next_id = self._next_id, self._next_id + IDS_APART
-        return Detector(self.service, chaos, first_id)
+        return Detector(self.service, chaos, first_id, rows_per_packet)
 
     # ------------------------------------------------------------ what the faces say
 
