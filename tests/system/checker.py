@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from tests.oracle.units import units_of
 from tests.system.evidence import Evidence, RunEvidence
 from tests.system.records import judge_owners, judge_records
@@ -165,3 +167,5 @@ def _recovery(config: Any, run: RunEvidence) -> Iterator[str]:
         yield f"the ids are {run.file.columns['image_id'].tolist()[:5]} …, sent were {frames[:5]} …"
     if run.file.columns["status"].any() or run.file.columns["missing_packets"].any():
         yield "images lack packets"
+    if 2 * np.count_nonzero(run.file.pixels) < run.file.pixels.size:
+        yield "more than half of the pixels are 0: images of nothing show nothing"

@@ -225,6 +225,10 @@ def silently_filled(file: Images) -> Images:
     return column("status", 2, 0)(column("missing_packets", 2, 0)(old_pixels(file)))
 
 
+def dark(file: Images) -> Images:
+    return replace(file, pixels=np.zeros_like(file.pixels))
+
+
 def shorter_column(file: Images) -> Images:
     return replace(file, columns={**file.columns, "status": file.columns["status"][:-1]})
 
@@ -358,6 +362,7 @@ BAD: dict[str, tuple[int, Callable[[Evidence], Evidence], str]] = {
     "not ready afterwards": (8, of_face("CA", state="UNKNOWN"), "CA shows UNKNOWN"),
     "the next run lacks an image": (8, of_file(rows([0, 1, 2]), 1), "the ids are"),
     "the next run lacks a packet": (8, of_file(column("missing_packets", 0, 1), 1), "images lack packets"),
+    "the next run shows nothing": (8, of_file(dark, 1), "more than half of the pixels are 0"),
     "the next run has no file": (8, of_run(1, file=None), "there is no file"),
 }
 
