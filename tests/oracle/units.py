@@ -130,7 +130,8 @@ class _Rows:
         protocol, blocks, _, _, _, frame, _, first, *_ = GIGAFROST_HEADER.unpack_from(data)
         if protocol != GIGAFROST_PROTOCOL or blocks * 12 != self._columns or first >= self._n_rows:
             return None
-        return Heading(frame, port, range(first, min(first + n_bytes // self._row_bytes, self._n_rows)))
+        module = port % 8  # 16 ports: two for each link, for even and odd images
+        return Heading(frame, module, range(first, min(first + n_bytes // self._row_bytes, self._n_rows)))
 
     def pixels(self, heading: Heading, data: bytes) -> dict[Unit, bytes]:
         size, found = self._row_bytes, {}

@@ -163,8 +163,11 @@ def _recovery(config: Any, run: RunEvidence) -> Iterator[str]:
         yield "there is no file"
         return
     frames = [image.frame for image in sendings(config, run).images.values()]
-    if run.file.columns["image_id"].tolist() != frames:
-        yield f"the ids are {run.file.columns['image_id'].tolist()[:5]} …, sent were {frames[:5]} …"
+    ids = run.file.columns["image_id"].tolist()
+    if config.get("n_udp_ports") == 16:  # even and odd images have ports of their own, each read in turn
+        ids.sort()
+    if ids != frames:
+        yield f"the ids are {ids[:5]} …, sent were {frames[:5]} …"
     if run.file.columns["status"].any() or run.file.columns["missing_packets"].any():
         yield "images lack packets"
     if 2 * np.count_nonzero(run.file.pixels) < run.file.pixels.size:

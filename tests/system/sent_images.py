@@ -1,11 +1,11 @@
 """Puts images together from what was sent, packet by packet, and compares files with them: invariants 2, 3.
 
 What may be asked of an image depends on how it was sent. A *prompt* one, whose
-packets all went out in one go between the begin and the end of the run, under a
-frame number of its own, has to be in the file exactly: every packet that
+packets all went out in one go between the begin and the end of the run, each to one
+port, under a frame number of its own, has to be in the file exactly: every packet that
 reached the socket, nothing else. Of the others (delayed packets, frame numbers
-used twice) it is only asked that whatever is in the file was sent, and is counted
-truthfully.
+used twice, a packet at two ports of one link) it is only asked that whatever is in
+the file was sent, and is counted truthfully.
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ class SentImage:
     last_s: float
     units: dict[Unit, bytes] = field(default_factory=dict)
     datagrams: dict[Unit, Unit] = field(default_factory=dict)  # unit → first unit of the datagram it was in
+    ports: dict[Unit, int] = field(default_factory=dict)  # by the first unit of each datagram
+    is_raced: bool = False  # two ports brought one packet: nobody knows which was read first
 
-    def take(self, heading: Heading, pixels: dict[Unit, bytes]) -> None:
+    def take(self, port: int, heading: Heading, pixels: dict[Unit, bytes]) -> None:
         """Of several packets of one number the first counts: a port keeps their order."""
+        if self.ports.setdefault(heading.first, port) != port:
+            self.is_raced = True
         if heading.first not in self.units:
             self.units |= pixels
             self.datagrams |= dict.fromkeys(pixels, heading.first)
@@ -70,7 +74,7 @@ def sendings(config: Any, run: RunEvidence) -> Sendings:
         new = SentImage(heading.frame, place, place, sent.from_s, sent.until_s)
         image = images.setdefault(sent.image, new)
         image.last, image.last_s = place, sent.until_s
-        image.take(heading, pixels)
+        image.take(sent.port, heading, pixels)
     return Sendings(images, candidates, units.believed_sizes(headings))
 
 
@@ -202,7 +206,7 @@ def _prompt(
         is_quick = (
             image.last_s - image.first_s < config["image_timeout_s"] / 2 and n_begun[i] - i < window / 4
         )
-        if frames[image.frame] == 1 and is_in_run and is_quick:
+        if frames[image.frame] == 1 and is_in_run and is_quick and not image.is_raced:
             # A stop leaves out what still waits for packets.
             waits_s = 0.0 if len(image.units) == n_units else 2 * config["image_timeout_s"]
             is_over = run.stopped_s is None or image.last_s + waits_s < run.stopped_s

@@ -19,7 +19,9 @@ from tests.torture.detector import DETECTORS, GIGAFROST_OTHER_ROWS
 
 N_IMAGES = 4
 LOST = 2  # number of the image that lacks packets
-KINDS = {f"{d['detector_type']} {d['bit_depth']} bit": d for d in DETECTORS}
+KINDS = {f"{d['detector_type']} {d['bit_depth']} bit": d for d in DETECTORS if "n_udp_ports" not in d}
+GIGAFROST = KINDS["gigafrost 16 bit"]
+SIXTEEN_PORTS = next(d for d in DETECTORS if d.get("n_udp_ports") == 16)
 MOENCH = {
     "detector_type": "moench",
     "bit_depth": 16,
@@ -27,8 +29,7 @@ MOENCH = {
     "image_pixel_width": 400,
     "module_positions": {"0": [399, 401, 0, 2]},
 }
-EVERY = KINDS | {"moench": MOENCH}
-GIGAFROST = KINDS["gigafrost 16 bit"]
+EVERY = KINDS | {"moench": MOENCH, "gigafrost, 16 ports": SIXTEEN_PORTS}
 ROWS = 17  # of a full packet of it
 
 
@@ -36,10 +37,10 @@ def config_of(detector: dict[str, Any]) -> dict[str, Any]:
     return detector | {"module_sync_queue_size": 50, "image_timeout_s": 0.5, "incomplete_images": "write"}
 
 
-def frames(config: dict[str, Any], per_packet: int | None = None) -> list[Frame]:
+def frames(config: dict[str, Any], per_packet: int | None = None, number: int = 0) -> list[Frame]:
     positions = {int(module): corners for module, corners in config["module_positions"].items()}
-    about = config | {"module_positions": positions, "n_udp_ports": 8, "n_udp_interfaces": 1}
-    return frames_of(SimpleNamespace(**about), rows=per_packet)
+    about = {"n_udp_ports": 8, "n_udp_interfaces": 1} | config | {"module_positions": positions}
+    return frames_of(SimpleNamespace(**about), number, rows=per_packet)
 
 
 def bits(config: dict[str, Any]) -> int:
@@ -71,9 +72,9 @@ def nothing(port: int, i_packet: int, datagram: bytes) -> bytes | None:
 
 def run_of(config: dict[str, Any], loses: Loses = second_packet, rows: int | None = None) -> RunEvidence:
     """Return a run of four images, of which the second lacks a packet: all of it as it has to be."""
-    cut = frames(config, rows)
     sent, images = [], []
     for number in range(1, N_IMAGES + 1):
+        cut = frames(config, rows, number)
         image = picture(config, cut, number)
         arrived: list[tuple[Frame, list[bytes | None]]] = []
         for port, frame in enumerate(cut):
@@ -82,7 +83,7 @@ def run_of(config: dict[str, Any], loses: Loses = second_packet, rows: int | Non
                 parts = [loses(port, i, part) for i, part in enumerate(parts) if part is not None]
             arrived.append((frame, parts))
             times = 10 + 0.01 * number, 10.01 + 0.01 * number
-            sent += [Sent(*times, number, port, False, part) for part in parts if part is not None]
+            sent += [Sent(*times, number, frame.port, False, part) for part in parts if part is not None]
         images.append(image_of(arrived, image.shape, image.dtype, bits(config)))
     n_missing = np.array([0, 1, 0, 0], np.uint32)
     counters = {"missing_packets": 1, "incomplete_images": 1, "dropped_images": 0}
@@ -283,3 +284,38 @@ def test_datagrams_that_are_no_rows_of_this_gigafrost_are_malformed() -> None:
         whole[:14] + (38).to_bytes(2, "little") + whole[16:],
     )
     assert [units.heading(3, data) for data in bad] == [None] * len(bad)
+
+
+# ------------------------------------------------------------------ with 16 ports each link has two
+
+
+def complete_run(config: dict[str, Any]) -> RunEvidence:
+    run = run_of(config, nothing)
+    file, counts = contents(run), dict.fromkeys(contents(run).counters, 0)
+    file.columns["missing_packets"][:] = file.columns["status"][:] = 0
+    return replace(run, file=replace(file, counters=counts), losses=counts)
+
+
+def test_which_of_two_ports_was_read_first_is_not_asked() -> None:
+    config = config_of(SIXTEEN_PORTS)
+    complete = complete_run(config)
+    assert check_run(config, complete) == []
+    genuine = complete.sent[0]
+    rival = genuine._replace(port=(genuine.port + 8) % 16, data=genuine.data[:-50] + bytes(50))
+    assert complete.after is not None
+    n = len(complete.sent) + 1
+    raced = replace(complete, sent=[rival, *complete.sent], after=Counters(received=n, placed=n))
+    assert check_run(config, raced) == []
+    same_port = replace(raced, sent=[rival._replace(port=genuine.port), *complete.sent])
+    assert any("is not the first that was sent" in b.says for b in check_run(config, same_port))
+
+
+def test_even_and_odd_images_of_two_sets_of_ports_may_overtake_each_other_but_none_may_lack() -> None:
+    config = config_of(SIXTEEN_PORTS)
+    complete = complete_run(config)
+    order, file = [1, 3, 0, 2], contents(complete)
+    columns = {name: values[order] for name, values in file.columns.items()}
+    file = replace(file, pixels=file.pixels[order], columns=columns)
+    mixed = replace(complete, file=file, is_perfect=True)
+    assert check_run(config, mixed) == []
+    assert any("the ids are" in b.says for b in check_run(config | {"n_udp_ports": 8}, mixed))

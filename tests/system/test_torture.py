@@ -12,7 +12,7 @@ import pytest
 from tests.torture.__main__ import again, table, torture
 from tests.torture.rounds import Tally
 
-SEED = 999  # its first rounds are of a GigaFRoST, then of Jungfraus
+SEED = 2923  # its first rounds are of a GigaFRoST, then of Jungfraus
 SECONDS = 40
 
 
@@ -33,4 +33,4 @@ def test_faults_of_every_kind_break_no_invariant(public_folder: Path) -> None:
     print(table(tally))
     assert tally.n_rounds >= 3
     assert tally.faults.total() >= 10
-    assert tally.detectors["gigafrost 16 bit"] >= 1
+    assert tally.detectors["gigafrost 16 bit"] >= 1, tally.detectors

@@ -84,7 +84,7 @@ def table(tally: Tally) -> str:
         f"{'all':<36} {tally.faults.total():>9} {tally.packets.total():>9}",
         "",
         f"rounds {tally.n_rounds}, runs checked {tally.n_runs}, images compared {tally.n_images}",
-        "rounds by detector: " + ", ".join(f"{name} {n}" for name, n in sorted(tally.detectors.items())),
+        "rounds by detector: " + "; ".join(f"{name} {n}" for name, n in sorted(tally.detectors.items())),
         "runs ended as " + ", ".join(f"{name} {n}" for name, n in sorted(tally.outcomes.items())),
         "",
         "invariants broken:",

@@ -48,7 +48,7 @@ GIGAFROST: dict[str, Any] = {
 }
 GIGAFROST_OTHER_ROWS = 19
 """Rows that std_daq's own simulators put into a packet of it."""
-N_PORTS = 8
+N_PORTS = 16
 DETECTORS = (
     JUNGFRAU,
     JUNGFRAU | {"incomplete_images": "drop"},
@@ -59,9 +59,10 @@ DETECTORS = (
     JUNGFRAU | EIGER | {"bit_depth": 4, "compression": "bitshuffle-lz4"},
     JUNGFRAU | GIGAFROST,
     JUNGFRAU | GIGAFROST | {"incomplete_images": "drop"},
+    JUNGFRAU | GIGAFROST | {"n_udp_ports": 16},
     JUNGFRAU | GIGAFROST | {"number_of_writers": 2, "compression": "bitshuffle-lz4"},
 )
-"""On the same ports, from the first on: two modules, the second turned by 180°, or eight links."""
+"""From the same port on: two modules, the second turned by 180°, or eight links on 8 or 16 ports."""
 
 
 class Detector:

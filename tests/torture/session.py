@@ -212,7 +212,8 @@ class Session:
     @property
     def detector_name(self) -> str:
         config = self.service.config
-        return f"{config.detector_type} {config.bit_depth} bit"
+        ports = ", 16 ports" if config.n_udp_ports == 16 else ""
+        return f"{config.detector_type} {config.bit_depth} bit{ports}"
 
     def detector(self, chaos: Chaos, rows_per_packet: int | None = None) -> Detector:
         first_id, self._next_id = self._next_id, self._next_id + IDS_APART
