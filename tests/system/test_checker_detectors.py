@@ -286,6 +286,19 @@ def test_datagrams_that_are_no_rows_of_this_gigafrost_are_malformed() -> None:
     assert [units.heading(3, data) for data in bad] == [None] * len(bad)
 
 
+def test_the_second_of_two_packets_counts_only_where_the_kernel_may_have_dropped_the_first() -> None:
+    config = config_of(GIGAFROST)
+    run = complete_run(config)
+    genuine = run.sent[0]
+    other = genuine._replace(data=genuine.data[:-50] + bytes(50))
+    assert run.after is not None
+    n = len(run.sent)
+    dropped = replace(run, sent=[other, *run.sent], after=Counters(received=n, placed=n, kernel_drops=1))
+    assert check_run(config, dropped) == []
+    taken = replace(dropped, after=Counters(received=n + 1, placed=n, duplicate=1))
+    assert any("is not the first that was sent" in b.says for b in check_run(config, taken))
+
+
 # ------------------------------------------------------------------ with 16 ports each link has two
 
 
