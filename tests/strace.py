@@ -88,5 +88,8 @@ def _wait_for_tracer(pid: int, tracer: subprocess.Popen[str]) -> None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Tell whether a process stands still by a signal."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    """Tell whether a process stands still by a signal; one that is gone does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
