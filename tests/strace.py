@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 WITHIN_S = 20.0
+NOTED_S = 5.0
 
 
 class Trace:
@@ -70,6 +71,9 @@ def strace_of(pid: int, *injections: str, children: bool = False) -> Iterator[Tr
             os.kill(pid, signal.SIGCONT)
             yield trace
         finally:
+            with suppress(subprocess.TimeoutExpired):
+                if _state(pid) in "ZX":  # the tracer notes it, and ends when there is nobody else
+                    tracer.wait(NOTED_S)
             with suppress(ProcessLookupError):
                 tracer.terminate()
             tracer.communicate(timeout=WITHIN_S)
@@ -89,7 +93,12 @@ def _wait_for_tracer(pid: int, tracer: subprocess.Popen[str]) -> None:
 
 def is_stopped(pid: int) -> bool:
     """Tell whether a process stands still by a signal; one that is gone does not."""
+    return _state(pid) in "Tt"
+
+
+def _state(pid: int) -> str:
+    """Return the state of a process, a letter of proc_pid_stat(5); X when it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return "X"

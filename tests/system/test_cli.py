@@ -41,12 +41,18 @@ class Cli:
             stderr=subprocess.PIPE,
             text=True,
             env=self.environment,
+            preexec_fn=_mind_ctrl_c,
         )
 
     def json(self, *arguments: object) -> Any:
         code, out, err = self(*arguments, "--json")
         assert code == 0, err
         return json.loads(out)
+
+
+def _mind_ctrl_c() -> None:
+    """A shell that runs the tests in the background has them ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ async def test_every_state_of_a_run_is_shown_in_its_order(bench: Bench) -> None:
     await bench.start(5)
     first, *others = bench.next_ids(5)
     await bench.send([first])
-    await bench.until(WRITING)
+    await bench.when(lambda s: s.status.acquisition.state is WRITING)
     await bench.send(others)
     await bench.end()
     assert bench.states()[-6:] == [
