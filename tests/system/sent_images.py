@@ -199,7 +199,7 @@ def _prompt(
     window = config["module_sync_queue_size"]
     end = len(in_order)
     if run.n_images and len(ids) >= run.n_images:  # it ended when it had enough of them
-        found = set(ids)
+        found = {image_id for image_id in ids if frames[image_id] == 1}  # not sent once more, later
         end = max((i for i, image in enumerate(in_order) if image.frame in found), default=0) - window
     n_begun = np.searchsorted([image.first for image in in_order], [image.last for image in in_order])
     for i, image in enumerate(in_order):

@@ -398,3 +398,19 @@ def test_a_lost_receiver_explains_what_is_missing_but_no_false_pixel() -> None:
     evidence = of_run(0, losses=file.counters)(evidence)
     assert check(evidence) == []
     assert check(of_file(pixel(1, 3, 5))(evidence))
+
+
+def test_a_frame_number_that_is_sent_again_after_the_run_does_not_make_it_longer() -> None:
+    """The run had its images by then; those sent in between are not missing in it."""
+    evidence = good()
+    run = evidence.runs[0]
+    of_first = [packet for packet in run.sent if packet.image == 1]
+    frames = [*range(100, 105 + CONFIG["module_sync_queue_size"]), 1]
+    later = [
+        packet._replace(image=100 + i, data=frame.to_bytes(8, "little") + packet.data[8:])
+        for i, frame in enumerate(frames)
+        for packet in of_first
+    ]
+    n_packets = 7 + len(run.sent) + len(later)
+    after = Counters(received=n_packets, placed=n_packets)
+    assert check(of_run(0, sent=[*run.sent, *later], after=after)(evidence)) == []
