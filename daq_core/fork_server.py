@@ -66,7 +66,7 @@ def load_look() -> Work:
 
 def load_maps() -> Work:
     """Load what reads maps of gain and pedestal."""
-    import h5py  # noqa: F401
+    import h5py  # noqa: F401 - what gain_maps reads with
 
     from daq_core.gain_maps import run_maps
 
@@ -86,7 +86,7 @@ def load_all_kernels() -> None:
     import daq_core.compression
     import daq_core.conversion
     import daq_core.receiver
-    import daq_core.stream_assembly  # noqa: F401
+    import daq_core.stream_assembly  # noqa: F401 - these declare kernels
     from daq_core.compiled import load_kernels
 
     load_kernels(_tell_of_compiling)
