@@ -27,6 +27,7 @@ test: lint $(VENV)/.test  ## Check and test everything, against real servers, cl
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 	@# The kernels once more as plain Python, where numba cannot hide an index out of bounds.
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/property/test_kernels.py tests/property/test_assembly.py \
+		tests/property/test_assembled_images.py tests/property/test_ends_of_runs.py \
 		tests/property/test_round_trip.py tests/property/test_strips.py \
 		tests/property/test_shuffle.py tests/property/test_byte_runs.py \
 		tests/unit/test_compression.py::test_an_lz4_chunk_is_what_the_library_makes_of_the_whole_image \
