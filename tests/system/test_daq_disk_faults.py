@@ -22,6 +22,7 @@ import pytest_asyncio
 from daq_core.errors import RunFailed
 from daq_core.status import AcquisitionState, DaqState, DaqStatus, Snapshot
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
+from tests.machine.judges import absent
 from tests.strace import Trace, is_stopped, strace_of, why_not
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,7 +51,7 @@ async def bench(module_bench: Bench) -> AsyncIterator[Bench]:
 def strace() -> None:
     """For tests that need strace."""
     if why := why_not():
-        pytest.skip(why)
+        absent("strace", why)
 
 
 async def start_with(bench: Bench, prepare: Callable[[int], None], path: Path, n_images: int) -> None:

@@ -22,6 +22,7 @@ from daq_core.errors import InvalidConfig, Unavailable
 from daq_core.journal import Journal
 from daq_core.status import AcquisitionState, DaqState
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, marked_processes
+from tests.machine.judges import absent
 
 DISK_MIB = 64
 
@@ -57,11 +58,11 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         except FileNotFoundError as error:
             why = str(error)
         if why:
-            pytest.skip(f"no file system that could be frozen can be made here: {why}")
+            absent("mounts", f"no file system that could be frozen can be made: {why}")
     disk = Disk(folder)
     if why := run("fsfreeze", "--freeze", folder):
         run("umount", "--lazy", folder)
-        pytest.skip(f"a file system cannot be frozen here: {why}")
+        absent("mounts", f"a file system cannot be frozen: {why}")
     disk.thaw()
     yield disk
     disk.thaw()

@@ -21,6 +21,7 @@ import pytest_asyncio
 from daq_core.errors import InvalidRequest, RunFailed
 from daq_core.status import AcquisitionState, DaqState, Snapshot, WriteRequest
 from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+from tests.machine.judges import absent
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -218,7 +219,7 @@ def small_disk(module_bench: Bench) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], capture_output=True, text=True
     )
     if mount.returncode != 0:
-        pytest.skip(f"no small file system can be mounted here: {mount.stderr.strip()}")
+        absent("mounts", mount.stderr.strip())
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -285,11 +286,11 @@ async def test_a_file_that_cannot_be_created_fails_the_run_and_nothing_else(
 def experimenter(public_folder: Path) -> Iterator[tuple[pwd.struct_passwd, int]]:
     """A user made for this test, whose second group alone may write into a folder; and that group."""
     if os.geteuid() != 0 or shutil.which("useradd") is None:
-        pytest.skip("needs root and useradd, to make a real user with two groups")
+        absent("users", "makes a real user with two groups")
     name, group = f"stddaq{os.getpid()}", f"stddaqg{os.getpid()}"
     made = subprocess.run(["groupadd", group], capture_output=True, text=True)
     if made.returncode != 0:
-        pytest.skip(f"no group can be made here: {made.stderr.strip()}")
+        absent("users", made.stderr.strip())
     try:
         subprocess.run(["useradd", "--no-create-home", "--user-group", "--groups", group, name], check=True)
         yield pwd.getpwnam(name), grp.getgrnam(group).gr_gid

@@ -16,6 +16,7 @@ from daq_core.recording import load_recording
 from daq_core.replay import replay
 from ioc.ports import free_ports
 from tests.loopback import loopback_daq
+from tests.machine.judges import absent
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"
 
@@ -25,7 +26,7 @@ async def test_a_recording_becomes_its_expected_images(name: str, tmp_path: Path
     """Ids and SHA-256 of each image are those in the recording's ``expected.json``."""
     folder = RECORDINGS / name
     if not folder.is_dir():
-        pytest.skip(f"no recordings beside the project: {RECORDINGS}")
+        absent("recordings", f"{name} is not there")
     recorded = DaqConfig.load(folder / "config.json")
     port = free_ports(recorded.n_modules, socket.SOCK_DGRAM)
     config = recorded.merge({"start_udp_port": port, "ram_buffer_gb": 0.05})

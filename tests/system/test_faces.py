@@ -20,6 +20,7 @@ from daq_core.recording import load_recording
 from daq_core.replay import replay
 from tests.conftest import StartService
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.machine.judges import absent
 from tests.service import Service
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"
@@ -33,7 +34,7 @@ def test_a_recording_replayed_into_the_service_gives_its_expected_images(
     """Ids and SHA-256 of each image are those in the recording's ``expected.json``; twice in a row."""
     folder = RECORDINGS / name
     if not folder.is_dir():
-        pytest.skip(f"no recordings beside the project: {RECORDINGS}")
+        absent("recordings", f"{name} is not there")
     recorded = DaqConfig.load(folder / "config.json")
     expected = json.loads((folder / "expected.json").read_text())
     service = start_service(detector=recorded.as_dict() | {"ram_buffer_gb": 0.05})

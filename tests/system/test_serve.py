@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from ioc.ports import LOOPBACK, free_ports
+from tests.machine.judges import absent
 from tests.service import JUNGFRAU_2, Service, command_line
 
 EIGER_HALF = {
@@ -186,7 +187,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_warning_and_runs_go_on(
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m,ro", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("no file system can be mounted here")
+        absent("mounts", "no file system can be mounted")
     try:
         service = start_service(state_dir=folder)
         assert f"the state directory {folder} cannot be written" in service.log()

@@ -21,6 +21,7 @@ from ioc.doctor import memory, network, ports, processor, rights, storage
 from ioc.doctor.command import EXAMPLE
 from ioc.doctor.finding import Finding, Findings
 from ioc.ports import LOOPBACK, free_ports
+from tests.machine.judges import absent
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: run the tests as root")
@@ -317,7 +318,7 @@ def test_an_error_of_the_owners_process_comes_back_as_it_was() -> None:
         raise OSError(28, "No space left on device")
 
     if os.geteuid() != 0:
-        pytest.skip("becomes another user: run the tests as root")
+        absent("root", "becomes another user")
     with pytest.raises(OSError, match="No space left") as caught:
         storage.as_user(NOBODY, config(writer_user_id=NOBODY), fail)
     assert caught.value.errno == 28

@@ -14,6 +14,7 @@ import pytest
 
 from daq_core.errors import InvalidRequest
 from daq_core.output import check_output, check_space
+from tests.machine.judges import absent
 
 OTHER_USER = 54321
 
@@ -117,7 +118,7 @@ def test_a_root_may_be_a_link_itself(tmp_path: Path) -> None:
 def test_a_folder_without_permission_is_refused_with_the_name_of_the_user(open_folder: Path) -> None:
     """Seen as another user, in a process of its own: root may write anywhere."""
     if os.geteuid() != 0:
-        pytest.skip("needs root, to look at folders as another user")
+        absent("root", "looks at folders as another user")
     locked, closed = open_folder / "locked", open_folder / "closed"
     locked.mkdir(mode=0o755)
     closed.mkdir(mode=0o700)

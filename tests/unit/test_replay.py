@@ -23,6 +23,7 @@ from daq_core.recording import Recording, load_recording
 from daq_core.replay import frame_ends, replay
 from daq_core.simulator import Simulator
 from ioc.ports import free_ports
+from tests.machine.judges import absent
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "recordings"
 RECORDED_PORT = 50101
@@ -251,7 +252,7 @@ def test_what_was_recorded_is_what_was_sent_exactly_to_the_bit(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["eiger-500k-16bit", "eiger-500k-32bit", "jungfrau-1-module"])
 def test_a_real_recording_recorded_again_is_the_same(name: str, tmp_path: Path) -> None:
     if not (SHARED / name).is_dir():
-        pytest.skip(f"{SHARED / name} is not there")
+        absent("recordings", f"{name} is not there")
     recording = load_recording(SHARED / name)
     n_images = len(json.loads((SHARED / name / "expected.json").read_text()))
     offset = free_offset(4) + RECORDED_PORT - recording.ports[0].udp_port

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from daq_core.errors import Unavailable
 from daq_core.token_file import TOKEN, read_token
+from tests.machine.judges import absent
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -39,7 +40,7 @@ def test_a_file_that_is_open_to_others_is_refused_with_the_cure(path: Path, mode
 
 def test_another_users_file_is_refused(path: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root, to make another user's file")
+        absent("root", "makes another user's file")
     os.chown(path, 54321, 54321)
     with pytest.raises(Unavailable, match="belongs to user 54321"):
         read_token(path)
