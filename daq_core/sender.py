@@ -278,7 +278,7 @@ class PacedSender(ABC, Generic[Image]):
 class Sender(PacedSender[Burst]):
     """Connected UDP sockets, one for each port of a detector.
 
-    Usage: ``with Sender("127.0.0.1", [50101, 50102]) as sender: sender.send(bursts, rate_hz=100)``.
+    Usage: ``with Sender("127.0.0.1", [30101, 30102]) as sender: sender.send(bursts, rate_hz=100)``.
 
     With a `foreign_address` there are as many sockets again, for the same ports, that send from there.
 

@@ -28,7 +28,7 @@ EXAMPLE = {
     "n_modules": 1,
     "image_pixel_height": 512,
     "image_pixel_width": 1024,
-    "start_udp_port": 50100,
+    "start_udp_port": 30100,
     "writer_user_id": 0,
     "module_positions": {"0": [0, 0, 1023, 511]},
 }

@@ -92,7 +92,7 @@ class Shells:
         self._beside: list[Running] = []
         rest, redis, ca = free_ports(), free_ports(), free_ports(2, socket.SOCK_STREAM, socket.SOCK_DGRAM)
         udp = free_ports(2, socket.SOCK_DGRAM)
-        self._instead = {"5000": rest, "6379": redis, "5064": ca, "50100": udp, "50101": udp + 1}
+        self._instead = {"5000": rest, "6379": redis, "5064": ca, "30100": udp, "30101": udp + 1}
         binaries = Path(sys.executable).parent
         self._environment = {
             **os.environ,

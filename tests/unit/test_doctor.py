@@ -88,7 +88,7 @@ def test_a_taken_port_of_a_face_is_a_problem_that_names_its_option() -> None:
 
 
 def test_an_address_of_another_machine_is_a_problem() -> None:
-    found = about(ports.look_at_udp_ports("192.0.2.1", [50100]), "detector's ports")
+    found = about(ports.look_at_udp_ports("192.0.2.1", [30100]), "detector's ports")
     assert found.verdict == "problem"
     assert "cannot assign requested address" in found.text
 

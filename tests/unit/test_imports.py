@@ -11,7 +11,7 @@ COMPILER = {"numba", "llvmlite"}
 FILES = {"h5py", "hdf5plugin"}
 FACES = {"caproto", "fastapi", "uvicorn", "redis", "pydantic"}
 
-JUNGFRAU = JUNGFRAU_2 | {"start_udp_port": 50100}
+JUNGFRAU = JUNGFRAU_2 | {"start_udp_port": 30100}
 
 
 def loaded_by(statement: str) -> set[str]:
