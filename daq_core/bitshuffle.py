@@ -6,7 +6,9 @@ follows the block lengths in its input without being told where that ends, so
 they are checked first.
 
 Source of the headers: bsread's ``compression.py`` and ``compression.cpp``. Theirs
-for bitshuffle is that of HDF5 filter 32008, a chunk of a compressed file.
+for bitshuffle is that of HDF5 filter 32008, a chunk of a compressed file, and
+big-endian everywhere. Before LZ4 alone the Python package puts the size in
+little-endian, whatever the pixels are; the C++ one has it in big-endian.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from daq_core.compiled import kernel_of
 
 BITSHUFFLE_HEADER = struct.Struct(">qi")
 """Bytes after decompression, bytes of a block (0: the library's choice); big-endian."""
-LZ4_HEADER = struct.Struct(">I")
-"""Bytes after decompression, big-endian."""
+LZ4_HEADER = struct.Struct("<I")
+"""Bytes after decompression, little-endian as bsread's Python package has it; others send it big-endian."""
 BLOCK_MULTIPLE = 8
 """Pixels are shuffled in eights; up to seven at the end of an image follow as they are."""
 MAX_LZ4_BYTES = 0x7E000000
@@ -183,13 +185,25 @@ def compress_bitshuffle_lz4(pixels: _Bytes, item_bytes: int) -> bytes:
     return into[: BITSHUFFLE_HEADER.size + written].tobytes()
 
 
-def decompress_lz4(stream: _Bytes, pixels: _Bytes) -> None:
-    """Fill `pixels` from a header and one LZ4 block; parameters and errors as for bitshuffle."""
+def lz4_sizes(stream: _Bytes) -> tuple[int, int]:
+    """Return the size that LZ4 data begin with, little-endian and big-endian; ValueError without one."""
     if len(stream) < LZ4_HEADER.size:
         raise ValueError(f"lz4 data of {len(stream)} bytes is shorter than its header")
-    (n_bytes,) = LZ4_HEADER.unpack_from(stream.data)
-    if n_bytes != len(pixels):
-        raise ValueError(f"lz4 data of {n_bytes} bytes uncompressed, an image has {len(pixels)}")
+    head = stream[: LZ4_HEADER.size].tobytes()
+    return int.from_bytes(head, "little"), int.from_bytes(head, "big")
+
+
+def decompress_lz4(stream: _Bytes, pixels: _Bytes) -> None:
+    """Fill `pixels` from a header and one LZ4 block; parameters and errors as for bitshuffle.
+
+    The size in the header may be in either byte order: it is taken in the one in which it is right.
+    """
+    sizes = lz4_sizes(stream)
+    n_bytes = len(pixels)
+    if n_bytes not in sizes:
+        raise ValueError(
+            f"lz4 data of {sizes[0]} bytes uncompressed (big-endian: {sizes[1]}), an image has {n_bytes}"
+        )
     block = stream[LZ4_HEADER.size :]
     if max(len(block), n_bytes) > MAX_LZ4_BYTES + MAX_LZ4_BYTES // 255 + 16:
         raise ValueError(f"lz4 data of {n_bytes} bytes uncompressed is more than LZ4 can hold")

@@ -9,9 +9,10 @@ Headers are JSON. Of bsread only the first channel is taken; its timestamp may b
 empty, and so may the data header, when the main header's ``hash`` is that of the
 message before. ``shape`` is [columns, rows] in bsread and [rows, columns] in
 array-1.0. In both, ``encoding`` (``little`` where absent, or ``big``) is the byte
-order and ``compression`` one of :data:`COMPRESSIONS`. The pixels' ``type`` has to
-be the unsigned one of the config's bit depth: images of another type or shape
-are refused, not converted.
+order of the pixels and ``compression`` one of :data:`COMPRESSIONS`; the size before
+``lz4`` data is sent little-endian, and read in whichever order it is right. The
+pixels' ``type`` has to be the unsigned one of the config's bit depth: images of
+another type or shape are refused, not converted.
 
 Source: bsread's Python and C++ packages (headers, compression, order of shape);
 std_detector_buffer (which parts it reads; array-1.0, where ``frame`` is the id).
@@ -34,6 +35,7 @@ from daq_core.bitshuffle import (
     compress_lz4,
     decompress_bitshuffle_lz4,
     decompress_lz4,
+    lz4_sizes,
 )
 from daq_core.detectors import Layout
 
@@ -166,12 +168,31 @@ def _decompressed(raw: bytes, compression: object) -> bytes:
         return raw
     if compression not in COMPRESSIONS:
         raise BadMessage(f"dh_compression {_shown(compression)} is none of {', '.join(COMPRESSIONS)}")
-    n_bytes = int.from_bytes(raw[: 4 if compression == "lz4" else 8], "big")
-    if n_bytes > MAX_HEADER_BYTES:
-        raise BadMessage(f"data header of {n_bytes} bytes, more than {MAX_HEADER_BYTES}")
-    text = np.zeros(n_bytes, np.uint8)
-    ImageMessage(0, raw, str(compression), False).put(text)
-    return text.tobytes()
+    sizes = _header_sizes(raw, str(compression))
+    refused = BadMessage(f"data header of {sizes[0]} bytes, more than {MAX_HEADER_BYTES}")
+    for n_bytes in sizes:
+        if n_bytes <= MAX_HEADER_BYTES:
+            text = np.zeros(n_bytes, np.uint8)
+            try:
+                ImageMessage(0, raw, str(compression), False).put(text)
+            except BadMessage as error:
+                refused = error
+            else:
+                return text.tobytes()
+    raise refused
+
+
+def _header_sizes(raw: bytes, compression: str) -> Sequence[int]:
+    """Return what the length of a compressed data header may be; of LZ4 it comes in two byte orders.
+
+    Nothing else says how long a header is, but only with the right length does it decompress.
+    """
+    if compression != "lz4":
+        return [int.from_bytes(raw[:8], "big")]
+    try:
+        return sorted(lz4_sizes(np.frombuffer(raw, np.uint8)))
+    except ValueError as error:
+        raise BadMessage(str(error)) from None
 
 
 def _shown(value: object) -> str:
