@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +34,7 @@ class Board:
         self._pipeline = pipeline
         self._listeners: list[Listener] = []
         self._changed = asyncio.Event()
-        self._warned: list[str] = []
+        self._warned: set[str] = set()  # without their numbers
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every snapshot from now on; returns what ends that."""
@@ -75,7 +76,12 @@ class Board:
         ours = filter(None, (self.run_warning, self.low_space, self.log_trouble))
         warnings = [*ours, *read_warnings(self._pipeline, losses)]
         for warning in warnings:
-            if warning not in self._warned:
+            if _without_numbers(warning) not in self._warned:
                 log.warning("%s", warning)
-        self._warned = warnings
+        self._warned = set(map(_without_numbers, warnings))
         return "; ".join(warnings)
+
+
+def _without_numbers(warning: str) -> str:
+    """Return what a warning says whatever it counts: the log has it once, not each time the count grows."""
+    return re.sub(r"\d+", "", warning)

@@ -87,6 +87,8 @@ def read_losses(pipeline: Pipeline) -> Losses:
         incomplete_images=int(words[Word.RUN_INCOMPLETE]),
         dropped_images=int(words[Word.RUN_DROPPED] + words_of(words, Word.GIVEN_UP).sum()),
         mismatched_images=int(words[Word.RUN_MISMATCHED]),
+        sparse_images=int(words[Word.RUN_SPARSE]),
+        not_good_images=int(words[Word.RUN_NOT_GOOD]),
         invalid_pixels=int(words_of(words, Word.INVALID_PIXELS).sum()),
         silent_modules=tuple(silent) if heard and words[Word.RUN_KEPT] + words[Word.RUN_DROPPED] > 0 else (),
     )
@@ -109,7 +111,17 @@ def read_warnings(pipeline: Pipeline, losses: Losses) -> list[str]:
     if losses.silent_modules:
         modules = ", ".join(map(str, losses.silent_modules))
         warnings.append(f"nothing arrives from module {modules} while others send: check cable and UDP port")
+    if losses.sparse_images:
+        warnings.append(sparse_sentence(losses))
     return warnings
+
+
+def sparse_sentence(losses: Losses) -> str:
+    """Return what a person should know of images that are mostly empty."""
+    return (
+        f"images of the run that hold less than half of their packets: {losses.sparse_images}; "
+        "are they of stray packets, or is the detector not the config's?"
+    )
 
 
 @dataclass

@@ -24,7 +24,7 @@ from typing import Any, Self, TypeVar
 from daq_core.acquisition import step
 from daq_core.board import Board, Listener
 from daq_core.config import DaqConfig
-from daq_core.counts import Meter, read_counters
+from daq_core.counts import Meter, read_counters, sparse_sentence
 from daq_core.deployment import Deployer, config_id
 from daq_core.errors import Busy, DaqError, RunFailed, Unavailable
 from daq_core.events import (
@@ -364,7 +364,7 @@ class Daq:
         ended = ended or self.snapshot.status.acquisition
         self._journal.add(ended)
         self._board.show(log=self._journal.newest_first(), log_total=self._journal.total)
-        _log_end(ended)
+        _log_end(ended, self.snapshot.losses)
 
     def _spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Run something that must not end with the task that asked for it."""
@@ -387,7 +387,10 @@ def _newly_written(before: DaqStatus, after: DaqStatus) -> int:
     return after.acquisition.n_write_completed - before.acquisition.n_write_completed
 
 
-def _log_end(acquisition: Acquisition) -> None:
+def _log_end(acquisition: Acquisition, losses: Losses) -> None:
     where = acquisition.request.output_file if acquisition.request is not None else "?"
-    level = logging.ERROR if acquisition.state is AcquisitionState.FAILED else logging.INFO
-    log.log(level, "%s: %s, %d images", where, acquisition.message, acquisition.n_write_completed)
+    more = f"; {sparse_sentence(losses)}" if losses.sparse_images else ""
+    level = logging.WARNING if more else logging.INFO
+    if acquisition.state is AcquisitionState.FAILED:
+        level = logging.ERROR
+    log.log(level, "%s: %s, %d images%s", where, acquisition.message, acquisition.n_write_completed, more)

@@ -75,6 +75,8 @@ def _begin_run(ring: Any, local: Any) -> None:
         Word.RUN_INCOMPLETE,
         Word.RUN_MISSING,
         Word.RUN_MISMATCHED,
+        Word.RUN_SPARSE,
+        Word.RUN_NOT_GOOD,
         Word.RUN_HIGH_WATER,
     ):
         words[word] = 0
@@ -158,6 +160,7 @@ def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
     kept = kept and image.state != SKIPPED
     if kept:
         words[Word.RUN_KEPT] += 1
+        words[Word.RUN_NOT_GOOD] += image.status != GOOD
     in_use = words[Word.OPENED] - floor(ring, local)
     words[Word.RUN_HIGH_WATER] = max(words[Word.RUN_HIGH_WATER], in_use)
     if kept and words[Word.RUN_KEPT] == words[Word.N_IMAGES]:
@@ -181,6 +184,7 @@ def _count_in_run(ring: Any, local: Any, slot: int) -> None:
             words[Word.DROPPED_IMAGES] += 1
         else:
             words[Word.RUN_MISSING] += image.n_missing
+            words[Word.RUN_SPARSE] += 2 * image.n_received < local[Local.UNITS]
 
 
 @kernel

@@ -62,6 +62,8 @@ class _Words(NamedTuple):
     RUN_HIGH_WATER: int = 18  # most slots in use during the run
     HEARTBEAT: int = 19  # monotonic nanoseconds of the receive loop's last turn
     LAST_IMAGE_ID: int = 20  # of the newest published image, its 64 bits as they are
+    RUN_SPARSE: int = 21  # kept images of the run that hold less than half of their packets
+    RUN_NOT_GOOD: int = 23  # kept images of the run whose status is not GOOD, each once
     RECEIVED: int = 24
     PLACED: int = 25
     DUPLICATE: int = 26

@@ -183,6 +183,8 @@ class Losses:
     incomplete_images: int = 0
     dropped_images: int = 0  # ring full, or incomplete with incomplete_images = "drop"
     mismatched_images: int = 0  # the modules disagreed on the image id
+    sparse_images: int = 0  # written with less than half of their packets: perhaps no images at all
+    not_good_images: int = 0  # written with a status that is not 0, for whatever reason
     invalid_pixels: int = 0  # Jungfrau, converted: NaN, because their gain stage does not exist
     silent_modules: tuple[int, ...] = ()  # modules that sent nothing while others did
 

@@ -239,6 +239,7 @@ def assert_agreement(assembler: Assembler, reference: ReferenceAssembly) -> None
         counted[name] for name in ("PLACED", "DUPLICATE", "LATE", "MALFORMED", "UNPLACED")
     )
     of_run = assembler.count("RUN_KEPT", "RUN_DROPPED", "RUN_INCOMPLETE", "RUN_MISSING", "RUN_MISMATCHED")
+    of_run |= assembler.count("RUN_SPARSE", "RUN_NOT_GOOD")
     assert of_run == {name: reference.run[name.removeprefix("RUN_").lower()] for name in of_run}
     assert assembler.words[Word.OPENED] == len(reference.images)
     assert assembler.n_published == reference.n_published

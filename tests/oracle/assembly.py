@@ -245,6 +245,8 @@ class ReferenceAssembly:
             self.count["dropped_images"] += 1
             return
         self.run["missing"] += image.n_missing
+        self.run["sparse"] += 2 * len(image.packets) < len(self.expected)
+        self.run["not_good"] += image.status != GOOD
         self.run["kept"] += 1
         if self.run["kept"] == self.wanted:
             self.running, self.run_end = False, self.n_published

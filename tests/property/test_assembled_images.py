@@ -234,6 +234,28 @@ def test_modules_that_disagree_on_the_image_id_are_shown_by_the_status() -> None
     assert bench.words[Word.RUN_MISMATCHED] == 1
 
 
+@pytest.mark.parametrize(("n_packets", "is_sparse"), [(1, True), (2, False), (3, False), (4, False)])
+def test_an_image_with_less_than_half_of_its_packets_is_counted_as_sparse(
+    n_packets: int, is_sparse: bool
+) -> None:
+    bench = Bench(module_positions={"0": [0, 0, 1023, 15]}, image_pixel_height=16)
+    bench.assembler.arm()
+    bench.receive(1, *range(n_packets))
+    bench.turn(1.0)
+    assert bench.in_run() == [1]
+    assert bench.words[Word.RUN_SPARSE] == is_sparse
+    assert bench.words[Word.RUN_NOT_GOOD] == (n_packets < 4)
+
+
+def test_an_image_that_is_left_out_is_not_counted_as_sparse() -> None:
+    bench = Bench(incomplete_images="drop", module_positions={"0": [0, 0, 1023, 15]}, image_pixel_height=16)
+    bench.assembler.arm()
+    bench.receive(1, 0)
+    bench.turn(1.0)
+    assert bench.words[Word.RUN_DROPPED] == 1
+    assert bench.words[Word.RUN_SPARSE] == bench.words[Word.RUN_NOT_GOOD] == 0
+
+
 def test_packets_are_counted_for_each_module_from_the_start_of_the_run() -> None:
     positions = {"0": [0, 0, 1023, 7], "1": [0, 8, 1023, 15]}
     bench = Bench(n_modules=2, module_positions=positions, image_pixel_height=16)

@@ -48,6 +48,23 @@ def send_without(bench: Bench, image_id: int, *lost: tuple[int, int]) -> np.ndar
     return np.equal(pixels, 0)
 
 
+async def test_images_of_stray_packets_are_said_in_the_warning_and_at_the_end_of_the_run(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, ids = await bench.start(3), bench.next_ids(3)
+    for i in ids:
+        send_without(bench, i, *((port, place) for port in range(3) for place in range(1, N_PACKETS)))
+    status = await bench.end()
+    assert status.acquisition.message == "Completed."
+    said = "images of the run that hold less than half of their packets: 3"
+    assert said in bench.daq.snapshot.health.warning
+    losses = bench.daq.snapshot.losses
+    assert (losses.sparse_images, losses.not_good_images, losses.incomplete_images) == (3, 3, 3)
+    lines = [record.getMessage() for record in caplog.records]
+    assert any("Completed., 3 images; " + said in line for line in lines)
+    assert sum(line.startswith("images of the run that hold") for line in lines) == 1
+
+
 async def test_a_silent_module_is_named_and_its_images_are_written_without_it(bench: Bench) -> None:
     path, ids = await bench.start(4), bench.next_ids(4)
     lost = {i: send_without(bench, i, *((1, place) for place in range(N_PACKETS))) for i in ids}
