@@ -51,6 +51,7 @@ from daq_core.status import (
     Counters,
     DaqState,
     DaqStatus,
+    Losses,
     Snapshot,
     WriteRequest,
 )
