@@ -21,10 +21,11 @@ from daq_core.compiled import kernel, kernel_of, now_ns, poll, recvmmsg, sleep_n
 from daq_core.crew import begin_turn, enter, leave, rest_until
 from daq_core.draining import begin_draining, count_read, everybody_has_drained
 from daq_core.publication import end_run, give_up_oldest, is_ordered, publish_ready, take_orders
-from daq_core.ring import Word
-from daq_core.sockets import MSG_DONTWAIT
+from daq_core.ring import SocketState, Word
+from daq_core.sockets import MESSAGE_LENGTH, MSG_DONTWAIT, MSG_TRUNC
 from daq_core.sources import drop_foreign
 
+FLAGS = MSG_DONTWAIT | MSG_TRUNC
 REST_NS = 300_000
 IDLE_NS = 20_000_000
 POLL_MS = 20  # how long poll(2) waits for a packet
@@ -64,6 +65,19 @@ def place(
             enter(crew)
             give_up_oldest(ring, local, layout, erase)
             leave(crew)
+
+
+@kernel
+def note_lengths(messages: Any, n: int, datagram_bytes: int, taken: Any, counts: Any) -> None:
+    """Keep what lengths the datagrams have that cannot be packets: a row of Ring.sockets, for people.
+
+    taken : (batch, 2) int64, as :func:`place` left it; what was taken is a packet, be it a short one
+    """
+    for i in range(n):
+        length = np.int64(messages[i, MESSAGE_LENGTH])
+        if taken[i, 0] < 0 and length != datagram_bytes:
+            counts[SocketState.ODD_LENGTHS] += 1
+            counts[SocketState.ODD_LENGTH] = length
 
 
 @kernel_of(
@@ -145,7 +159,7 @@ def receive(
                 begin_draining(crew, me, ending, rooms, unread)
         busy = False
         for k in range(descriptors.shape[0]):
-            n = recvmmsg(descriptors[k], messages.ctypes.data, np.uint32(batch), np.int32(MSG_DONTWAIT), 0)
+            n = recvmmsg(descriptors[k], messages.ctypes.data, np.uint32(batch), np.int32(FLAGS), 0)
             if ending != 0:
                 count_read(messages, n, unread, k)
             if n <= 0:
@@ -156,6 +170,7 @@ def receive(
                 enter(crew)
                 n = drop_foreign(names, allowed, datagrams, stride, messages, n, ring)
                 leave(crew)
+            malformed = ring.words[Word.MALFORMED]
             place(
                 take,
                 put,
@@ -173,6 +188,10 @@ def receive(
                 taken,
                 crew,
             )
+            counts = ring.sockets[ports[k]]
+            counts[SocketState.RECEIVED] += n
+            if ring.words[Word.MALFORMED] != malformed:
+                note_lengths(messages, n, layout[ports[k]].datagram_bytes, taken, counts)
         enter(crew)
         publish_ready(ring, local, layout, erase, now)
         if ending != 0 and everybody_has_drained(crew, me, ending, unread):

@@ -113,14 +113,24 @@ SLOT = np.dtype(
 )
 
 
-class SocketState:
-    """Columns of Ring.sockets, one row for each UDP port; written by the receiver's housekeeping thread."""
+class _SocketColumns(NamedTuple):
+    """Columns of Ring.sockets, one row and one cache line for each UDP port."""
 
-    DROPS = 0  # datagrams that the kernel dropped, since the service was started
-    USED = 1  # memory of the datagrams that wait, as the kernel counts it
-    PEAK = 2  # the most that was seen in this run
-    SIZE = 3  # what it may be at most
-    COUNT = 4
+    # receiver's housekeeping thread
+    DROPS: int = 0  # datagrams that the kernel dropped, since the service was started
+    USED: int = 1  # memory of the datagrams that wait, as the kernel counts it
+    PEAK: int = 2  # the most that was seen in this run
+    SIZE: int = 3  # what it may be at most
+
+    # receiver, the thread that has the port
+    RECEIVED: int = 4  # datagrams since the ring was made, without those of foreign senders
+    ODD_LENGTHS: int = 5  # of them: those whose length no packet of the detector has
+    ODD_LENGTH: int = 6  # bytes of the last of these
+
+    COUNT: int = 8
+
+
+SocketState = _SocketColumns()
 
 
 class Ring(NamedTuple):
@@ -133,7 +143,7 @@ class Ring(NamedTuple):
     placed         (n_slots,) int64         units whose pixels are in place; less than n_received
                                             while a receive thread still copies
     pixels         (n_slots, image_bytes) uint8
-    sockets        (n_ports, SocketState.COUNT) int64, what the kernel says of each UDP port
+    sockets        (n_ports, SocketState.COUNT) int64, what is known of each UDP port
     """
 
     words: Any

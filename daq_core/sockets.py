@@ -27,6 +27,8 @@ _MEMINFO_USED, _MEMINFO_SIZE, _MEMINFO_DROPS = 0, 1, 8
 """Source: linux/include/uapi/asm-generic/socket.h, linux/sock_diag.h (SK_MEMINFO_RMEM_ALLOC, …)."""
 
 MSG_DONTWAIT = 0x40
+MSG_TRUNC = 0x20
+"""With it msg_len is the length that was sent, also where the buffer is too short for it (udp(7))."""
 
 BUFFER_BYTES = 64 * 2**20
 """Asked for per UDP port that is received; the kernel only uses what is waiting."""

@@ -11,9 +11,10 @@ import pytest_asyncio
 
 from daq_core.detectors.jungfrau import JUNGFRAU
 from daq_core.placing import KERNELS
+from daq_core.ring import SocketState
 from daq_core.status import DaqState
 from ioc.ports import LOOPBACK
-from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -133,6 +134,24 @@ async def test_foreign_and_malformed_packets_are_counted_and_harm_nothing(bench:
     await bench.send(ids)
     await bench.end()
     assert_holds(path, bench.simulator, ids)
+
+
+@pytest.mark.parametrize("length", [100, 9000])
+async def test_a_length_that_no_packet_has_is_kept_for_its_port(bench: Bench, length: int) -> None:
+    """The length that was sent, also of a datagram longer than there is room for; of other ports nothing."""
+    sockets = bench.daq._pipeline.ring.sockets
+    before = sockets.copy()
+    (whole, *_), *_ = bench.simulator.packets(bench.next_ids(1)[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for datagram in (bytes(length), bytes(length), bytes(whole)):
+            sender.sendto(datagram, (LOOPBACK, bench.simulator.ports[1]))
+    await eventually(lambda: sockets[1, SocketState.RECEIVED] - before[1, SocketState.RECEIVED] == 3, 30)
+    await eventually(
+        lambda: sockets[1, SocketState.ODD_LENGTHS] - before[1, SocketState.ODD_LENGTHS] == 2, 30
+    )
+    assert np.array_equal(sockets[::2, SocketState.RECEIVED], before[::2, SocketState.RECEIVED])
+    assert np.array_equal(sockets[::2, SocketState.ODD_LENGTHS], before[::2, SocketState.ODD_LENGTHS])
+    assert sockets[1, SocketState.ODD_LENGTH] == length
 
 
 async def test_incomplete_images_are_dropped_and_counted_when_the_config_says_so(bench: Bench) -> None:
