@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from daq_core.detectors import FORMATS
 from daq_core.sockets import BUFFER_BYTES
 from daq_core.status import MAX_N_IMAGES
 from ioc.access_pvs import ACCESS
@@ -44,7 +45,8 @@ ENDED = "NONE|FINISHED|FAILED|WRITING|WAITING_IMAGES|ACQUIRING_IMAGES|FLUSHING_I
 RUNNING = ENDED.replace("FAILED", "FAILED:MAJOR")  # in the log, an old failure is no alarm of today
 RESULTS = "Idle|Running|OK|Rejected:MINOR|Failed:MAJOR|Timeout:MAJOR"
 DEPLOYMENTS = "UNKNOWN|SUCCESS|ERROR:MAJOR|RUNNING"
-DETECTORS = "eiger|gigafrost|jungfrau|bsread|other"
+DETECTORS = "|".join(dict.fromkeys(("eiger", "gigafrost", "jungfrau", "bsread", "other", *FORMATS)))
+"""Clients rely on the numbers of the first five; the types that were added since follow them."""
 PATH, RUN_ID, NAME, LIST, JSON = 1024, 256, 256, 8192, 65536  # bytes of a text, its end included
 CORNERS = 4 * MAX_MODULES
 
@@ -67,12 +69,6 @@ WRITE_MS = Limits(high=1000, hihi=5000)
 def saved(pv: str, value: Source, put: Put, description: str, control: tuple[int, int]) -> Row:
     """Make a setpoint that outlives the service; OutputFile and RunId are one run's, Cfg* the config's."""
     return setting(pv, value, put, description, control, restore=put)
-
-
-def detector(detector_type: object) -> str:
-    """Return which choice of DETECTORS a detector_type is; the formats of a detector share its name."""
-    name = str(detector_type).partition("-")[0]
-    return name if name in DETECTORS.split("|") else "other"
 
 
 def config_pair(
@@ -188,9 +184,7 @@ CONFIG = (
         *config_pair("CfgNModules", "n_modules", "Modules of the detector"),
         *config_pair("CfgStartUdpPort", "start_udp_port", "UDP port of module 0", UDP_PORTS),
         text("CfgDetectorName", NAME, lambda v: v.staged[NAMED], "Name of the detector", put_name),
-        choice(
-            "CfgDetectorType", DETECTORS, lambda v: detector(v.staged[TYPE]), Commands.put_type, "Detector"
-        ),
+        choice("CfgDetectorType", DETECTORS, lambda v: v.staged[TYPE], Commands.put_type, "Detector"),
         integers(
             "CfgModulePositions", CORNERS, "px", lambda v: v.corners, "Their corners", Commands.put_corners
         ),
@@ -200,7 +194,7 @@ CONFIG = (
         text("CfgJson", JSON, lambda v: v.staged_json, "Staged config; a put merges", Commands.put_json),
     ),
     text("CfgDetectorName_RBV", NAME, lambda v: v.config.detector_name, "Name of the detector, in use"),
-    enum("CfgDetectorType_RBV", DETECTORS, lambda v: detector(v.config.detector_type), "Detector, in use"),
+    enum("CfgDetectorType_RBV", DETECTORS, lambda v: v.config.detector_type, "Detector, in use"),
     integers("CfgModulePositions_RBV", CORNERS, "px", lambda v: v.corners_in_use, "Corners in use"),
     integers("CfgModuleIds_RBV", MAX_MODULES, "", lambda v: v.ids_in_use, "Modules in use"),
     text("CfgJson_RBV", JSON, lambda v: v.config.as_json(), "Config in use, as JSON"),

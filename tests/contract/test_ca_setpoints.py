@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
 
+from daq_core.detectors import FORMATS
 from ioc.pvs import PVS
 from ioc.rows import Row
+from tests.access_pair import config
 from tests.ca_wire import CHAR, DOUBLE, INT, LONG, STRING
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.ioc_thread import IocThread
@@ -52,6 +55,30 @@ def test_a_refused_value_changes_nothing(ioc: IocThread, peer: EpicsPeer, row: R
         assert peer.text(ioc.pv("DAQ:CmdStatus_RBV")) == "Rejected"
         assert peer.text(ioc.pv("DAQ:CmdName_RBV")) == row.name
         assert peer.text(ioc.pv("DAQ:CmdMessage_RBV")) != ""
+
+
+@pytest.mark.parametrize("detector_type", FORMATS)
+def test_every_detector_type_that_a_config_may_have_can_be_chosen(
+    ioc: IocThread, peer: EpicsPeer, detector_type: str
+) -> None:
+    assert peer.put(ioc.pv("DAQ:CfgDetectorType"), detector_type, as_type=STRING) == ECA_NORMAL
+    assert peer.text(ioc.pv("DAQ:CfgDetectorType")) == detector_type
+
+
+def test_a_detector_that_was_chosen_by_channel_access_is_applied_and_shown_by_its_name() -> None:
+    one_module = {
+        "image_pixel_height": 400,
+        "image_pixel_width": 400,
+        "n_modules": 1,
+        "module_positions": {"0": [0, 0, 399, 399]},
+    }
+    with IocThread(config()) as ioc, EpicsPeer(ioc.ca_port) as peer:
+        assert peer.put(ioc.pv("DAQ:CfgDetectorType"), "moench", as_type=STRING) == ECA_NORMAL
+        json_text = list(json.dumps(one_module).encode())
+        assert peer.put(ioc.pv("DAQ:CfgJson"), json_text, as_type=CHAR) == ECA_NORMAL
+        assert peer.put(ioc.pv("DAQ:ConfigApply"), 1) == ECA_NORMAL
+        assert peer.text(ioc.pv("DAQ:CfgDetectorType_RBV")) == "moench"
+        assert ioc.daq.snapshot.config.detector_type == "moench"
 
 
 def everything_but_the_command(ioc: IocThread) -> dict[str, tuple[Any, Any]]:
