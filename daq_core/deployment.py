@@ -32,7 +32,7 @@ RECEIVER_DOES_NOT_CARE = {
     "compression_threads",
     "number_of_writers",
 }
-# These name files, which may have changed though the name has not.
+# These name files, which may have changed though the name has not: one that is named is read and compared.
 FILES = {"gain_file", "pedestal_file"}
 
 
@@ -70,9 +70,17 @@ class Deployer:
                 log.warning("config keys that nobody knows are ignored: %s", ", ".join(unknown))
             self._options.check(config)
             self._refuse()
-            changed = _differ(before.config, config) | (FILES & set(changes))
-            if changed - RECEIVER_DOES_NOT_CARE or before.status.receiver_down:
+            changed = _differ(before.config, config)
+            is_needed = bool(changed - RECEIVER_DOES_NOT_CARE) or before.status.receiver_down
+            maps = None
+            if is_needed or any(getattr(config, name) for name in FILES & set(changes)):
                 maps = await self._pipeline.load_maps(config)
+                is_needed = is_needed or not await self._pipeline.has_maps(maps)
+            if not is_needed:
+                close_maps(maps)
+                self._refuse()  # a run may have begun meanwhile
+                self._accept(config, SUCCESS, DONE)
+            else:
                 try:
                     status = self._refuse()  # a run may have begun meanwhile
                 except Busy:
@@ -80,8 +88,6 @@ class Deployer:
                     raise
                 self._accept(config, RUNNING, BEGUN, status=status)
                 self._deploying = self._spawn(self._deploy(config, maps))
-            else:
-                self._accept(config, SUCCESS, DONE)
         accepted = self._board.snapshot.config_id
         log.info("config %s accepted, changed: %s", accepted, ", ".join(sorted(changed)) or "-")
         return config

@@ -25,6 +25,7 @@ from daq_core.forks import ForkServer
 from daq_core.question import answer, ask
 
 STAGES = 3
+COMPARED = 2**20  # bytes at a time
 TIMEOUT_S = 30.0  # for a file system to deliver the maps of many modules, 25 MB each in double precision
 
 Maps = npt.NDArray[np.float32]
@@ -112,6 +113,18 @@ def attach_maps(descriptor: int, n_pixels: int) -> Maps:
     """Map what :func:`create_maps` made."""
     memory = mmap.mmap(descriptor, maps_bytes(n_pixels), mmap.MAP_SHARED)
     return np.frombuffer(memory, np.float32).reshape(2, STAGES, n_pixels)
+
+
+def same_maps(one: int | None, other: int | None) -> bool:
+    """Tell whether two descriptors of Maps hold the same bytes, or neither is there."""
+    if one is None or other is None:
+        return one is other
+    at, n_bytes = 0, os.fstat(one).st_size
+    while n_bytes == os.fstat(other).st_size and os.pread(one, COMPARED, at) == os.pread(other, COMPARED, at):
+        at += COMPARED
+        if at >= n_bytes:
+            return True
+    return False
 
 
 def _read(path: str, dataset: str, config: DaqConfig) -> npt.NDArray[np.float32]:

@@ -21,7 +21,7 @@ from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.fork_server import RECEIVER, WRITER
 from daq_core.forks import ForkServer
-from daq_core.gain_maps import load_maps
+from daq_core.gain_maps import load_maps, same_maps
 from daq_core.network import Network
 from daq_core.receive_threads import ReceiveThreads
 from daq_core.receiver_process import ReceiverProcess
@@ -123,6 +123,10 @@ class Pipeline:
             A gain or pedestal file is unreadable, has the wrong shape, or does not answer in time.
         """
         return await load_maps(self._forks, config) if layout_of(config).is_converted else None
+
+    async def has_maps(self, maps: int | None) -> bool:
+        """Tell whether the present conversion needs exactly what :meth:`load_maps` has read once more."""
+        return await asyncio.to_thread(same_maps, self._maps, maps)
 
     async def change(self, config: DaqConfig, maps: int | None) -> None:
         """Replace the ring and the receiver by those of another config, and of its :meth:`load_maps`.

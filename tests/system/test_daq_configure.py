@@ -100,6 +100,18 @@ async def test_the_same_full_config_again_stays_ready(bench: Bench) -> None:
     assert bench.receiver == receiver
 
 
+async def test_a_full_config_with_its_files_named_but_empty_restarts_nothing(bench: Bench) -> None:
+    """A client that reads the config and posts it back at each scan, with every key that there is."""
+    config = bench.daq.snapshot.config
+    receiver = bench.receiver
+    everything = config.model_dump(mode="json")
+    assert everything["gain_file"] == everything["pedestal_file"] == ""
+    assert await bench.daq.configure(everything) == config
+    assert bench.status.state is DaqState.READY
+    assert bench.receiver == receiver
+    await bench.perfect_run(2)
+
+
 async def test_a_config_whose_udp_port_is_taken_is_an_error_that_another_repairs(bench: Bench) -> None:
     working = bench.daq.snapshot.config.start_udp_port
     taken = free_ports(2, socket.SOCK_DGRAM)

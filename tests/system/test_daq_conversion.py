@@ -150,6 +150,16 @@ async def test_a_calibration_that_is_named_again_is_read_again(
     await check_run(bench, calibration)
 
 
+async def test_a_calibration_that_is_named_again_unchanged_restarts_nothing(
+    bench: Bench, calibration: Calibration
+) -> None:
+    receiver, config = bench.receiver, bench.daq.snapshot.config
+    assert await bench.daq.configure(config.as_dict()) == config
+    await bench.daq.reconfigured()
+    assert bench.receiver == receiver
+    await check_run(bench, calibration)
+
+
 async def test_a_calibration_that_cannot_be_used_is_refused_before_any_run(
     bench: Bench, calibration: Calibration
 ) -> None:
