@@ -22,11 +22,13 @@ from daq_core.errors import Unavailable
 from daq_core.fork_server import RECEIVER, WRITER
 from daq_core.forks import ForkServer
 from daq_core.gain_maps import load_maps, same_maps
+from daq_core.memory import present_memory, shown_bytes
 from daq_core.network import Network
 from daq_core.receive_threads import ReceiveThreads
 from daq_core.receiver_process import ReceiverProcess
 from daq_core.receiver_task import ReceiverTask
-from daq_core.ring import RingShape, Word, choose_n_slots
+from daq_core.ring import RingShape, Word
+from daq_core.ring_size import choose_ring
 
 log = logging.getLogger(__name__)
 
@@ -64,32 +66,20 @@ class Pipeline:
 
     def _lay_out(self, config: DaqConfig, carry: Any) -> None:
         """Make the ring for a config; what was counted since start is carried over."""
-        layout = layout_of(config)
-        free = free_memory() + (self.shape.total_bytes if carry is not None else 0)  # the old ring goes
-        n_slots = choose_n_slots(
-            layout.room_bytes,
-            config.ram_buffer_gb,
-            free,
-            n_modules=len(layout.modules),
-            n_units=layout.n_units,
-        )
-        shape = layout.ring_shape(n_slots)
-        if shape.total_bytes > free:  # the kernel would find out when it kills somebody for it
-            raise Unavailable(
-                f"No memory for an image ring of {shape.total_bytes / 2**30:.1f} GiB, {free / 2**30:.1f} GiB "
-                "are free; set ram_buffer_gb in the config."
-            )
+        returned = 0 if carry is None else self.resident_bytes
+        shape = choose_ring(config, present_memory(), returned_bytes=returned)
         try:
             ring_descriptor = shape.create()
+            ring = shape.attach(ring_descriptor)
         except OSError as error:
             raise Unavailable(
-                f"No memory for an image ring of {shape.total_bytes / 2**30:.1f} GiB "
+                f"No memory for an image ring of {shown_bytes(shape.total_bytes)} "
                 f"({error.strerror}); set ram_buffer_gb in the config."
             ) from None
-        self.config, self.layout = config, layout
+        self.config, self.layout = config, layout_of(config)
         self.shape: RingShape = shape
         self.ring_descriptor = ring_descriptor
-        self.ring = shape.attach(ring_descriptor)
+        self.ring = ring
         self.words = self.ring.words
         if carry is not None:
             self.words[Word.RECEIVED : Word.RUN_EPOCH] = carry[Word.RECEIVED : Word.RUN_EPOCH]
@@ -184,6 +174,12 @@ class Pipeline:
         self.disarm()
         self.words[Word.WRITER_DONE] = self.words[Word.EPOCH] - 1
 
+    @property
+    def resident_bytes(self) -> int:
+        """Memory that the ring and the maps have by now; a ring is given its pages bit by bit."""
+        kept = [self.ring_descriptor] if self._maps is None else [self.ring_descriptor, self._maps]
+        return sum(os.fstat(descriptor).st_blocks * 512 for descriptor in kept)
+
     def _close_memory(self) -> None:
         os.close(self.ring_descriptor)
         close_maps(self._maps)
@@ -266,12 +262,3 @@ def close_maps(descriptor: int | None) -> None:
     """Give back what :meth:`Pipeline.load_maps` made."""
     if descriptor is not None:
         os.close(descriptor)
-
-
-def free_memory() -> int:
-    """Return the bytes of memory this machine has available (proc(5), MemAvailable)."""
-    with open("/proc/meminfo") as lines:
-        for line in lines:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0

@@ -41,7 +41,7 @@ MACHINE = (
     health("CPU_CNT", "", 0, lambda v: v.machine.n_cpus, "Processors of the machine"),
     health("MEM_USED", "byte", 0, lambda v: v.usage.ioc_bytes, "Memory the IOC has"),
     health("MEM_FREE", "byte", 0, lambda v: v.usage.free_bytes, "Memory programs can still get"),
-    health("MEM_MAX", "byte", 0, lambda v: v.usage.total_bytes, "Memory of the machine"),
+    health("MEM_MAX", "byte", 0, lambda v: v.usage.total_bytes, "Memory of machine or control group"),
     health("FD_CNT", "", 0, lambda v: v.usage.n_descriptors, "File descriptors the IOC has open"),
     health("FD_MAX", "", 0, lambda v: v.usage.max_descriptors, "File descriptors it may have"),
     health("FD_FREE", "", 0, lambda v: v.usage.free_descriptors, "Descriptors left", FREE_DESCRIPTORS),

@@ -1,6 +1,6 @@
 """What this process and its machine are and use, as iocStats counts it: processors, memory, descriptors.
 
-Looked at once a second in the event loop, in /proc and at the clock alone: no disk is
+Looked at once a second in the event loop, in /proc, at the control groups and at the clock alone: no disk is
 asked, so no file system that hangs can delay it. What cannot be found out is None, and
 its PV undefined.
 """
@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+from daq_core.memory import memory_groups, present_memory
 from ioc.precedence import Precedence, present_precedence
 
 T = TypeVar("T")
@@ -43,8 +44,8 @@ class Usage:
     system_cpu_percent: float | None = None  # of all processors, since the look before
     ioc_cpu_percent: float | None = None  # of this process, of one processor: at 100 its loop is full
     ioc_bytes: int | None = None  # of this process, in memory
-    free_bytes: int | None = None  # that programs could still get
-    total_bytes: int | None = None  # of the machine
+    free_bytes: int | None = None  # that programs could still get, of the machine and of each control group
+    total_bytes: int | None = None  # of the machine, or what the smallest control group may have
     n_descriptors: int | None = None
     max_descriptors: int | None = None
     parent_id: int | None = None
@@ -62,19 +63,20 @@ class Watch:
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
+        self._groups = memory_groups(proc)
         self._system: tuple[int, int] | None = None  # busy and all ticks at the look before
         self._process: tuple[float, float] | None = None  # seconds used, and when
 
     def look(self) -> Usage:
         """Return what is used now; of processors, how much since the look before."""
-        memory = _known(self._memory) or {}
+        memory = _known(lambda: present_memory(self._proc, self._groups))
         soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return Usage(
             system_cpu_percent=_known(self._system_percent),
             ioc_cpu_percent=self._process_percent(),
             ioc_bytes=_known(self._resident_bytes),
-            free_bytes=memory.get("MemAvailable"),
-            total_bytes=memory.get("MemTotal"),
+            free_bytes=None if memory is None else memory.free_bytes,
+            total_bytes=None if memory is None else memory.limit_bytes,
             n_descriptors=_known(self._n_descriptors),
             max_descriptors=None if soft_limit == resource.RLIM_INFINITY else soft_limit,
             parent_id=os.getppid(),
@@ -97,15 +99,6 @@ class Watch:
             return None
         return 100 * (now[0] - before[0]) / (now[1] - before[1])
 
-    def _memory(self) -> dict[str, int]:
-        """Return /proc/meminfo in bytes, by its names."""
-        sizes = {}
-        for line in (self._proc / "meminfo").read_text(encoding="ascii").splitlines():
-            name, _, size = line.partition(":")
-            if size.endswith(" kB"):  # the others are counts
-                sizes[name] = 1024 * int(size.removesuffix(" kB"))
-        return sizes
-
     def _resident_bytes(self) -> int:
         return PAGE_BYTES * int((self._proc / "self/statm").read_text(encoding="ascii").split()[1])
 
@@ -117,5 +110,5 @@ def _known(look: Callable[[], T]) -> T | None:
     """Return what a look finds; None where /proc has nothing to see, or not in the form that is known."""
     try:
         return look()
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, LookupError):
         return None

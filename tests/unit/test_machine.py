@@ -51,6 +51,16 @@ def test_memory_and_descriptors_are_those_of_proc(proc: Path) -> None:
     assert usage.free_descriptors == usage.max_descriptors - 4
 
 
+def test_memory_is_that_of_the_smallest_control_group(proc: Path, tmp_path: Path) -> None:
+    (group := tmp_path / "group").mkdir()
+    (group / "memory.max").write_text("3000000\n")
+    (group / "memory.current").write_text("1000000\n")
+    (proc / "self/cgroup").write_text("0::/\n")
+    (proc / "self/mountinfo").write_text(f"31 23 0:28 / {group} rw - cgroup2 cgroup2 rw\n")
+    usage = Watch(proc).look()
+    assert (usage.total_bytes, usage.free_bytes) == (3_000_000, 2_000_000)
+
+
 def test_what_proc_does_not_tell_is_not_known(tmp_path: Path) -> None:
     usage = Watch(tmp_path).look()
     assert usage == Usage(
