@@ -13,8 +13,10 @@ config files; keys that only this project knows are marked "ours".
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +33,10 @@ from pydantic import (
 from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig
 
+log = logging.getLogger(__name__)
+
 STREAM_ADDRESS = re.compile(r"tcp://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+MOST_NAMED = 8
 MAX_FILE_BYTES = 4 * 2**20  # a 9-megapixel detector's config has 20 kB
 
 
@@ -183,15 +188,18 @@ class DaqConfig(BaseModel):
         try:
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise InvalidConfig(f"{path}: larger than {MAX_FILE_BYTES} bytes, not a detector config.")
-            values = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise InvalidConfig(f"{path}: cannot be read: {error.strerror}.") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InvalidConfig(f"{path}: not JSON: {error}.") from None
         try:
-            return cls.parse(values)
+            config = cls.parse(values := read_json(text))
         except InvalidConfig as error:
             raise InvalidConfig(f"{path}: {error}") from None
+        if unknown := unknown_keys(values):
+            log.warning("%s: keys that no config has are ignored: %s", path, named(unknown))
+        return config
 
     def merge(self, changes: object) -> DaqConfig:
         """Return the config after a partial change; this one stays as it is."""
@@ -221,6 +229,43 @@ REQUIRED = tuple(name for name, field in DaqConfig.model_fields.items() if field
 def unknown_keys(values: Iterable[str]) -> list[str]:
     """Name the keys that no config has; they are ignored, and worth a warning."""
     return sorted(str(key) for key in values if key not in DaqConfig.model_fields)
+
+
+def nearest_key(key: str) -> str:
+    """Return the key that was meant by one that no config has; "" when it resembles none."""
+    return next(iter(get_close_matches(key.lower(), DaqConfig.model_fields, n=1, cutoff=0.7)), "")
+
+
+def named(unknown: Iterable[str]) -> str:
+    """Return keys that no config has for people, each with the one that may have been meant."""
+    keys = list(unknown)
+    likely = ((key, nearest_key(key)) for key in keys[:MOST_NAMED])
+    shown = [f"{shorten(key)} (is {near} meant?)" if near else shorten(key) for key, near in likely]
+    return ", ".join([*shown, f"and {len(keys) - MOST_NAMED} more"] if len(keys) > MOST_NAMED else shown)
+
+
+def read_json(text: str) -> Any:
+    """Return what a JSON text says; InvalidConfig where it is none, or names a key twice in one object."""
+    try:
+        return json.loads(text, object_pairs_hook=_once_each)
+    except InvalidConfig:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidConfig(f"not JSON: {error}.") from None
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InvalidConfig(f"the key {shorten(key)} is given twice: with which value?")
+        found[key] = value
+    return found
+
+
+def shorten(key: str) -> str:
+    """Return a key as it may be shown, whoever made it up."""
+    return key[:40] + "…" if len(key) > 40 else key if key.isprintable() else repr(key)
 
 
 def _explain(error: ValidationError) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from daq_core.acquisition import step
 from daq_core.board import Board
-from daq_core.config import DaqConfig, unknown_keys
+from daq_core.config import DaqConfig, named, unknown_keys
 from daq_core.errors import Busy, DaqError, Unavailable
 from daq_core.events import ConfigAccepted, Event, PipelineReady, ReceiverLost
 from daq_core.options import DaqOptions
@@ -67,7 +67,7 @@ class Deployer:
             before = self._board.snapshot
             config = before.config.merge(changes)
             if unknown := unknown_keys(changes):
-                log.warning("config keys that nobody knows are ignored: %s", ", ".join(unknown))
+                log.warning("config keys that no config has are ignored: %s", named(unknown))
             self._options.check(config)
             self._refuse()
             changed = _differ(before.config, config)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ioc.config_changes import read_changes
 from ioc.progress import shown_progress
 from ioc.service_client import Refused, ServiceClient
 
@@ -93,17 +94,17 @@ def config(
     changes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE|KEY=VALUE", help="What to change; nothing: only show.", show_default=False
+            metavar="[FILE] [KEY=VALUE]...", help="What to change; nothing: only show.", show_default=False
         ),
     ] = None,
     api_url: Url = DEFAULT_URL,
     token_file: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Show the detector config, or change it: by a JSON file or by key (bit_depth=32). Waits for READY."""
+    """Show the detector config, or change it: by JSON file, key (bit_depth=32), or both. Waits for READY."""
     service = ServiceClient(api_url, token_file)
     if changes:
-        service.post("/daq/config", "config", _read_changes(changes))
+        service.post("/daq/config", "config", read_changes(changes))
         _wait_until_ready(service)
     _show(service.get("/daq/config", "config"), as_json, lambda known: [json.dumps(known, indent=1)])
 
@@ -186,37 +187,6 @@ def _follow(service: ServiceClient, started: dict[str, Any]) -> dict[str, Any]:
         raise Refused("The DAQ is in state UNKNOWN: see its log; `std-daq-ioc stop` brings it back to READY.")
     final: dict[str, Any] = status
     return final
-
-
-def _read_changes(arguments: list[str]) -> dict[str, Any]:
-    """Make config changes of a JSON file's name, or of KEY=VALUE pairs (a VALUE is JSON, else text)."""
-    if len(arguments) == 1 and ("=" not in arguments[0] or _is_file(arguments[0])):
-        try:
-            values = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise typer.BadParameter(f"{arguments[0]}: {error.strerror}.") from None
-        except (ValueError, RecursionError) as error:
-            raise typer.BadParameter(f"{arguments[0]}: not JSON: {error}.") from None
-        if not isinstance(values, dict):
-            raise typer.BadParameter(f"{arguments[0]}: a config is a JSON object.")
-        return values
-    changes = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not key or not equals:
-            raise typer.BadParameter(f"{argument}: must be KEY=VALUE, or one JSON file alone.")
-        try:
-            changes[key] = json.loads(text)
-        except (ValueError, RecursionError):
-            changes[key] = text
-    return changes
-
-
-def _is_file(name: str) -> bool:
-    try:
-        return Path(name).is_file()
-    except (OSError, ValueError):  # too long for a name, or with a NUL
-        return False
 
 
 def _wait_until_ready(service: ServiceClient) -> None:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,9 @@ class ServiceClient:
             raise Unreachable(f"{self.url} is not a std_daq service (HTTP {response.status_code}).")
         if answer["status"] != "ok":
             raise Refused(str(answer.get("message", answer)))
+        _, warning, text = str(answer.get("message", "")).partition("Warning: ")
+        if warning:
+            print(f"std-daq-ioc: {warning}{text}", file=sys.stderr)
         return answer
 
 

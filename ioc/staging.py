@@ -7,12 +7,11 @@ the whole.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from daq_core.config import DaqConfig, unknown_keys
+from daq_core.config import DaqConfig, named, read_json, unknown_keys
 from daq_core.detectors import FORMATS
 from daq_core.errors import InvalidConfig
 
@@ -42,13 +41,13 @@ class Staging:
     def put_json(self, text: str, current: DaqConfig) -> Staging:
         """Stage the keys of a JSON object; refused when the whole would not be legal."""
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InvalidConfig(f"CfgJson: not JSON: {error}.") from None
+            values = read_json(text)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"CfgJson: {error}") from None
         if not isinstance(values, dict):
             raise InvalidConfig("CfgJson: the config must be a JSON object.")
         if unknown := unknown_keys(values):
-            raise InvalidConfig(f"CfgJson: no config has {', '.join(unknown)}.")
+            raise InvalidConfig(f"CfgJson: no config has {named(unknown)}.")
         arrays = {} if "module_positions" in values else self._arrays(current)
         merged = {**self.changes, **arrays, **values}
         current.merge(merged)

@@ -10,11 +10,13 @@ of the same generation give them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
+from daq_core.config import named, unknown_keys
 from daq_core.errors import Busy, InvalidRequest, RunFailed, Unavailable
 from daq_core.status import AcquisitionState, DaqStatus, WriteRequest
 from rest_bridge import models
@@ -117,10 +119,11 @@ def _daq_routes(daq: Daq) -> APIRouter:
         """Change the detector config: the keys given replace the old ones, `module_positions` as a whole.
 
         Answers at once; the DAQ is UNKNOWN for a moment and then READY with the new config.
-        Refused while a run is going on. Keys that no config has are ignored.
+        Refused while a run is going on. Keys that no config has are ignored, and named in the message.
         """
         config = await daq.configure(changes)
-        return Envelope(models.NewConfigReply(message="Setting new daq config.", config=config.as_dict()))
+        message = "Setting new daq config." + _ignored(changes)
+        return Envelope(models.NewConfigReply(message=message, config=config.as_dict()))
 
     @router.get("/stats", response_model=models.StatsReply | ErrorReply)
     async def get_stats() -> Response:
@@ -175,6 +178,11 @@ async def _end_of_run(daq: Daq, limit_s: float, closing: asyncio.Event) -> DaqSt
 def _space_warning(daq: Daq) -> str:
     low = daq.snapshot.health.low_space
     return f" Warning: {low}." if low else ""
+
+
+def _ignored(changes: Mapping[str, object]) -> str:
+    unknown = unknown_keys(changes)
+    return f" Warning: keys that no config has are ignored: {named(unknown)}." if unknown else ""
 
 
 def _writer(message: str, status: DaqStatus) -> Envelope:

@@ -32,7 +32,7 @@ from ioc.access_file import AccessFile
 from ioc.access_file import parse as parse_access_file
 from ioc.aliases import pv_names, read_aliases
 from ioc.autosave import Autosave
-from ioc.control import _read_changes
+from ioc.config_changes import read_changes
 from ioc.saved_config import SavedConfig
 from rest_bridge import models
 from rest_bridge.access import Access
@@ -332,7 +332,7 @@ def test_saved_settings_of_anything_never_keep_the_service_from_starting(content
 @example(["x" * 5000])
 def test_changes_on_the_command_line_are_taken_or_refused(arguments: list[str]) -> None:
     with contextlib.suppress(typer.BadParameter):
-        assert all(isinstance(key, str) for key in _read_changes(arguments))
+        assert all(isinstance(key, str) for key in read_changes(arguments))
 
 
 @given(st.binary(max_size=60))
@@ -342,7 +342,7 @@ def test_a_file_of_changes_is_an_object_or_refused(content: bytes) -> None:
         path = Path(folder) / "changes.json"
         path.write_bytes(content)
         with contextlib.suppress(typer.BadParameter):
-            assert isinstance(_read_changes([str(path)]), dict)
+            assert isinstance(read_changes([str(path)]), dict)
 
 
 def test_the_packets_above_are_of_all_kinds_of_placing() -> None:

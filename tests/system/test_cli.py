@@ -165,6 +165,47 @@ def test_config_is_changed_by_a_file(cli: Cli, service: Service, tmp_path: Path)
     assert service.get("/daq/config")["config"]["image_timeout_s"] == 0.75
 
 
+def test_keys_over_a_file_win(cli: Cli, service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "changes.json"
+    file.write_text(json.dumps({"image_timeout_s": 0.75, "log_level": "error"}))
+    code, _, err = cli("config", file, "image_timeout_s=0.6")
+    assert code == 0, err
+    config = service.get("/daq/config")["config"]
+    assert (config["image_timeout_s"], config["log_level"]) == (0.6, "error")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("compresion=bitshuffle-lz4",), "no config has compresion (is compression meant?)"),
+        (("image_timeout_s=0.3", "zoom=1"), "no config has zoom"),
+        (("image_timeout_s=0.3", "image_timeout_s=0.4"), "image_timeout_s is given twice"),
+        (('{"compresion": 1}',), "no config has compresion (is compression meant?)"),
+        (('{"image_timeout_s": 0.3, "image_timeout_s": 0.4}',), "the key image_timeout_s is given twice"),
+    ],
+)
+def test_a_mistyped_key_is_refused_with_the_nearest_and_changes_nothing(
+    cli: Cli, service: Service, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    if arguments[0].startswith("{"):
+        (tmp_path / "changes.json").write_text(arguments[0])
+        arguments = (str(tmp_path / "changes.json"),)
+    before = service.get("/daq/config")
+    code, out, err = cli("config", *arguments)
+    assert (code, out) == (2, "")
+    assert words in " ".join(err.replace("│", " ").split())
+    assert service.get("/daq/config") == before
+
+
+def test_keys_of_std_daq_alone_are_taken_and_named(cli: Cli, service: Service, tmp_path: Path) -> None:
+    file = tmp_path / "std_daq.json"
+    file.write_text(json.dumps({"image_timeout_s": 0.65, "only_std_daq": 1}))
+    code, _, err = cli("config", file)
+    assert code == 0
+    assert "Warning: keys that no config has are ignored: only_std_daq." in err
+    assert service.get("/daq/config")["config"]["image_timeout_s"] == 0.65
+
+
 def test_a_refused_config_says_why_and_changes_nothing(cli: Cli, service: Service) -> None:
     before = service.get("/daq/config")["config"]
     code, _, err = cli("config", "bit_depth=7")

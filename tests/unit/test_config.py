@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daq_core.config import MAX_FILE_BYTES, REQUIRED, DaqConfig, unknown_keys
+from daq_core.config import MAX_FILE_BYTES, REQUIRED, DaqConfig, named, nearest_key, unknown_keys
 from daq_core.errors import InvalidConfig
 
 CONFIGS = Path(__file__).parents[3] / "shared" / "configs"
@@ -278,6 +278,20 @@ def test_unknown_keys_are_ignored_and_can_be_named() -> None:
     assert unknown_keys(changes) == ["Bit_Depth", "zoom"]
 
 
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [("compresion", "compression"), ("Bit_Depth", "bit_depth"), ("ram_bufer_gb", "ram_buffer_gb"), ("x", "")],
+)
+def test_the_key_that_was_meant_is_found(mistyped: str, meant: str) -> None:
+    assert nearest_key(mistyped) == meant
+
+
+def test_unknown_keys_are_named_in_few_words_however_many_there_are() -> None:
+    assert named(["compresion", "zoom"]) == "compresion (is compression meant?), zoom"
+    assert named([f"{n:02}" * 100 for n in range(1000)]).endswith("…, and 992 more")
+    assert named(["a\nb"]) == r"'a\nb'"
+
+
 def test_a_config_cannot_be_changed_in_place() -> None:
     config = DaqConfig.parse(EIGER_500K)
     with pytest.raises(ValueError, match="frozen"):
@@ -306,8 +320,21 @@ def test_a_config_file_is_read(tmp_path: Path) -> None:
         (b"[]", "must be a JSON object"),
         (b"{}", "missing detector_name"),
         (b'{"bit_depth": NaN}', "non-int value bit_depth (NaN)"),
+        (b'{"bit_depth": 16, "bit_depth": 32}', "the key bit_depth is given twice"),
+        (b'{"module_positions": {"0": [], "0": []}}', "the key 0 is given twice"),
     ],
-    ids=["empty", "torn", "binary", "deep", "long number", "list", "empty object", "NaN"],
+    ids=[
+        "empty",
+        "torn",
+        "binary",
+        "deep",
+        "long number",
+        "list",
+        "empty object",
+        "NaN",
+        "twice",
+        "deep twice",
+    ],
 )
 def test_a_file_that_is_no_config_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.json"
@@ -316,6 +343,15 @@ def test_a_file_that_is_no_config_is_refused_by_name(tmp_path: Path, content: by
         DaqConfig.load(path)
     assert str(refused.value).startswith(f"{path}: ")
     assert message in str(refused.value)
+
+
+def test_a_file_with_keys_that_no_config_has_is_read_and_they_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "eiger.json"
+    path.write_text(json.dumps(EIGER_500K | {"compresion": "bitshuffle-lz4", "of_std_daq": 1}))
+    assert DaqConfig.load(path).compression == "none"
+    assert "ignored: compresion (is compression meant?), of_std_daq" in caplog.text
 
 
 def test_a_file_of_50_megabytes_is_refused_unread(tmp_path: Path) -> None:
