@@ -13,7 +13,7 @@ from typing import Any
 from daq_core.counts import read_counters, read_losses, read_warnings
 from daq_core.pipeline import Pipeline
 from daq_core.ring import Word
-from daq_core.status import DaqStatus, Health, Losses, Snapshot
+from daq_core.status import DaqStatus, Health, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ Listener = Callable[[Snapshot], None]
 class Board:
     """Holds the newest snapshot, replaces it whole, and tells the listeners of each.
 
-    What the ring counts (counters, losses, warnings) is read anew for every snapshot.
+    What the ring counts (counters, warnings) is read anew for every snapshot.
     """
 
     def __init__(self, snapshot: Snapshot, pipeline: Pipeline) -> None:
@@ -47,18 +47,16 @@ class Board:
 
     def show(self, **changes: Any) -> None:
         """Replace the snapshot and tell everybody."""
-        losses = read_losses(self._pipeline)
         status: DaqStatus = changes.get("status", self.snapshot.status)
         self.snapshot = replace(
             self.snapshot,
             time=time.time(),
-            losses=losses,
             counters=read_counters(self._pipeline),
             health=Health(
                 receiver_up=not status.receiver_down,
                 restarts=self._pipeline.n_restarts,
                 disk_free_bytes=int(self._pipeline.words[Word.DISK_FREE]) or None,
-                warning=self._warn(losses),
+                warning=self._warn(),
                 low_space=self.low_space,
             ),
             **changes,
@@ -71,10 +69,10 @@ class Board:
             except Exception:
                 log.exception("a listener of snapshots failed")
 
-    def _warn(self, losses: Losses) -> str:
+    def _warn(self) -> str:
         """Return all there is to warn of, and log what is new of it."""
         ours = filter(None, (self.run_warning, self.low_space, self.log_trouble))
-        warnings = [*ours, *read_warnings(self._pipeline, losses)]
+        warnings = [*ours, *read_warnings(self._pipeline, read_losses(self._pipeline))]
         for warning in warnings:
             if _without_numbers(warning) not in self._warned:
                 log.warning("%s", warning)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from daq_core.losses import Losses
 from daq_core.ring import WRITER_WORDS, SocketState, Word, words_of
 from daq_core.sockets import BUFFER_BYTES
-from daq_core.status import Counters, DaqStats, Losses, Rate
+from daq_core.status import Counters, DaqStats, Rate
 
 if TYPE_CHECKING:
     from daq_core.pipeline import Pipeline
@@ -82,12 +83,14 @@ def read_losses(pipeline: Pipeline) -> Losses:
     packets = pipeline.ring.module_packets
     silent = [module for module, n in zip(pipeline.layout.modules, packets, strict=True) if n == 0]
     heard = len(silent) < len(packets)
+    n_given_up = int(words_of(words, Word.GIVEN_UP).sum())
     return Losses(
         missing_packets=int(words[Word.RUN_MISSING]),
         incomplete_images=int(words[Word.RUN_INCOMPLETE]),
-        dropped_images=int(words[Word.RUN_DROPPED] + words_of(words, Word.GIVEN_UP).sum()),
-        mismatched_images=int(words[Word.RUN_MISMATCHED]),
         sparse_images=int(words[Word.RUN_SPARSE]),
+        dropped_images=int(words[Word.RUN_DROPPED]) + n_given_up,
+        given_up_images=n_given_up,
+        mismatched_images=int(words[Word.RUN_MISMATCHED]),
         not_good_images=int(words[Word.RUN_NOT_GOOD]),
         invalid_pixels=int(words_of(words, Word.INVALID_PIXELS).sum()),
         silent_modules=tuple(silent) if heard and words[Word.RUN_KEPT] + words[Word.RUN_DROPPED] > 0 else (),
@@ -112,16 +115,11 @@ def read_warnings(pipeline: Pipeline, losses: Losses) -> list[str]:
         modules = ", ".join(map(str, losses.silent_modules))
         warnings.append(f"nothing arrives from module {modules} while others send: check cable and UDP port")
     if losses.sparse_images:
-        warnings.append(sparse_sentence(losses))
+        warnings.append(
+            f"images of the run that hold less than half of their packets: {losses.sparse_images}; "
+            "are they of stray packets, or is the detector not the config's?"
+        )
     return warnings
-
-
-def sparse_sentence(losses: Losses) -> str:
-    """Return what a person should know of images that are mostly empty."""
-    return (
-        f"images of the run that hold less than half of their packets: {losses.sparse_images}; "
-        "are they of stray packets, or is the detector not the config's?"
-    )
 
 
 @dataclass

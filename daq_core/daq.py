@@ -19,12 +19,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 from daq_core.acquisition import step
 from daq_core.board import Board, Listener
 from daq_core.config import DaqConfig
-from daq_core.counts import Meter, read_counters, sparse_sentence
+from daq_core.counts import Meter, read_counters
 from daq_core.deployment import Deployer, config_id
 from daq_core.errors import Busy, DaqError, RunFailed, Unavailable
 from daq_core.events import (
@@ -41,6 +42,7 @@ from daq_core.forks import ForkServer
 from daq_core.free_space import FreeSpace
 from daq_core.interrupted import end_of
 from daq_core.journal import Begun, Journal
+from daq_core.losses import in_words
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
 from daq_core.ring import Word
@@ -51,7 +53,6 @@ from daq_core.status import (
     Counters,
     DaqState,
     DaqStatus,
-    Losses,
     Snapshot,
     WriteRequest,
 )
@@ -98,10 +99,12 @@ class Daq:
             forks=self._forks,
         )
         now = time.time()
+        last = next(iter(self._journal.newest_first()), None)
         first = Snapshot(
             time=now,
             config=config,
             config_id=config_id(now),
+            status=DaqStatus(acquisition=last or Acquisition()),
             log=self._journal.newest_first(),
             log_total=self._journal.total,
         )
@@ -274,7 +277,11 @@ class Daq:
         """Record the end of a run that was going on when the service was killed."""
         request = begun.request
         task = task_of(request, self.snapshot.config, self.options, self._pipeline)
-        self._record(await end_of(begun, task, self._pipeline.open_channel))
+        ended = await end_of(begun, task, self._pipeline.open_channel)
+        shown = self.snapshot.status
+        if not shown.acquisition.running and (shown.acquisition.start_time or 0.0) < begun.start_time:
+            self._board.show(status=replace(shown, acquisition=ended))  # it is the last run there was
+        self._record(ended)
 
     async def _follow(self, run: Run) -> None:
         """See a run through; whatever happens in here, the DAQ is ready for the next one after it."""
@@ -346,7 +353,7 @@ class Daq:
     def _step(self, event: Event) -> DaqStatus:
         """Apply an event and show what changed; an acquisition that ended goes to the log."""
         before = self.snapshot.status
-        status = step(before, event, time.time())
+        status = self._with_losses(step(before, event, time.time()))
         if status == before:
             return status
         self._meter.n_written += _newly_written(before, status)
@@ -360,12 +367,18 @@ class Daq:
                 self._run.ended.set_result(status)
         return status
 
+    def _with_losses(self, status: DaqStatus) -> DaqStatus:
+        """Let the acquisition say what its run lost so far; one that is over keeps what it said last."""
+        if self._run is None or status.pending is not None:
+            return status
+        return replace(status, acquisition=replace(status.acquisition, losses=self._run.losses))
+
     def _record(self, ended: Acquisition | None = None) -> None:
         """Put an acquisition that has ended, the last one, into the log."""
         ended = ended or self.snapshot.status.acquisition
         self._journal.add(ended)
         self._board.show(log=self._journal.newest_first(), log_total=self._journal.total)
-        _log_end(ended, self.snapshot.losses)
+        _log_end(ended)
 
     def _spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         """Run something that must not end with the task that asked for it."""
@@ -388,10 +401,14 @@ def _newly_written(before: DaqStatus, after: DaqStatus) -> int:
     return after.acquisition.n_write_completed - before.acquisition.n_write_completed
 
 
-def _log_end(acquisition: Acquisition, losses: Losses) -> None:
+def _log_end(acquisition: Acquisition) -> None:
+    """Tell the log how a run ended; a run that lost something is a warning, with all numbers."""
     where = acquisition.request.output_file if acquisition.request is not None else "?"
-    more = f"; {sparse_sentence(losses)}" if losses.sparse_images else ""
-    level = logging.WARNING if more else logging.INFO
+    lost = in_words(acquisition.losses) if acquisition.losses is not None else ""
+    level = logging.WARNING if lost else logging.INFO
     if acquisition.state is AcquisitionState.FAILED:
         level = logging.ERROR
-    log.log(level, "%s: %s, %d images%s", where, acquisition.message, acquisition.n_write_completed, more)
+    n_images = f"{acquisition.n_write_completed} images"
+    if lost and acquisition.efficiency is not None:
+        lost += f"; efficiency {acquisition.efficiency:.1%}"
+    log.log(level, "%s: %s, %s%s", where, acquisition.message, n_images, f"; lost: {lost}" if lost else "")

@@ -90,4 +90,5 @@ def _acquisition(begun: Begun, answer: dict[str, Any]) -> Acquisition:
         n_write_completed=n_images,
         start_time=begun.start_time,
         stop_time=time.time(),
+        losses=None,  # who counted them was killed
     )

@@ -17,7 +17,7 @@ import logging
 import os
 from collections import deque
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -47,6 +47,7 @@ class Begun:
 ACQUISITION = TypeAdapter(Acquisition)
 NOTE = TypeAdapter(dict[Literal["begun"], Begun])
 BEGUN_PREFIX = '{"begun": '
+LOSSES_KEY = '"losses": '
 
 
 class Journal:
@@ -131,6 +132,8 @@ class Journal:
                 self._begun[begun.start_time] = begun
                 return
             acquisition = ACQUISITION.validate_json(line)
+            if LOSSES_KEY not in line:  # of a version that did not note them
+                acquisition = replace(acquisition, losses=None)
             if acquisition.running or acquisition.request is None:
                 raise ValueError("no acquisition that ended")
         except ValueError:

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any, Self
 
 from daq_core.config import DaqConfig
+from daq_core.counts import read_losses
 from daq_core.errors import DaqError, InvalidRequest, Unavailable
 from daq_core.events import (
     AllAcquired,
@@ -25,6 +26,7 @@ from daq_core.events import (
     WriterLost,
 )
 from daq_core.image_timeouts import ImageTimeouts
+from daq_core.losses import NO_LOSSES, Losses
 from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
 from daq_core.ring import Word, words_of
@@ -154,16 +156,24 @@ class Run:
             apply(OpenFailed(message["failed"]["reason"]))
 
     @property
+    def _is_taken_up(self) -> bool:
+        """Whether the receiver has begun this run: what the ring counts is this run's then."""
+        return self._epoch != 0 and bool(self._pipeline.words[Word.RUN_EPOCH] == self._epoch)
+
+    @property
     def n_kept(self) -> int:
         """Images of this run that came in so far."""
-        words = self._pipeline.words
-        armed = self._epoch and words[Word.RUN_EPOCH] == self._epoch
-        return int(words[Word.RUN_KEPT]) if armed else 0
+        return int(self._pipeline.words[Word.RUN_KEPT]) if self._is_taken_up else 0
+
+    @property
+    def losses(self) -> Losses:
+        """What this run lost so far."""
+        return read_losses(self._pipeline) if self._is_taken_up else NO_LOSSES
 
     def _fold_counters(self, apply: Apply) -> None:
         """Make events of what receiver and writer counted since the last look."""
         words = self._pipeline.words
-        if not self._epoch or words[Word.RUN_EPOCH] != self._epoch:
+        if not self._is_taken_up:
             return
         n_kept, n_completed = int(words[Word.RUN_KEPT]), int(words_of(words, Word.COMPLETED).sum())
         status = apply(ImagesWritten(0, 0))
@@ -190,8 +200,7 @@ class Run:
         state = status.acquisition.state
         if status.state is not DaqState.WRITING or state is AcquisitionState.FLUSHING_IMAGES:
             return
-        taken_up = words[Word.RUN_EPOCH] == self._epoch
-        n_images = int(words[Word.RUN_KEPT] + words[Word.RUN_DROPPED]) if taken_up else 0
+        n_images = int(words[Word.RUN_KEPT] + words[Word.RUN_DROPPED]) if self._is_taken_up else 0
         if reason := self._timeouts.overdue(n_images, time.monotonic()):
             apply(AllAcquired())
             self._pipeline.disarm()

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from daq_core.errors import InvalidRequest
+from daq_core.losses import NO_LOSSES, Losses
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
@@ -136,10 +137,25 @@ class Acquisition:
     n_write_completed: int = 0  # images a reader of the file can see
     start_time: float | None = None  # Unix seconds
     stop_time: float | None = None
+    losses: Losses | None = NO_LOSSES  # None: nobody knows, as of a run whose service was killed
 
     @property
     def running(self) -> bool:
         return self.state not in (AcquisitionState.FINISHED, AcquisitionState.FAILED)
+
+    @property
+    def efficiency(self) -> float | None:
+        """Good images as a part of those that were asked for, where that is known and the run FINISHED;
+        else of those that were acquired. None where nothing was acquired, or the losses are not known."""
+        if self.losses is None or self.request is None:
+            return None
+        n_good = (self.n_write_requested if self.running else self.n_write_completed) - (
+            self.losses.not_good_images
+        )
+        n_wanted = self.n_write_requested + self.losses.dropped_images - self.losses.given_up_images
+        if self.state is AcquisitionState.FINISHED and self.request.n_images:
+            n_wanted = self.request.n_images
+        return min(1.0, max(0, n_good) / n_wanted) if n_wanted > 0 else None
 
 
 @dataclass(frozen=True)
@@ -173,20 +189,6 @@ class DaqStats:
 
     detector: Rate = field(default_factory=Rate)
     writer: Rate = field(default_factory=Rate)
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Images and packets of this run that did not arrive whole."""
-
-    missing_packets: int = 0  # in images that were written
-    incomplete_images: int = 0
-    dropped_images: int = 0  # ring full, or incomplete with incomplete_images = "drop"
-    mismatched_images: int = 0  # the modules disagreed on the image id
-    sparse_images: int = 0  # written with less than half of their packets: perhaps no images at all
-    not_good_images: int = 0  # written with a status that is not 0, for whatever reason
-    invalid_pixels: int = 0  # Jungfrau, converted: NaN, because their gain stage does not exist
-    silent_modules: tuple[int, ...] = ()  # modules that sent nothing while others did
 
 
 @dataclass(frozen=True)
@@ -249,9 +251,13 @@ class Snapshot:
     config_id: str  # "<ms>-<n>", as a Redis stream would name it
     status: DaqStatus = field(default_factory=DaqStatus)
     stats: DaqStats = field(default_factory=DaqStats)
-    losses: Losses = field(default_factory=Losses)
     counters: Counters = field(default_factory=Counters)
     deployment: Deployment = field(default_factory=Deployment)
     health: Health = field(default_factory=Health)
     log: tuple[Acquisition, ...] = ()  # ended acquisitions, newest first, FAILED ones too
     log_total: int = 0  # ended acquisitions since the journal began
+
+    @property
+    def losses(self) -> Losses:
+        """What the present or last run lost, as far as anybody knows."""
+        return self.status.acquisition.losses or NO_LOSSES

@@ -110,8 +110,8 @@ def cli_page() -> str:
         "",
         "Errors are one line on stderr. Exit codes: 0 done; 1 the service, the machine or a check said no,",
         "or a run did not complete; 2 wrong usage, or a config file that cannot be; 3 a client command found",
-        "no service; 75 serve wants to be started again, after a put to IOC:SYSRESET; 130 interrupted by",
-        "Ctrl-C.",
+        "no service; 4 a run lost something (`start --strict`); 75 serve wants to be started again, after a",
+        "put to IOC:SYSRESET; 130 interrupted by Ctrl-C.",
     ]
     for name in program.list_commands(context):
         command = program.get_command(context, name)

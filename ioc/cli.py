@@ -4,9 +4,9 @@ Nothing heavy is imported before a command needs it: ``--help`` and the client
 commands answer at once.
 
 Exit codes: 0 done; 1 the service, the machine or a check said no; 2 wrong
-usage, or a config file that cannot be; 3 a client command found no service;
-75 serve wants to be started again (IOC:SYSRESET); 130 interrupted. Errors are one
-line on stderr.
+usage, or a config file that cannot be; 3 a client command found no service; 4 a run
+lost something (start --strict); 75 serve wants to be started again (IOC:SYSRESET);
+130 interrupted. Errors are one line on stderr.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ reaches it, and know nothing of the DAQ but its answers.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ import typer
 
 from ioc.config_changes import read_changes
 from ioc.progress import shown_progress
+from ioc.run_lines import is_whole, log_line, status_lines
 from ioc.service_client import Refused, ServiceClient
 
 POLL_S = 0.1
@@ -40,19 +41,21 @@ Json = Annotated[bool, typer.Option("--json", help="Print the service's JSON, fo
 
 DEFAULT_URL = "http://127.0.0.1:5000"
 EXITS = "\n\nExit codes: 0 done, 1 refused or not completed, 2 wrong usage, 3 no service answers."
+STRICT_EXITS = EXITS.removesuffix(".") + ", 4 something was lost (--strict)."
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     for command in (status, start, stop, config, logs, stats):
-        app.command(rich_help_panel="Client of a running service", help=(command.__doc__ or "") + EXITS)(
+        exits = STRICT_EXITS if command is start else EXITS
+        app.command(rich_help_panel="Client of a running service", help=(command.__doc__ or "") + exits)(
             command
         )
 
 
 def status(api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Show whether the DAQ is ready, and the present or last run."""
-    _show(ServiceClient(api_url).get("/writer/status", "writer"), as_json, _status_lines)
+    _show(ServiceClient(api_url).get("/writer/status", "writer"), as_json, status_lines)
 
 
 def start(
@@ -62,6 +65,7 @@ def start(
         str | None, typer.Option(help="Name or number of the run; default: a new number.")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the file is closed.")] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 4 when anything was lost.")] = False,
     api_url: Url = DEFAULT_URL,
     token_file: Token = None,
     as_json: Json = False,
@@ -71,23 +75,27 @@ def start(
     body: dict[str, Any] = {"output_file": output_file, "n_images": n_images}
     if run_id is not None:
         body["run_id"] = int(run_id) if run_id.lstrip("-").isdecimal() else run_id
+    if strict and not wait:
+        raise typer.BadParameter("--strict looks at the end of the run, --no-wait does not wait for it.")
     started = service.post("/writer/write_async", "writer", body)
     if not wait:
-        _show(started, as_json, _status_lines)
+        _show(started, as_json, status_lines)
         return
     try:
         ended = _follow(service, started)
     except KeyboardInterrupt:
         print("\nThe run goes on; `std-daq-ioc stop` ends it.", file=sys.stderr)
         raise typer.Exit(130) from None
-    _show(ended, as_json, _status_lines)
+    _show(ended, as_json, status_lines)
     if ended["acquisition"]["message"] != "Completed.":
         raise typer.Exit(1)
+    if strict and not is_whole(ended["acquisition"]):
+        raise typer.Exit(4)
 
 
 def stop(api_url: Url = DEFAULT_URL, token_file: Token = None, as_json: Json = False) -> None:
     """Stop the run: what has arrived is written, the file is closed. Does nothing when none is running."""
-    _show(ServiceClient(api_url, token_file).post("/writer/stop", "writer", {}), as_json, _status_lines)
+    _show(ServiceClient(api_url, token_file).post("/writer/stop", "writer", {}), as_json, status_lines)
 
 
 def config(
@@ -114,11 +122,11 @@ def logs(
     api_url: Url = DEFAULT_URL,
     as_json: Json = False,
 ) -> None:
-    """List the runs that ended, newest first."""
+    """List the runs that ended, newest first, with what they lost; those that failed, too."""
     _show(
-        ServiceClient(api_url).get(f"/daq/logs/{n}", "logs"),
+        ServiceClient(api_url).get(f"/daq/runs/{n}", "runs"),
         as_json,
-        lambda runs: [_log_line(r) for r in runs],
+        lambda runs: [log_line(run) for run in runs],
     )
 
 
@@ -128,29 +136,9 @@ def stats(api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
 
 
 def _show(answer: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
+    no_colour = False if os.environ.get("NO_COLOR") else None  # None: only on a terminal
     for line in [json.dumps(answer)] if as_json else lines(answer):
-        print(line)
-
-
-def _status_lines(writer: dict[str, Any]) -> list[str]:
-    run, info, counts = (writer["acquisition"], writer["acquisition"]["info"], writer["acquisition"]["stats"])
-    lines = [f"state    {writer['state']}"]
-    if counts["start_time"] is None and not info["output_file"]:
-        return [*lines, "run      none yet"]
-    lines.append(f"run      {run['state']} {run['message']}".rstrip())
-    lines.append(f"file     {info['output_file']}")
-    lines.append(f"images   {counts['n_write_completed']} of {info['n_images']} written")
-    lines.append(f"run id   {info['run_id']}")
-    if counts["start_time"] is not None:
-        lines.append(f"started  {_local(counts['start_time'])}{_took(counts)}")
-    return lines
-
-
-def _log_line(run: dict[str, Any]) -> str:
-    info, counts = run["info"], run["stats"]
-    began = _local(counts["start_time"]) if counts["start_time"] is not None else "-"
-    images = f"{counts['n_write_completed']}/{info['n_images']}"
-    return f"{began}  {run['message']:<12} {images:>13} images  {info['output_file']}"
+        typer.echo(line, color=no_colour)
 
 
 def _stats_lines(rates: dict[str, Any] | None) -> list[str]:
@@ -158,15 +146,6 @@ def _stats_lines(rates: dict[str, Any] | None) -> list[str]:
         f"{name:<9}{rate['images_per_second']:10.1f} images/s {rate['bytes_per_second'] / 1e6:10.1f} MB/s"
         for name, rate in (rates or {}).items()
     ]
-
-
-def _local(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s).astimezone().isoformat(" ", timespec="seconds")
-
-
-def _took(counts: dict[str, Any]) -> str:
-    end = counts["stop_time"]
-    return f", took {end - counts['start_time']:.1f} s" if end is not None else ""
 
 
 def _follow(service: ServiceClient, started: dict[str, Any]) -> dict[str, Any]:

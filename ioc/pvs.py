@@ -147,6 +147,7 @@ STATUS = (
     string("AcqStopTimeStr_RBV", lambda v: iso(v.run.stop_time), "End, UTC"),
     number("AcqElapsed_RBV", "s", 3, lambda v: v.elapsed_s, "Duration of the run"),
     number("AcqProgress_RBV", "%", 1, lambda v: v.progress_percent, "Images on disk", display=(0, 100)),
+    number("AcqEfficiency_RBV", "", 4, lambda v: v.run.efficiency or 0, "Good images, as a part of all"),
     count("AcqMissing_RBV", lambda v: v.n_images_missing, "Images an ended run lacks", rule=above_zero),
     flag("Busy_RBV", "Ready|Busy", lambda v: v.status.state.value == "WRITING", "A run is going on"),
     text("StatusJson_RBV", JSON, lambda v: v.json(lambda w: w.status(v.status)), "std_daq status as JSON"),
@@ -232,10 +233,12 @@ LOGS = (
 LOSSES = (
     loss("MissingPackets_RBV", lambda v: v.losses.missing_packets, "This run: packets missing in images"),
     loss("IncompleteImages_RBV", lambda v: v.losses.incomplete_images, "This run: images lacking packets"),
+    loss("SparseImages_RBV", lambda v: v.losses.sparse_images, "Of them: with less than half"),
     loss("DroppedImages_RBV", lambda v: v.losses.dropped_images, "This run: images lost"),
     loss(
         "MismatchedImages_RBV", lambda v: v.losses.mismatched_images, "This run: modules disagree on the id"
     ),
+    loss("OtherFormat_RBV", lambda v: v.losses.other_format_images, "This run: not in the config's format"),
     loss("InvalidPixels_RBV", lambda v: v.losses.invalid_pixels, "This run: pixels without a gain stage"),
     text("Warning_RBV", PATH, lambda v: v.snapshot.health.warning, "Something to look at", rule=warns),
     silence("SilentModules_RBV", lambda v: v.silent_modules, "This run: modules that sent nothing"),

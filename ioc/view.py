@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout
+from daq_core.losses import Losses
 from daq_core.status import (
     Acquisition,
     Counters,
     DaqStats,
     DaqStatus,
     Deployment,
-    Losses,
     Snapshot,
     WriteRequest,
 )

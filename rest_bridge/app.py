@@ -140,6 +140,12 @@ def _daq_routes(daq: Daq) -> APIRouter:
             models.LogsReply(message="DAQ logs", logs=models.finished(daq.snapshot.log)[: max(n, 0)])
         )
 
+    @router.get("/runs/{n_logs}", response_model=models.RunsReply | ErrorReply, openapi_extra=_N_LOGS)
+    async def get_runs(request: Request) -> Response:
+        """List the last acquisitions that ended, newest first, FAILED ones too; none for 0 or less."""
+        n = max(_integer(request.path_params["n_logs"]), 0)
+        return Envelope(models.RunsReply(message="DAQ runs", runs=models.ended(daq.snapshot.log[:n])))
+
     @router.get("/deployment", response_model=models.DeploymentReply | ErrorReply)
     async def get_deployment() -> Response:
         """Show how the last config change went."""

@@ -97,6 +97,44 @@ class Counts(Wire):
     """Unix seconds when the run was accepted."""
     stop_time: float | None = Field(examples=[1684930345.2723851])
     """Unix seconds when it ended; null while it runs."""
+    n_incomplete: int | None = Field(examples=[0])
+    """Images that lack packets. As all that follows: null where nobody knows, and none of std_daq's keys."""
+    n_sparse: int | None = Field(examples=[0])
+    """Those of them that have less than half of their packets."""
+    n_missing_packets: int | None = Field(examples=[0])
+    """Packets that the images handed to the writer lack."""
+    n_dropped: int | None = Field(examples=[0])
+    """Images that are not in the file: no free slot in memory, incomplete and not wanted, or given up."""
+    n_mismatched: int | None = Field(examples=[0])
+    """Images whose modules disagree on the id."""
+    n_other_format: int | None = Field(examples=[0])
+    """Images in another format than the config's."""
+    n_invalid_pixels: int | None = Field(examples=[0])
+    """Pixels of a converted Jungfrau in a gain stage that does not exist."""
+    silent_modules: list[int] | None = Field(examples=[[]])
+    """Numbers of the modules that sent nothing while others did."""
+    efficiency: float | None = Field(examples=[1.0])
+    """Good images as a part, 0 to 1, of those asked for when the run FINISHED and their number was known,
+    else of those acquired; null when none was acquired."""
+
+    @classmethod
+    def of(cls, acquisition: core.Acquisition) -> Counts:
+        lost = acquisition.losses
+        return cls(
+            n_write_completed=acquisition.n_write_completed,
+            n_write_requested=acquisition.n_write_requested,
+            start_time=acquisition.start_time,
+            stop_time=acquisition.stop_time,
+            n_incomplete=lost and lost.incomplete_images,
+            n_sparse=lost and lost.sparse_images,
+            n_missing_packets=lost and lost.missing_packets,
+            n_dropped=lost and lost.dropped_images,
+            n_mismatched=lost and lost.mismatched_images,
+            n_other_format=lost and lost.other_format_images,
+            n_invalid_pixels=lost and lost.invalid_pixels,
+            silent_modules=None if lost is None else list(lost.silent_modules),
+            efficiency=acquisition.efficiency,
+        )
 
 
 class Acquisition(Wire):
@@ -114,29 +152,25 @@ class Acquisition(Wire):
             state=acquisition.state.value,
             message=acquisition.message,
             info=Info.of(acquisition.request),
-            stats=Counts(
-                n_write_completed=acquisition.n_write_completed,
-                n_write_requested=acquisition.n_write_requested,
-                start_time=acquisition.start_time,
-                stop_time=acquisition.stop_time,
-            ),
+            stats=Counts.of(acquisition),
         )
 
 
 class LogEntry(Acquisition):
-    """An acquisition that ended with a file."""
+    """An acquisition that ended."""
 
     reports: list[dict[str, Any]] = []
     """Always empty; the original's web page reads its length."""
 
 
+def ended(log: tuple[core.Acquisition, ...]) -> list[LogEntry]:
+    """Return the log with all acquisitions, FAILED ones too, in its order."""
+    return [LogEntry(**dict(Acquisition.of(acquisition))) for acquisition in log]
+
+
 def finished(log: tuple[core.Acquisition, ...]) -> list[LogEntry]:
     """Return the log as std_daq keeps it: same order, without the acquisitions that failed."""
-    return [
-        LogEntry(**dict(Acquisition.of(acquisition)))
-        for acquisition in log
-        if acquisition.state is core.AcquisitionState.FINISHED
-    ]
+    return ended(tuple(run for run in log if run.state is core.AcquisitionState.FINISHED))
 
 
 class WriterStatus(Wire):
@@ -262,9 +296,15 @@ class StatsReply(Success):
 
 
 class LogsReply(Success):
-    """Ended acquisitions, newest first."""
+    """Acquisitions that ended with a file, newest first."""
 
     logs: list[LogEntry]
+
+
+class RunsReply(Success):
+    """All acquisitions that ended, newest first, FAILED ones too."""
+
+    runs: list[LogEntry]
 
 
 class DeploymentReply(Success):

@@ -28,10 +28,11 @@ from daq_core.daq import Daq
 from daq_core.detectors import is_stream, layout_of
 from daq_core.errors import DaqError, Unavailable
 from daq_core.forks import ForkServer
+from daq_core.losses import Losses
 from daq_core.options import DaqOptions
 from daq_core.receive_threads import ReceiveThreads
 from daq_core.simulator import Simulator
-from daq_core.status import AcquisitionState, Losses, WriteRequest
+from daq_core.status import AcquisitionState, WriteRequest
 from ioc.doctor.sender import SenderProcess
 from ioc.ports import LOOPBACK, free_ports
 

@@ -34,6 +34,7 @@ ROUTES = {
     "/daq/config": {"get", "post"},
     "/daq/stats": {"get"},
     "/daq/logs/{n_logs}": {"get"},
+    "/daq/runs/{n_logs}": {"get"},
     "/daq/deployment": {"get"},
 }
 

@@ -17,7 +17,21 @@ EMPTY_ACQUISITION = {
     "state": "FINISHED",
     "message": "",
     "info": {"n_images": 0, "output_file": None, "run_id": None},
-    "stats": {"n_write_completed": 0, "n_write_requested": 0, "start_time": None, "stop_time": None},
+    "stats": {
+        "n_write_completed": 0,
+        "n_write_requested": 0,
+        "start_time": None,
+        "stop_time": None,
+        "n_incomplete": 0,
+        "n_sparse": 0,
+        "n_missing_packets": 0,
+        "n_dropped": 0,
+        "n_mismatched": 0,
+        "n_other_format": 0,
+        "n_invalid_pixels": 0,
+        "silent_modules": [],
+        "efficiency": None,
+    },
 }
 
 

@@ -26,9 +26,21 @@ MORE_OF_THE_RUN = {
     "stats.start_time": "StartTime_RBV",
     "stats.stop_time": "StopTime_RBV",
 }
-STATUS = {"state": "State_RBV"} | {
-    f"acquisition.{key}": f"Acq{pv}" for key, pv in (RUN | MORE_OF_THE_RUN).items()
+LOST = {
+    "stats.efficiency": "AcqEfficiency_RBV",
+    "stats.n_dropped": "DroppedImages_RBV",
+    "stats.n_incomplete": "IncompleteImages_RBV",
+    "stats.n_invalid_pixels": "InvalidPixels_RBV",
+    "stats.n_mismatched": "MismatchedImages_RBV",
+    "stats.n_missing_packets": "MissingPackets_RBV",
+    "stats.n_sparse": "SparseImages_RBV",
+    "stats.n_other_format": "OtherFormat_RBV",
 }
+STATUS = (
+    {"state": "State_RBV"}
+    | {f"acquisition.{key}": f"Acq{pv}" for key, pv in (RUN | MORE_OF_THE_RUN).items()}
+    | {f"acquisition.{key}": pv for key, pv in LOST.items()}
+)
 STATS = {
     "detector.bytes_per_second": "DetBytesPerSec_RBV",
     "detector.images_per_second": "DetImagesPerSec_RBV",
@@ -52,7 +64,12 @@ CONFIG = {
     "start_udp_port": "CfgStartUdpPort_RBV",
     "writer_user_id": "CfgWriterUserId_RBV",
 }
-JSON_ALONE = {"servers", "reports", "module_positions"}  # objects and lists: PVs of their own, tested below
+JSON_ALONE = {
+    "servers",
+    "reports",
+    "module_positions",
+    "silent_modules",
+}  # objects and lists: PVs of their own, tested below
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -97,12 +114,13 @@ def compare(service: Service, peer: EpicsPeer, said: dict[str, Any], pvs: dict[s
 
 def test_every_field_of_the_status_has_a_pv(after_a_run: Service, seen: EpicsPeer) -> None:
     compare(after_a_run, seen, after_a_run.status(), STATUS, "")
+    assert seen.text(f"{after_a_run.prefix}DAQ:SilentModules_RBV") == ""
 
 
 def test_every_field_of_a_log_entry_has_a_pv_or_is_in_the_json(after_a_run: Service, seen: EpicsPeer) -> None:
     (entry, *_) = after_a_run.get("/daq/logs/1")["logs"]
     assert entry == json.loads(seen.text(f"{after_a_run.prefix}DAQ:LogJson_RBV"))[0]
-    compare(after_a_run, seen, without(entry, MORE_OF_THE_RUN), RUN, "Log1:")
+    compare(after_a_run, seen, without(entry, MORE_OF_THE_RUN | LOST), RUN, "Log1:")
 
 
 def without(entry: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncIterator
 
@@ -10,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from daq_core.detectors.jungfrau import JUNGFRAU
+from daq_core.losses import NO_LOSSES, Losses
 from daq_core.placing import KERNELS
 from daq_core.ring import SocketState
 from daq_core.status import DaqState
@@ -62,7 +64,7 @@ async def test_images_of_stray_packets_are_said_in_the_warning_and_at_the_end_of
     losses = bench.daq.snapshot.losses
     assert (losses.sparse_images, losses.not_good_images, losses.incomplete_images) == (3, 3, 3)
     lines = [record.getMessage() for record in caplog.records]
-    assert any("Completed., 3 images; " + said in line for line in lines)
+    assert any("3 images; lost: 3 images incomplete, 3 images with less than half" in line for line in lines)
     assert sum(line.startswith("images of the run that hold") for line in lines) == 1
 
 
@@ -117,6 +119,67 @@ async def test_the_losses_are_those_of_the_last_run_alone(bench: Bench) -> None:
     await bench.perfect_run(2)
     assert bench.daq.snapshot.losses.missing_packets == 0
     assert bench.daq.snapshot.counters.missing_packets == total
+
+
+async def test_a_run_that_lost_something_ends_with_a_warning_that_has_the_numbers(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, ids = await bench.start(4), bench.next_ids(4)
+    for i in ids:
+        send_without(bench, i, (0, 0), *((1, place) for place in range(N_PACKETS)))
+    await bench.end()
+    (line,) = [record for record in caplog.records if str(path) in record.getMessage()]
+    assert line.levelno == logging.WARNING
+    assert line.getMessage() == (
+        f"{path}: Completed., 4 images; lost: 4 images incomplete, {4 * (N_PACKETS + 1)} packets missing, "
+        "nothing from module 1; efficiency 0.0%"
+    )
+
+
+async def test_a_run_that_lost_nothing_ends_with_a_line_and_no_warning(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await bench.perfect_run(2)
+    (line,) = [record for record in caplog.records if "Completed." in record.getMessage()]
+    assert (line.levelno, "lost" in line.getMessage()) == (logging.INFO, False)
+
+
+async def test_what_a_run_lost_stays_said_when_the_config_is_changed(bench: Bench) -> None:
+    await bench.start(1)
+    send_without(bench, bench.next_ids(1)[0], (0, 0))
+    before = (await bench.end()).acquisition
+    assert before.losses == Losses(missing_packets=1, incomplete_images=1, not_good_images=1)
+    await bench.daq.configure({"image_timeout_s": 0.25})
+    await bench.daq.reconfigured()
+    assert bench.status.acquisition == bench.daq.snapshot.log[0] == before
+    await bench.daq.configure({"image_timeout_s": 0.2})
+    await bench.daq.reconfigured()
+
+
+async def test_the_efficiency_is_that_of_what_was_asked_for_and_while_it_runs_of_what_came(
+    bench: Bench,
+) -> None:
+    await bench.start(10)
+    assert bench.status.acquisition.efficiency is None
+    ids = bench.next_ids(4)
+    for i in ids[:-1]:
+        send_without(bench, i)
+    send_without(bench, ids[-1], (0, 0))
+    await bench.until_written(4)
+    assert bench.status.acquisition.efficiency == 3 / 4
+    await bench.stop()
+    assert bench.status.acquisition.efficiency == 3 / 10
+
+
+async def test_a_run_that_begins_lost_nothing_of_what_the_run_before_lost(bench: Bench) -> None:
+    await bench.start(1)
+    send_without(bench, bench.next_ids(1)[0], (0, 0))
+    assert (await bench.end()).acquisition.losses != NO_LOSSES
+    await bench.start(1)
+    assert bench.status.acquisition.losses == NO_LOSSES
+    await bench.stop()
+    assert bench.status.acquisition.losses == NO_LOSSES
 
 
 async def test_foreign_and_malformed_packets_are_counted_and_harm_nothing(bench: Bench) -> None:

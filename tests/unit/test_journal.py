@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import resource
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 
 from daq_core.errors import Unavailable
 from daq_core.journal import REMEMBERED, Begun, Journal
+from daq_core.losses import Losses
 from daq_core.status import Acquisition, AcquisitionState, WriteRequest
 
 DONE = Acquisition(
@@ -40,6 +42,18 @@ async def test_what_was_added_is_there_again_newest_first_with_its_types(tmp_pat
     assert journal.total == 3
     await write(tmp_path, DONE)
     assert Journal(tmp_path).newest_first() == (DONE, NAMED, FAILED, DONE)
+
+
+async def test_losses_are_kept_and_those_of_an_older_journal_are_not_known(tmp_path: Path) -> None:
+    lossy = replace(DONE, losses=Losses(missing_packets=7, incomplete_images=3, silent_modules=(0, 5)))
+    await write(tmp_path, lossy)
+    assert Journal(tmp_path).newest_first() == (lossy,)
+    path = tmp_path / "journal.jsonl"
+    old = json.loads(path.read_text())
+    del old["losses"]
+    path.write_text(json.dumps(old) + "\n")
+    await write(tmp_path, DONE)
+    assert Journal(tmp_path).newest_first() == (DONE, replace(DONE, losses=None))
 
 
 async def test_the_newest_are_seen_before_they_reach_the_disk() -> None:
