@@ -288,7 +288,7 @@ def refuse(ring: Any, local: Any, frame: Any) -> None:
         return
     local[Local.DROPS + local[Local.N_DROPS] % REMEMBERED_DROPS] = np.int64(frame)
     local[Local.N_DROPS] += 1
-    if is_taking(ring):
+    if is_taking(ring) and (ring.words[Word.BY_VALVE] == 0 or is_open(ring)):
         ring.words[Word.RUN_DROPPED] += 1
         ring.words[Word.DROPPED_IMAGES] += 1
     else:
@@ -307,3 +307,11 @@ def _was_refused(local: Any, frame: Any) -> bool:
 def is_taking(ring: Any) -> bool:
     """Tell whether a run is armed and still wants images."""
     return ring.words[Word.ACKNOWLEDGED] % 2 == 1 and ring.words[Word.RUN_END] == NO_END
+
+
+@kernel
+def is_open(ring: Any) -> bool:
+    """Tell whether the valve (``daq_core.valve``) lets through the images that come now."""
+    words = ring.words
+    n_images = words[Word.VALVE_IMAGES]
+    return words[Word.VALVE_END] == NO_END and (n_images == 0 or words[Word.PASSED] < n_images)

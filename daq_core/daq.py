@@ -56,6 +56,7 @@ from daq_core.status import (
     Snapshot,
     WriteRequest,
 )
+from daq_core.valve import Valve
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Daq:
             receiver_up=self._on_receiver_up,
             forks=self._forks,
         )
+        self.valve = Valve(self._pipeline)
         now = time.time()
         last = next(iter(self._journal.newest_first()), None)
         first = Snapshot(
@@ -154,8 +156,10 @@ class Daq:
 
     # ---------------------------------------------------------------- commands
 
-    async def start(self, request: WriteRequest) -> DaqStatus:
+    async def start(self, request: WriteRequest, *, by_valve: bool = False) -> DaqStatus:
         """Begin a run; returns when its file exists and the writer waits for images.
+
+        A run by valve takes the images that :attr:`valve` lets through, another one all that come.
 
         Raises
         ------
@@ -164,7 +168,7 @@ class Daq:
         RunFailed       the file could not be created; the status says FAILED
         Unavailable     no writer could be started; nothing changed
         """
-        return await asyncio.shield(self._spawn(self._start(request)))
+        return await asyncio.shield(self._spawn(self._start(request, by_valve)))
 
     async def wait(self) -> DaqStatus:
         """Wait for the end of the run that is going on, if any; returns the status at that moment."""
@@ -240,7 +244,7 @@ class Daq:
 
     # ------------------------------------------------------------------- a run
 
-    async def _start(self, request: WriteRequest) -> DaqStatus:
+    async def _start(self, request: WriteRequest, by_valve: bool) -> DaqStatus:
         step(self.snapshot.status, StartRequested(request), time.time())  # refuses what is refused anyway
         self.expect(request.folder)
         ring = self._pipeline.ring
@@ -248,6 +252,7 @@ class Daq:
             task_of(request, self.snapshot.config, self.options, self._pipeline),
             self._pipeline,
             self.options.image_timeouts(),
+            by_valve=by_valve,
         )
         try:
             if self._pipeline.ring is not ring:

@@ -17,6 +17,10 @@ class ImageTimeouts:
     _n_images: int = field(default=0, init=False)
     _since: float | None = field(default=None, init=False)
 
+    def pause(self) -> None:
+        """Begin to wait anew at the next question."""
+        self._since = None
+
     def overdue(self, n_images: int, now: float) -> str:
         """Return why the run has to end, "" while it may wait.
 

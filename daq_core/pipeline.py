@@ -150,9 +150,13 @@ class Pipeline:
     def next_epoch(self) -> int:
         return int(self.words[Word.EPOCH]) + 1
 
-    def arm(self, n_images: int, n_writers: int) -> int:
-        """Let the receiver keep images from now on, 0: until :meth:`disarm`; returns the epoch."""
+    def arm(self, n_images: int, n_writers: int, *, by_valve: bool = False) -> int:
+        """Let the receiver keep images from now on, 0: until :meth:`disarm`; returns the epoch.
+
+        Of a run by valve these are the images that the valve lets through (``daq_core.valve``).
+        """
         self.words[Word.N_IMAGES] = n_images
+        self.words[Word.BY_VALVE] = by_valve
         self.words[Word.N_WRITERS] = n_writers
         self.words[Word.EPOCH] += 1
         return int(self.words[Word.EPOCH])

@@ -21,7 +21,11 @@ from daq_core.ring import COMPLETE, GOOD, ID_MISMATCH, INCOMPLETE, MISSING_PACKE
 @kernel
 def is_ordered(ring: Any) -> bool:
     """Tell whether the control process has asked for something new."""
-    return load_acquire(ring.words, Word.EPOCH) != ring.words[Word.ACKNOWLEDGED]
+    words = ring.words
+    return (
+        load_acquire(words, Word.EPOCH) != words[Word.ACKNOWLEDGED]
+        or load_acquire(words, Word.VALVE) != words[Word.VALVE_SEEN]
+    )
 
 
 @kernel
@@ -35,6 +39,7 @@ def take_orders(ring: Any, local: Any, layout: Any, erase: Any) -> int:
          so does one whose writer is gone: nobody would write what is in the sockets.
     """
     words = ring.words
+    _follow_valve(ring)
     epoch = load_acquire(words, Word.EPOCH)
     begun = epoch - (epoch + 1) % 2  # the last run that was asked for, be it over or not
     writer_done = load_acquire(words, Word.WRITER_DONE)
@@ -64,6 +69,22 @@ def end_run(ring: Any, local: Any, layout: Any, erase: Any, epoch: int) -> None:
 def _acknowledge(ring: Any, epoch: int) -> None:
     store_release(ring.words, Word.ACKNOWLEDGED, epoch)
     wake(ring.words, Word.PUBLISHED)
+
+
+@kernel
+def _follow_valve(ring: Any) -> None:
+    """Take up that the valve was opened or closed: it is for images that are begun between the two."""
+    words = ring.words
+    valve = load_acquire(words, Word.VALVE)
+    if valve == words[Word.VALVE_SEEN]:
+        return
+    if valve % 2 == 1:
+        words[Word.VALVE_FIRST] = words[Word.OPENED]
+        words[Word.VALVE_END] = NO_END
+        words[Word.PASSED] = 0
+    else:
+        words[Word.VALVE_END] = min(words[Word.VALVE_END], words[Word.OPENED])
+    store_release(words, Word.VALVE_SEEN, valve)
 
 
 @kernel
@@ -140,7 +161,11 @@ def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
     image = ring.slots[slot]
     while not is_settled(ring, slot):
         yield_cpu()  # some microseconds: who copies does not need the gate to finish
-    kept = is_taking(ring) and sequence >= words[Word.RUN_FIRST]
+    in_time = _passes_valve(ring, sequence)
+    of_run = is_taking(ring) and sequence >= words[Word.RUN_FIRST]
+    by_valve = of_run and words[Word.BY_VALVE] != 0
+    kept = of_run and (in_time or not by_valve)
+    passes = in_time and image.state != SKIPPED and not image.unwanted
     if image.state != SKIPPED:
         words[Word.IMAGES_PUBLISHED] += 1
         words[Word.LAST_IMAGE_ID] = np.int64(image.image_id)
@@ -155,19 +180,32 @@ def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
             words[Word.MISSING] += image.n_missing
         if kept and not image.unwanted:
             _count_in_run(ring, local, slot)
-    if image.unwanted:
+    if image.unwanted or (by_valve and not in_time):
         image.state = SKIPPED
     kept = kept and image.state != SKIPPED
     if kept:
         words[Word.RUN_KEPT] += 1
         words[Word.RUN_NOT_GOOD] += image.status != GOOD
+    if passes and (kept or not by_valve):
+        words[Word.PASSED_ID] = np.int64(image.image_id)
+        words[Word.PASSED_NS] = image.first_ns
+        store_release(words, Word.PASSED, words[Word.PASSED] + 1)
     in_use = words[Word.OPENED] - floor(ring, local)
     words[Word.RUN_HIGH_WATER] = max(words[Word.RUN_HIGH_WATER], in_use)
     if kept and words[Word.RUN_KEPT] == words[Word.N_IMAGES]:
         words[Word.RUN_END] = sequence + 1
     store_release(words, Word.PUBLISHED, sequence + 1)
-    if kept:
+    if kept or in_use > n_slots // 4:  # a writer may have nothing but images to pass over
         wake(words, Word.PUBLISHED)
+
+
+@kernel
+def _passes_valve(ring: Any, sequence: int) -> bool:
+    """Tell whether the valve lets an image through that leaves the window now."""
+    words = ring.words
+    n_images = words[Word.VALVE_IMAGES]
+    enough = n_images > 0 and words[Word.PASSED] >= n_images
+    return words[Word.VALVE_FIRST] <= sequence < words[Word.VALVE_END] and not enough
 
 
 @kernel

@@ -91,7 +91,20 @@ class _Words(NamedTuple):
     GIVEN_UP: int = 52  # images of the run that a stop did not leave the time to write
     INVALID_PIXELS: int = 53  # of the run: in a gain stage that does not exist
 
-    COUNT: int = 48 + MAX_WRITERS * WRITER_WORDS
+    # control process: the valve of images, see daq_core.valve
+    VALVE: int = 48 + MAX_WRITERS * WRITER_WORDS  # odd: open
+    VALVE_IMAGES: int = VALVE + 1  # that it lets through while it is open this time; 0: until it is closed
+    BY_VALVE: int = VALVE + 2  # 1: the armed run keeps what the valve lets through, nothing else
+
+    # receiver
+    VALVE_SEEN: int = VALVE + 8  # the last VALVE it has taken up
+    VALVE_FIRST: int = VALVE + 9  # first sequence number that the valve lets through, this time
+    VALVE_END: int = VALVE + 10  # sequence number after the last, NO_END while it is open
+    PASSED: int = VALVE + 11  # images that it let through, this time
+    PASSED_ID: int = VALVE + 12  # of the newest of them, its 64 bits as they are
+    PASSED_NS: int = VALVE + 13  # real time of its first packet
+
+    COUNT: int = VALVE + 16
 
 
 Word = _Words()  # an instance, because kernels take named tuples for constants but no classes

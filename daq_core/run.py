@@ -56,8 +56,16 @@ class Run:
     sets them, because it is the one who knows.
     """
 
-    def __init__(self, task: WriterTask, pipeline: Pipeline, timeouts: ImageTimeouts | None = None) -> None:
+    def __init__(
+        self,
+        task: WriterTask,
+        pipeline: Pipeline,
+        timeouts: ImageTimeouts | None = None,
+        *,
+        by_valve: bool = False,
+    ) -> None:
         self.task = task
+        self.by_valve = by_valve  # it takes what the valve lets through, and nothing else
         self._pipeline = pipeline
         self._timeouts = timeouts or ImageTimeouts()
         self._channel = WriterChannel(task, pipeline.open_channel)
@@ -74,7 +82,12 @@ class Run:
 
     @classmethod
     async def prepare(
-        cls, task: WriterTask, pipeline: Pipeline, timeouts: ImageTimeouts | None = None
+        cls,
+        task: WriterTask,
+        pipeline: Pipeline,
+        timeouts: ImageTimeouts | None = None,
+        *,
+        by_valve: bool = False,
     ) -> Self:
         """Fork a writer and let it look at the path; what it has to warn of is in the run.
 
@@ -83,7 +96,7 @@ class Run:
         InvalidRequest  the file cannot be written there
         Unavailable     the file system did not answer, or no writer could be started
         """
-        run = cls(task, pipeline, timeouts)
+        run = cls(task, pipeline, timeouts, by_valve=by_valve)
         await run._channel.open()
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
@@ -142,7 +155,7 @@ class Run:
         if self.stopped:
             self._epoch = self._pipeline.pass_over()
         else:
-            self._epoch = self._pipeline.arm(self.task.n_images, self.task.n_writers)
+            self._epoch = self._pipeline.arm(self.task.n_images, self.task.n_writers, by_valve=self.by_valve)
         apply(FileOpened())
 
     def _end(self, message: dict[str, Any], apply: Apply) -> None:
@@ -196,6 +209,9 @@ class Run:
         if not self._epoch or self.aborted:
             return
         words = self._pipeline.words
+        if self.by_valve and words[Word.VALVE] % 2 == 0:
+            self._timeouts.pause()  # it waits for a client, not for the detector
+            return
         status = apply(ImagesWritten(0, 0))
         state = status.acquisition.state
         if status.state is not DaqState.WRITING or state is AcquisitionState.FLUSHING_IMAGES:

@@ -1,5 +1,9 @@
 """What a put to an areaDetector PV does: Acquire, Capture and the names of files, over the one door ``Daq``.
 
+In areaDetector a plugin sees what the driver takes while Acquire is on. So the counters of ``cam1:``
+and ``HDF1:`` move only then, and a client that puts Acquire captures only then: its run is by valve
+(``daq_core.valve``). One that puts Capture alone knows of no Acquire, and captures at once.
+
 Clients like ophyd and ophyd-async rely on orders that no single PV shows, so they
 are said here: FilePath_RBV changes once the folder was looked at; FileNumber and
 FullFileName_RBV change when a capture is accepted, Capture_RBV when its file waits
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from ioc.commands import Client, Commands
 
 TICK_S = 0.02  # how often an Acquire counts the images that came
+OPENING_TICK_S = 0.002  # how often it looks whether the receiver lets them through
 OFF = "Done"  # the state of a busy record that ends what goes on
 
 
@@ -39,6 +44,7 @@ class AreaDetector:
         self._looking = asyncio.Lock()  # at folders, one after the other: the last one put is shown
         self._acquiring = asyncio.Lock()  # held while an Acquire is active
         self._abort = asyncio.Event()  # set to end it
+        self._beat_before = (time.monotonic(), 0)  # when images were counted last, and how many had come
         self.state = Area()
 
     # -- setpoints ---------------------------------------------------------------------------
@@ -93,18 +99,22 @@ class AreaDetector:
 
     async def put_array_counter(self, pv: str, value: int, client: Client) -> None:
         with self._commands.setting(pv, client):
-            counted_from = {pv: (value, self._daq.counters().images_published)}
+            counted_from = {pv: (value, self.state.n_passed)}
             self._set(counted_from={**self.state.counted_from, **counted_from})
 
     # -- the file ----------------------------------------------------------------------------
 
     async def capture(self, choice: str, client: Client) -> None:
-        """Start a run and return when it has ended; or stop whatever run is going on."""
+        """Start a run and return when it has ended; or stop whatever run is going on.
+
+        The run of a client that has put Acquire takes the images that Acquire lets through.
+        """
         async with self._commands.carry_out("Capture", client):
             if choice == OFF:
                 await self._daq.stop()
             else:
-                await self._write("Capture", self.state.num_capture)
+                by_valve = client.habits.uses_acquire
+                await self._write("Capture", self.state.num_capture, by_valve=by_valve)
 
     async def write_file(self, choice: str, client: Client) -> None:
         """Write a file of the next image."""
@@ -118,7 +128,7 @@ class AreaDetector:
             with self._commands.active("FlushNow"):
                 await self._daq.flushed()
 
-    async def _write(self, pv: str, n_images: int) -> None:
+    async def _write(self, pv: str, n_images: int, *, by_valve: bool = False) -> None:
         with self._refusals_shown():
             await self.look_again()
             area = self.state
@@ -126,9 +136,9 @@ class AreaDetector:
                 raise InvalidRequest("FilePath is not set. Put an absolute path of a folder there first.")
             path = full_file_name(area.file_template, area.folder, area.file_name, area.file_number)
             request = WriteRequest(path, n_images, checked_run_id(None))
-            end_listening = self._daq.subscribe(lambda now: self._on_accepted(request, area, now))
+            end_listening = self._daq.subscribe(lambda now: self._on_accepted(request, area, by_valve, now))
             try:
-                status = await self._daq.start(request)
+                status = await self._daq.start(request, by_valve=by_valve)
             finally:
                 end_listening()
         with self._commands.active(pv):
@@ -137,10 +147,11 @@ class AreaDetector:
         if status.acquisition.state is AcquisitionState.FAILED:
             raise RunFailed(status.acquisition.message)
 
-    def _on_accepted(self, request: WriteRequest, area: Area, snapshot: Snapshot) -> None:
+    def _on_accepted(self, request: WriteRequest, area: Area, by_valve: bool, snapshot: Snapshot) -> None:
         """Count the file as soon as its run is accepted, before it is open."""
         if snapshot.status.pending is request and self.state.file_number == area.file_number:
-            self._set(refused="", file_number=area.file_number + (area.auto_increment == "Yes"))
+            number = area.file_number + (area.auto_increment == "Yes")
+            self._set(refused="", file_number=number, run_by_valve=request if by_valve else None)
             self._commands.changed()
 
     @contextmanager
@@ -155,7 +166,8 @@ class AreaDetector:
     # -- the detector ------------------------------------------------------------------------
 
     async def acquire(self, choice: str, client: Client) -> None:
-        """Wait for NumImages images, or until Acquire is put to 0, which ends the wait."""
+        """Let NumImages images through, or all until Acquire is put to 0; returns when they are in."""
+        client.habits.uses_acquire = True
         if choice == OFF:
             await self.end_acquire()
             return
@@ -165,8 +177,19 @@ class AreaDetector:
             wanted = self._images_wanted()
             async with self._acquiring:
                 self._abort.clear()
-                with self._commands.active("Acquire"):
-                    await self._see_images(wanted)
+                self._daq.valve.open(wanted or 0)
+                try:
+                    await self._until_open()
+                    with self._commands.active("Acquire"):
+                        await self._see_images(wanted)
+                finally:
+                    self._daq.valve.close()
+
+    async def _until_open(self) -> None:
+        """Wait until the receiver lets images through: one that is sent on seeing Acquire at 1 shall pass."""
+        while not self._daq.valve.is_followed:
+            self._check_receiver()
+            await asyncio.sleep(OPENING_TICK_S)
 
     def _images_wanted(self) -> int | None:
         """Return how many images an Acquire waits for; None: until it is put to 0."""
@@ -179,26 +202,41 @@ class AreaDetector:
 
     async def _see_images(self, wanted: int | None) -> None:
         """Count the images that come, and show it; returns when all are in, or at an abort."""
-        outcome = "Error"
-        first = self._daq.counters().images_published
+        outcome, before = "Error", self.state.n_passed
         self._show(phase="Waiting", n_acquired=0)
         try:
             while not self._abort.is_set() and (wanted is None or self.state.n_acquired < wanted):
                 await asyncio.sleep(TICK_S)
-                self._note_images(first, wanted)
-            if not self._abort.is_set() and self.state.wait_for_plugins == "Yes":
+                self._note_images(before)
+            if self._abort.is_set():
+                await self._shut(before)
+            elif self.state.wait_for_plugins == "Yes":
                 self._show(phase="Saving")
                 await self._daq.flushed()
             outcome = "Aborted" if self._abort.is_set() else "Idle"
         finally:
             self._set(phase=outcome, acquire_ended=time.time())  # shown together with Acquire_RBV
 
-    def _note_images(self, first: int, wanted: int | None) -> None:
+    async def _shut(self, before: int) -> None:
+        """Let nothing more through, and see those that are begun: no counter moves when Acquire is off."""
+        self._daq.valve.close()
+        while not self._daq.valve.is_settled:
+            self._check_receiver()
+            await asyncio.sleep(OPENING_TICK_S)
+        self._note_images(before)
+
+    def _note_images(self, before: int) -> None:
+        """Count the images that came through since the Acquire began, when `before` had."""
+        self._check_receiver()
+        passed = self._daq.valve.passed
+        if passed.n_images > self.state.n_acquired:
+            n_images = passed.n_images
+            phase = self.state.phase if self._abort.is_set() else "Acquire"
+            self._show(phase=phase, n_acquired=n_images, n_passed=before + n_images, newest=passed)
+
+    def _check_receiver(self) -> None:
         if self._daq.snapshot.status.receiver_down:
             raise Unavailable(f"The receiver is down: {self._daq.snapshot.status.reason}.")
-        n_images = self._daq.counters().images_published - first
-        if n_images > self.state.n_acquired:
-            self._show(phase="Acquire", n_acquired=n_images if wanted is None else min(n_images, wanted))
 
     async def end_acquire(self) -> None:
         """End the Acquire that is active, if any; returns when it has."""
@@ -207,6 +245,15 @@ class AreaDetector:
             self._abort.set()
             async with self._acquiring:
                 pass
+
+    def beat(self) -> None:
+        """Once a second, count what came through since the last time."""
+        now, n_passed = time.monotonic(), self.state.n_passed
+        then, n_before = self._beat_before
+        self._beat_before = now, n_passed
+        rate = (n_passed - n_before) / (now - then) if now - then > 0 else 0.0
+        if rate != self.state.passed_per_second:
+            self._set(passed_per_second=rate)
 
     # -- what is shown of it -----------------------------------------------------------------
 

@@ -105,15 +105,16 @@ def counter_put(macro: Prefix) -> Source:
 
 
 def counted(macro: Prefix) -> Source:
-    return lambda v: v.area.array_counter(macro, v.counters.images_published)
+    return lambda v: v.area.array_counter(macro)
 
 
 def unique_id(v: View) -> int | None:
-    return None if v.counters.last_image_id is None else v.counters.last_image_id % 2**31
+    newest = v.area.newest.newest_id
+    return None if newest is None else newest % 2**31
 
 
 def image_time(v: View) -> float | None:
-    return v.counters.last_image_time
+    return v.area.newest.newest_time
 
 
 def cam_text(pv: str, value: Source, description: str) -> Row:
@@ -162,7 +163,7 @@ CAMERA = (
     fixed(CAM, "mbbo", "DataType", data_type, "By bit_depth", **choices(TYPES))[0],
     fixed(CAM, "mbbo", "ColorMode", lambda v: "Mono", "Always Mono", **choices(COLORS))[0],
     replace(
-        number("ArrayRate_RBV", "Hz", 2, lambda v: v.stats.detector.images_per_second, "Images received"),
+        number("ArrayRate_RBV", "Hz", 2, lambda v: v.area.passed_per_second, "Images while Acquire is on"),
         macro=CAM,
         needs_receiver=True,
     ),

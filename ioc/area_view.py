@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from daq_core.status import AcquisitionState, DaqState
+from daq_core.status import AcquisitionState, DaqState, WriteRequest
+from daq_core.valve import Passed
 
 if TYPE_CHECKING:
     from ioc.view import View
@@ -40,15 +41,16 @@ class Area:
     phase: str = "Idle"  # of the last Acquire, as DetectorState names it
     n_acquired: int = 0  # images since the last Acquire began
     acquire_ended: float = 0.0  # Unix seconds
+    n_passed: int = 0  # images of all Acquires
+    newest: Passed = field(default_factory=Passed)  # what the newest Acquire with images let through
+    passed_per_second: float = 0.0
     counted_from: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    run_by_valve: WriteRequest | None = None  # the last file that was begun, if it takes what Acquire lets in
 
-    def array_counter(self, pv: str, n_images: int) -> int:
-        """Return an ArrayCounter: what was put there, and the images that came since.
-
-        `n_images` is what the receiver has counted; below what it was then, it began anew.
-        """
+    def array_counter(self, pv: str) -> int:
+        """Return an ArrayCounter: what was put there, and the images that Acquire let through since."""
         value, then = self.counted_from.get(pv, (0, 0))
-        return value + n_images - (then if n_images >= then else 0)
+        return value + self.n_passed - then
 
 
 def data_type(view: View) -> str:
@@ -104,7 +106,15 @@ def refusal(view: View) -> str:
 
 def write_message(view: View) -> str:
     """Return why the last file was not begun, or else how the run stands."""
-    return refusal(view) or view.run.message
+    return refusal(view) or ("Waiting for Acquire." if waits_for_acquire(view) else view.run.message)
+
+
+def waits_for_acquire(view: View) -> bool:
+    """Tell whether the run takes no image until somebody puts Acquire to 1."""
+    area, run = view.area, view.run
+    if not run.running or run.request is not area.run_by_valve:
+        return False
+    return run.state is not AcquisitionState.FLUSHING_IMAGES and area.phase not in ACTIVE
 
 
 def write_failed(view: View) -> bool:

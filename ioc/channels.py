@@ -85,7 +85,7 @@ class Channels:
         self._next_sid = 1
         self._rights: dict[tuple[str, int], Rights] = {}  # of this client, by group and level: there are few
 
-    def claim(self, **names: str) -> None:
+    def claim(self, **names: Any) -> None:
         """Take a client's word for its user or host name, before its first channel, as a C IOC does."""
         if not self._by_sid:
             self.client = replace(self.client, **names)

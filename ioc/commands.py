@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from daq_core.detectors import FORMATS
@@ -45,6 +45,13 @@ RECONFIGURE_TIMEOUT_S = 30.0
 MAX_LOG_N = 50
 
 
+@dataclass
+class Habits:
+    """What one connection has shown of how its client works; it lasts as long as the connection."""
+
+    uses_acquire: bool = False  # its captures take what Acquire lets through, and nothing else
+
+
 @dataclass(frozen=True)
 class Client:
     """Who put a value, as the client itself claims, and the address it came from."""
@@ -52,6 +59,7 @@ class Client:
     user: str
     host: str
     address: str
+    habits: Habits = field(default_factory=Habits, compare=False)
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}"

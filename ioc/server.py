@@ -208,6 +208,7 @@ class Ioc:
     def _beat(self, updates_per_second: float = 0.0) -> None:
         """Bring up to date what depends on the time alone, and what the server counts."""
         now = time.time()
+        self._commands.area.beat()
         self._counters.append((now, self._view.snapshot.counters))
         while len(self._counters) > 1 and self._counters[0][0] < now - RISING_S:
             self._counters.popleft()

@@ -33,9 +33,15 @@ class CountTask:
     config_file: str
     n_points: int
     n_images: int
+    streams: bool = False  # the detector sends all the time, whoever asks
 
     def trigger(self) -> Callable[[], None]:
-        """Return what makes the simulated detector send the images of a point; ids go on from 1."""
+        """Return what makes the simulated detector send the images of a point; ids go on from 1.
+
+        It does nothing where the detector sends by itself.
+        """
+        if self.streams:
+            return lambda: None
         simulator = Simulator(DaqConfig.load(self.config_file), host="127.0.0.1")
         next_id = 1
 
@@ -47,9 +53,17 @@ class CountTask:
         return send
 
 
-def count(module: str, service: Service, folder: Path, *, n_points: int, n_images: int = 1) -> list[Document]:
+def count(
+    module: str,
+    service: Service,
+    folder: Path,
+    *,
+    n_points: int,
+    n_images: int = 1,
+    streams: bool = False,
+) -> list[Document]:
     """Have a client count against a service, and return the documents of the run."""
-    task = CountTask(service.prefix, str(folder), str(service.config_file), n_points, n_images)
+    task = CountTask(service.prefix, str(folder), str(service.config_file), n_points, n_images, streams)
     done = subprocess.run(
         [sys.executable, "-m", module, json.dumps(asdict(task))],
         cwd=ROOT,

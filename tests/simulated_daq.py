@@ -29,9 +29,33 @@ from daq_core.status import (
     Snapshot,
     WriteRequest,
 )
+from daq_core.valve import Passed
 
 Listener = Callable[[Snapshot], None]
 T = TypeVar("T")
+
+
+class SimulatedValve:
+    """The interface of :class:`daq_core.valve.Valve`; there is no receiver to follow it."""
+
+    is_open, is_followed, is_settled = False, True, True
+    passed = Passed()
+    _n_images = 0
+
+    def open(self, n_images: int = 0) -> None:
+        self.is_open, self._n_images, self.passed = True, n_images, Passed()
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def let_through(self, n_images: int) -> int:
+        if not self.is_open:
+            return 0
+        room = self._n_images - self.passed.n_images if self._n_images else n_images
+        n_passing = min(n_images, room)
+        n_passed = self.passed.n_images + n_passing
+        self.passed = Passed(n_passed, n_passed, time.time()) if n_passed else Passed()
+        return n_passing
 
 
 class SimulatedDaq:
@@ -44,7 +68,9 @@ class SimulatedDaq:
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._restart: asyncio.Task[None] | None = None
+        self._by_valve = False  # the run is
         self.snapshot = Snapshot(time.time(), config, _config_id(""))
+        self.valve = SimulatedValve()
         self._deploy()
 
     async def __aenter__(self) -> SimulatedDaq:
@@ -62,9 +88,10 @@ class SimulatedDaq:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def start(self, request: WriteRequest) -> DaqStatus:
+    async def start(self, request: WriteRequest, *, by_valve: bool = False) -> DaqStatus:
         step(self.snapshot.status, ev.StartRequested(request), 0)  # Busy comes before other refusals
         _check_folder(request.folder)
+        self._by_valve = by_valve
         self.apply(ev.StartRequested(request))
         return await asyncio.shield(self._spawn(self._open(request)))
 
@@ -119,7 +146,8 @@ class SimulatedDaq:
             status = self.snapshot.status
             if not status.acquisition.running or status.pending is not None:
                 return
-            await self.publish_images(1)
+            if not await self.publish_images(1) and self._by_valve:
+                continue
             n = status.acquisition.n_write_completed + 1
             self.apply(ev.ImageAcquired())
             self.apply(ev.ImagesWritten(n, n - 1))
@@ -129,10 +157,11 @@ class SimulatedDaq:
                 self.apply(ev.AllAcquired())
                 self.apply(ev.FileClosed(n))
 
-    async def publish_images(self, n_images: int) -> None:
-        """Let images come from the detector, whether or not they are written."""
+    async def publish_images(self, n_images: int) -> int:
+        """Let images come from the detector, written or not; returns how many pass the valve."""
         counters = self.snapshot.counters
         self.publish(counters=replace(counters, images_published=counters.images_published + n_images))
+        return self.valve.let_through(n_images)
 
     def apply(self, event: ev.Event) -> DaqStatus:
         """Make an event happen, e.g. ``WriterLost("killed")``, and show what follows from it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -9,6 +12,7 @@ from urllib.parse import unquote, urlparse
 import h5py
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from tests.bluesky_run import Document, count
 from tests.service import Service
@@ -18,9 +22,65 @@ def of_kind(documents: list[Document], kind: str) -> list[dict[str, Any]]:
     return [document for name, document in documents if name == kind]
 
 
-def sent(service: Service, ids: range) -> npt.NDArray[Any]:
+def sent(service: Service, ids: Iterable[int]) -> npt.NDArray[Any]:
     simulator = service.simulator()
     return np.stack([simulator.image(image_id) for image_id in ids])
+
+
+@contextmanager
+def streaming(service: Service, rate_hz: float) -> Iterator[None]:
+    """Have the detector send all the time, image ids from 1 on, whoever asks for images."""
+    enough = threading.Event()
+
+    def send() -> None:
+        simulator, next_id = service.simulator(), 1
+        while not enough.is_set():
+            simulator.send(10, rate_hz=rate_hz, first_id=next_id)
+            next_id += 10
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        sender.join()
+
+
+def check_stream(service: Service, path: Path, n_images: int) -> list[int]:
+    """See that a file has so many images of the stream, each whole and itself; return their ids."""
+    with h5py.File(path) as file:
+        ids = [int(image_id) for image_id in file["entry/data/image_id"]]
+        assert len(ids) == n_images
+        assert list(file["entry/data/status"]) == [0] * n_images
+        np.testing.assert_array_equal(file["entry/data/data"], sent(service, ids))
+    assert ids == sorted(set(ids))
+    return ids
+
+
+@pytest.mark.parametrize("rate_hz", [20, pytest.param(200, marks=pytest.mark.night)])
+def test_ophyd_counts_a_detector_that_streams_all_the_time(service: Service, rate_hz: float) -> None:
+    with streaming(service, rate_hz):
+        documents = count("tests.ophyd_count", service, service.output, n_points=3, n_images=2, streams=True)
+    assert of_kind(documents, "stop")[0]["exit_status"] == "success"
+    (resource,) = of_kind(documents, "resource")
+    path = Path(resource["root"]) / resource["resource_path"]
+    assert resource["resource_kwargs"]["frame_per_point"] == 2
+    assert len(of_kind(documents, "event")) == 3
+    ids = check_stream(service, path, 6)
+    assert all(second == first + 1 for first, second in zip(ids[::2], ids[1::2], strict=True))
+
+
+@pytest.mark.parametrize("rate_hz", [20, pytest.param(200, marks=pytest.mark.night)])
+def test_ophyd_async_counts_a_detector_that_streams_all_the_time(service: Service, rate_hz: float) -> None:
+    folder = service.output / f"at_{rate_hz}"
+    folder.mkdir()
+    with streaming(service, rate_hz):
+        documents = count("tests.ophyd_async_count", service, folder, n_points=3, streams=True)
+    assert of_kind(documents, "stop")[0]["exit_status"] == "success"
+    pieces = [datum["indices"] for datum in of_kind(documents, "stream_datum")]
+    assert [(piece["start"], piece["stop"]) for piece in pieces] == [(0, 1), (1, 2), (2, 3)]
+    check_stream(service, folder / "counted.h5", 3)
 
 
 def test_ophyd_counts_and_its_documents_lead_to_the_images(service: Service) -> None:

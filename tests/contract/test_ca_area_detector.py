@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -176,12 +176,77 @@ def test_another_client_ends_an_acquire(
     assert peer.put_status() == ECA_NORMAL
 
 
-def test_an_array_counter_counts_from_what_was_put(ioc: IocThread, peer: EpicsPeer) -> None:
-    assert peer.put(ioc.pv("cam1:ArrayCounter"), 100) == ECA_NORMAL
-    peer.monitor(ioc.pv("cam1:ArrayCounter_RBV"))
-    publish(ioc, 3)
-    peer.wait_for(ioc.pv("cam1:ArrayCounter_RBV"), 103)
-    assert peer.get(ioc.pv("cam1:ArrayCounter")) == 100
+def test_an_array_counter_counts_from_what_was_put_while_acquire_is_on(
+    ioc: IocThread, peer: EpicsPeer
+) -> None:
+    counter, own = ioc.pv("cam1:ArrayCounter_RBV"), ioc.pv("HDF1:ArrayCounter_RBV")
+    for name in ("cam1:ArrayCounter", "HDF1:ArrayCounter"):
+        assert peer.put(ioc.pv(name), 0) == ECA_NORMAL
+    assert peer.put(ioc.pv("cam1:NumImages"), 3) == ECA_NORMAL
+    publish(ioc, 5)
+    assert (peer.get(counter), peer.get(own)) == (0, 0)
+    for first in (100, 0):
+        assert peer.put(ioc.pv("cam1:ArrayCounter"), first) == ECA_NORMAL
+        assert peer.get(counter) == first
+        acquire(ioc, peer, lambda: publish(ioc, 5))
+        assert peer.get(counter) == first + 3
+        assert peer.get(ioc.pv("cam1:ArrayCounter")) == first
+    publish(ioc, 5)
+    assert (peer.get(counter), peer.get(own)) == (3, 6)
+
+
+def test_a_capture_of_a_client_that_acquires_takes_images_while_acquire_is_on(
+    ioc: IocThread, peer: EpicsPeer, other: EpicsPeer, prepared: Path
+) -> None:
+    assert peer.put(ioc.pv("cam1:Acquire"), 0) == ECA_NORMAL  # which is using it
+    for name, value in (("HDF1:ArrayCounter", 0), ("HDF1:NumCapture", 0)):
+        assert peer.put(ioc.pv(name), value) == ECA_NORMAL
+    assert peer.put(ioc.pv("cam1:NumImages"), 2) == ECA_NORMAL
+    peer.send_put(ioc.pv("HDF1:Capture"), 1)
+    wait_until_open(ioc)
+    ioc.receive(4)
+    assert other.get(ioc.pv("HDF1:NumCaptured_RBV")) == 0
+    assert other.text(ioc.pv("HDF1:WriteMessage")) == "Waiting for Acquire."
+    for n_captured in (2, 4):
+        with EpicsPeer(ioc.ca_port) as acquirer:  # whoever acquires lets images through
+            acquire(ioc, acquirer, lambda: ioc.receive(5))
+        assert other.get(ioc.pv("HDF1:NumCaptured_RBV")) == n_captured
+        assert other.get(ioc.pv("HDF1:ArrayCounter_RBV")) == n_captured
+        ioc.receive(1)
+        assert other.get(ioc.pv("HDF1:NumCaptured_RBV")) == n_captured
+    assert other.put(ioc.pv("HDF1:Capture"), 0) == ECA_NORMAL
+    assert peer.put_status() == ECA_NORMAL
+
+
+def test_a_client_that_never_acquires_captures_at_once_beside_one_that_does(
+    ioc: IocThread, peer: EpicsPeer, other: EpicsPeer, prepared: Path
+) -> None:
+    assert other.put(ioc.pv("cam1:Acquire"), 0) == ECA_NORMAL
+    counted = peer.get(ioc.pv("HDF1:ArrayCounter_RBV"))
+    with EpicsPeer(ioc.ca_port) as simple:
+        simple.send_put(ioc.pv("HDF1:Capture"), 1)
+        wait_until_open(ioc)
+        ioc.receive(5)
+        assert simple.put_status() == ECA_NORMAL
+    assert peer.get(ioc.pv("HDF1:NumCaptured_RBV")) == 5
+    assert peer.get(ioc.pv("HDF1:ArrayCounter_RBV")) == counted
+
+
+def test_a_continuous_acquire_lets_images_through_until_it_is_put_to_0(
+    ioc: IocThread, peer: EpicsPeer, other: EpicsPeer
+) -> None:
+    assert other.put(ioc.pv("cam1:ImageMode"), 2) == ECA_NORMAL
+    assert other.put(ioc.pv("cam1:ArrayCounter"), 0) == ECA_NORMAL
+    other.monitor(ioc.pv("cam1:Acquire_RBV"), ioc.pv("cam1:ArrayCounter_RBV"))
+    peer.send_put(ioc.pv("cam1:Acquire"), 1)
+    other.wait_for(ioc.pv("cam1:Acquire_RBV"), "Acquiring")
+    publish(ioc, 7)
+    other.wait_for(ioc.pv("cam1:ArrayCounter_RBV"), 7)
+    assert other.put(ioc.pv("cam1:Acquire"), 0) == ECA_NORMAL
+    assert peer.put_status() == ECA_NORMAL
+    publish(ioc, 7)
+    assert other.get(ioc.pv("cam1:ArrayCounter_RBV")) == 7
+    assert other.put(ioc.pv("cam1:ImageMode"), 1) == ECA_NORMAL
 
 
 @pytest.mark.parametrize(
@@ -270,6 +335,16 @@ def test_the_arrays_are_described_before_any_came(service: Service, clients: Cli
         assert peer.get(prefix + "ArraySize0_RBV") == service.config.image_pixel_width
         assert peer.get(prefix + "ArraySize1_RBV") == service.config.image_pixel_height
         assert peer.text(prefix + "DataType_RBV") == "UInt16"
+
+
+def acquire(ioc: IocThread, peer: EpicsPeer, send: Callable[[], None]) -> None:
+    """Acquire once, and have images sent meanwhile."""
+    with EpicsPeer(ioc.ca_port) as watcher:
+        watcher.monitor(ioc.pv("cam1:Acquire_RBV"))
+        peer.send_put(ioc.pv("cam1:Acquire"), 1)
+        watcher.wait_for(ioc.pv("cam1:Acquire_RBV"), "Acquiring")
+        send()
+        assert peer.put_status() == ECA_NORMAL
 
 
 def publish(ioc: IocThread, n_images: int) -> None:
