@@ -71,8 +71,9 @@ class Board:
 
     def _warn(self) -> str:
         """Return all there is to warn of, and log what is new of it."""
-        ours = filter(None, (self.run_warning, self.low_space, self.log_trouble))
-        warnings = [*ours, *read_warnings(self._pipeline, read_losses(self._pipeline))]
+        pipeline = self._pipeline
+        ours = filter(None, (self.run_warning, self.low_space, self.log_trouble, pipeline.maps_warning))
+        warnings = [*ours, *read_warnings(pipeline, read_losses(pipeline))]
         for warning in warnings:
             if _without_numbers(warning) not in self._warned:
                 log.warning("%s", warning)

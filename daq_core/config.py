@@ -78,9 +78,16 @@ def _stream_address(value: str) -> str:
     return value
 
 
+def _input_path(value: str) -> str:
+    if value and (not value.startswith("/") or not value.isprintable()):
+        raise ValueError("must be an absolute path of printable characters")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_integer)]
 Number = Annotated[float, BeforeValidator(_not_boolean)]
 StreamAddress = Annotated[str, AfterValidator(_stream_address)]
+InputPath = Annotated[str, AfterValidator(_input_path)]
 Position = tuple[Integer, Integer, Integer, Integer]
 
 
@@ -135,9 +142,9 @@ class DaqConfig(BaseModel):
     live_stream_configs: dict[str, Any] = {}
     deactivate: Any = None
 
-    gain_file: str = ""
+    gain_file: InputPath = ""
     """Ours. Jungfrau: HDF5 file with /gains [3, n_modules, 512, 1024]; images then become float32."""
-    pedestal_file: str = ""
+    pedestal_file: InputPath = ""
     """Ours. Jungfrau: HDF5 file with /pedestals of the same shape, subtracted before the gain is applied."""
     n_udp_ports: Annotated[Literal[8, 16], BeforeValidator(_integer)] = 8
     """Ours. GigaFRoST: 8, or 16 with even images on the first eight ports and odd ones on the others."""

@@ -21,7 +21,7 @@ from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.fork_server import RECEIVER, WRITER
 from daq_core.forks import ForkServer
-from daq_core.gain_maps import load_maps, same_maps
+from daq_core.gain_maps import load_maps, remarks_on, same_maps
 from daq_core.memory import present_memory, shown_bytes
 from daq_core.network import Network
 from daq_core.receive_threads import ReceiveThreads
@@ -114,6 +114,11 @@ class Pipeline:
         """
         return await load_maps(self._forks, config) if layout_of(config).is_converted else None
 
+    @property
+    def maps_warning(self) -> str:
+        """What is worth a warning of the gain and pedestal maps that are used."""
+        return remarks_on(self._maps, self.config) if self._maps is not None else ""
+
     async def has_maps(self, maps: int | None) -> bool:
         """Tell whether the present conversion needs exactly what :meth:`load_maps` has read once more."""
         return await asyncio.to_thread(same_maps, self._maps, maps)
@@ -187,6 +192,7 @@ class Pipeline:
     def _close_memory(self) -> None:
         os.close(self.ring_descriptor)
         close_maps(self._maps)
+        self._maps = None
 
     async def _start_receiver(self) -> None:
         self.words[Word.LEAVE] = 0

@@ -1,12 +1,17 @@
 """One question to a process that is forked for it, and its answer: a line of JSON each.
 
-For what may wait on a file system that hangs: the process does, and nobody else.
+For what may wait on a file system that hangs: the process does, and nobody else. It says
+its number first, so that it can be killed when it does not answer in time; where nobody is
+left who would, the kernel ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,7 +20,11 @@ from typing import Any
 from daq_core.errors import Unavailable
 from daq_core.forks import ForkServer
 
+log = logging.getLogger(__name__)
+
 Words = Mapping[str, Any]
+
+GRACE_S = 1.0  # after its deadline a process ends by itself, where nobody is left to kill it
 
 
 async def ask(
@@ -26,17 +35,26 @@ async def ask(
     Raises
     ------
     TimeoutError
-        It did not answer in time. It ends when its file system lets it.
+        It did not answer in time, and was killed; it ends when its file system lets it.
     Unavailable
         It ended without an answer, or no process could be started.
     """
     reader, writer = await asyncio.open_connection(sock=await forks.fork(kind, *descriptors))
+    pid = 0
+    line = b""
     try:
-        writer.write(json.dumps(question).encode() + b"\n")
+        writer.write(
+            json.dumps({"end_after_s": timeout_s + GRACE_S, "question": dict(question)}).encode() + b"\n"
+        )
         async with asyncio.timeout(timeout_s):
-            line = await reader.readline()
+            if said := await reader.readline():
+                pid = int(said)
+                line = await reader.readline()
     except ConnectionError:
         line = b""
+    except BaseException:  # too late, or nobody wants to know any more
+        _kill(pid)
+        raise
     finally:
         writer.close()
     if not line:
@@ -45,9 +63,24 @@ async def ask(
     return answer
 
 
+def _kill(pid: int) -> None:
+    """End a process that still holds its end of the channel: no other can have its number."""
+    if pid:
+        log.warning("process %d did not answer in time and is killed", pid)
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def answer(channel: socket.socket, work: Callable[[dict[str, Any]], Words]) -> None:
     """Answer the question that comes over a channel; nobody may be there any more to hear it."""
     with suppress(BrokenPipeError), channel.makefile("rwb") as stream:
-        question = stream.readline()
-        if question:
-            stream.write(json.dumps(work(json.loads(question))).encode() + b"\n")
+        line = stream.readline()
+        if not line:
+            return
+        asked = json.loads(line)
+        signal.setitimer(
+            signal.ITIMER_REAL, asked["end_after_s"]
+        )  # SIGALRM, which is handled by nobody, ends us
+        stream.write(f"{os.getpid()}\n".encode())
+        stream.flush()
+        stream.write(json.dumps(work(asked["question"])).encode() + b"\n")

@@ -160,6 +160,24 @@ async def test_a_calibration_that_is_named_again_unchanged_restarts_nothing(
     await check_run(bench, calibration)
 
 
+async def test_maps_worth_a_warning_are_used_and_warned_of_until_others_are_taken(
+    bench: Bench, calibration: Calibration, tmp_path: Path
+) -> None:
+    holes = tmp_path / "holes.h5"
+    with h5py.File(holes, "w") as file:
+        file["gains"] = calibration.gains
+        file["gains"][0, 0, 250, :5] = np.nan  # in a row that is read out
+    await bench.daq.configure({"gain_file": str(holes)})
+    await bench.daq.reconfigured()
+    warning = "values are no numbers: such pixels become NaN"
+    assert f"/gains in {holes}: 5 of " in bench.daq.snapshot.health.warning
+    assert warning in bench.daq.snapshot.health.warning
+    await bench.daq.configure({"gain_file": calibration.keys["gain_file"]})
+    await bench.daq.reconfigured()
+    assert warning not in bench.daq.snapshot.health.warning
+    await check_run(bench, calibration)
+
+
 async def test_a_calibration_that_cannot_be_used_is_refused_before_any_run(
     bench: Bench, calibration: Calibration
 ) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +174,162 @@ def test_a_file_without_the_dataset_or_of_another_shape_is_refused(
     one = config(calibration, gain_file=str(tmp_path / "one.h5"))
     with pytest.raises(InvalidConfig, match=r"\(3, 1, 512, 1024\).*\(3, 2, 512, 1024\)"):
         maps_of(one)
+
+
+Change = Callable[[npt.NDArray[np.float32]], None]
+
+
+def with_gains(
+    calibration: dict[str, Any], folder: Path, change: Change, dataset: str = "gains"
+) -> DaqConfig:
+    """A config with another gain (or pedestal) file, changed from the good one."""
+    maps = calibration[dataset].astype(np.float64)
+    change(maps)
+    path = folder / f"changed-{dataset}.h5"
+    with h5py.File(path, "w") as file:
+        file[dataset] = maps
+    return config(calibration, **{f"{dataset[:-1]}_file": str(path)})
+
+
+def fill(*at: object, value: float) -> Change:
+    def change(maps: npt.NDArray[np.float32]) -> None:
+        maps[at] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("dataset", "change", "remark"),
+    [
+        ("gains", fill(0, 1, 2, slice(0, 7), value=np.nan), "7 of 3145728 values are no numbers"),
+        ("gains", fill(2, value=np.nan), "1048576 of 3145728 values are no numbers"),
+        ("gains", fill(1, 0, 0, 0, value=np.inf), "1 of 3145728 values are no numbers"),
+        ("gains", fill(1, 0, 0, 0, value=1e300), "1 of 3145728 values are no numbers"),
+        ("gains", fill(2, 1, 5, slice(0, 3), value=0), "3 of 3145728 values are 0"),
+        ("pedestals", fill(0, 0, 0, slice(0, 9), value=np.nan), "9 of 3145728 values are no numbers"),
+        ("pedestals", fill(1, 0, value=0), "all are 0 in stage 1 of module 0"),
+        (
+            "pedestals",
+            fill(value=0),
+            "all are 0 in stage 0 of module 0, stage 0 of module 1, stage 1 of module 0 and 3",
+        ),
+    ],
+)
+def test_maps_that_make_pixels_worth_a_look_are_a_warning_with_counts(
+    calibration: dict[str, Any], tmp_path: Path, dataset: str, change: Change, remark: str
+) -> None:
+    changed = with_gains(calibration, tmp_path, change, dataset)
+    height, width = layout_of(changed).image_shape
+    maps = np.zeros((2, 3, height * width), np.float32)
+    found = fill_maps(changed, maps)
+    assert remark in found
+    assert f"/{dataset} in {tmp_path}/changed-{dataset}.h5" in found
+    assert ("gains" if dataset == "pedestals" else "pedestals") not in found
+
+
+def test_good_maps_are_no_warning(calibration: dict[str, Any]) -> None:
+    maps = np.zeros((2, 3, 2 * ROWS * COLUMNS), np.float32)
+    assert fill_maps(config(calibration), maps) == ""
+
+
+def test_what_is_wrong_in_a_module_that_is_left_out_does_not_matter(
+    calibration: dict[str, Any], tmp_path: Path
+) -> None:
+    changed = with_gains(calibration, tmp_path, fill(slice(None), 1, value=0))
+    one = changed.merge({"image_pixel_height": ROWS, "module_positions": {"0": [0, 0, 1023, 511]}})
+    assert fill_maps(one, np.zeros((2, 3, ROWS * COLUMNS), np.float32)) == ""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "change", "reason"),
+    [
+        ("gains", fill(1, value=0), "is 0 in all pixels of stage 1 of module 0, stage 1 of module 1: every"),
+        ("gains", fill(2, 1, value=0), "is 0 in all pixels of stage 2 of module 1: every"),
+        ("gains", fill(value=np.nan), "has no number for any pixel"),
+        ("pedestals", fill(value=np.inf), "has no number for any pixel"),
+    ],
+)
+def test_maps_that_make_no_pixels_are_refused(
+    calibration: dict[str, Any], maps_of: Any, tmp_path: Path, dataset: str, change: Change, reason: str
+) -> None:
+    with pytest.raises(InvalidConfig) as refused:
+        maps_of(with_gains(calibration, tmp_path, change, dataset))
+    assert f"/{dataset} in {tmp_path}/changed-{dataset}.h5 {reason}" in str(refused.value)
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _listening_socket(path: Path) -> None:
+    socket.socket(socket.AF_UNIX).bind(str(path))
+
+
+def _link_to_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the name of the socket is what is tested
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (_fifo, "a pipe"),
+        (_listening_socket, "a socket"),
+        (_link_to_zeros, "a device"),
+        (Path.mkdir, "a folder"),
+    ],
+)
+def test_only_a_regular_file_is_opened_and_nobody_is_waited_for(
+    calibration: dict[str, Any], maps_of: Any, tmp_path: Path, make: Callable[[Path], None], kind: str
+) -> None:
+    make(tmp_path / "gains.h5")
+    with pytest.raises(InvalidConfig, match=rf"gains\.h5 cannot be read: it is {kind}, not a regular file"):
+        maps_of(config(calibration, gain_file=str(tmp_path / "gains.h5")))
+
+
+def test_a_file_that_another_process_keeps_to_itself_is_not_waited_for(
+    calibration: dict[str, Any], maps_of: Any, tmp_path: Path
+) -> None:
+    """Who has a lease on a file may keep others waiting for 45 s."""
+    path = tmp_path / "gains.h5"
+    shutil.copy(calibration["folder"] / "gains.h5", path)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", LEASE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(
+            InvalidConfig, match=r"gains\.h5 cannot be read: another process has a lease on it"
+        ):
+            maps_of(config(calibration, gain_file=str(path)))
+        holder.communicate()
+
+
+LEASE = """
+import fcntl, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = open(sys.argv[1], "r+b")
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_driver_that_the_environment_names_is_not_that_of_the_files(
+    calibration: dict[str, Any], maps_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HDF5_DRIVER", "core")
+    maps_of(config(calibration))
+
+
+@pytest.mark.parametrize("key", ["gain_file", "pedestal_file"])
+@pytest.mark.parametrize("path", ["gains.h5", "./gains.h5", "~/gains.h5", "/a\0b", "/a\nb"])
+def test_a_path_that_is_not_absolute_or_has_control_characters_is_refused(
+    calibration: dict[str, Any], key: str, path: str
+) -> None:
+    with pytest.raises(InvalidConfig, match=f"{key}: must be an absolute path"):
+        config(calibration, **{key: path})
 
 
 def test_conversion_needs_both_files(calibration: dict[str, Any]) -> None:
