@@ -74,8 +74,10 @@ class SlowReader:
                 shell.wait(30)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
+            assert shell.stdout is not None
+            shell.stdout.close()
         self._namespace.kill()
-        self._namespace.wait()
+        self._namespace.communicate()
 
 
 @pytest.fixture
