@@ -87,6 +87,9 @@ def test_the_self_test_tells_lossless_rates_and_leaves_nothing_behind(
     arguments: list[str], tmp_path: Path
 ) -> None:
     done = doctor(*arguments, "--measure", "--seconds", "4", "--json")
+    for _ in range(2):  # it refuses to tell rates of a machine that has no time for it
+        if "this machine is too busy for it" in done.stderr:
+            done = doctor(*arguments, "--measure", "--seconds", "4", "--json")
     assert done.returncode == 0, done.stderr
     measured: dict[str, Any] = json.loads(done.stdout)["measured"]
     assert measured["image_bytes"] == 64 * 1024 * 2

@@ -6,6 +6,8 @@ import itertools
 import json
 import socket
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.simulator import Simulator
 from ioc.packets import simulate
 from ioc.ports import LOOPBACK, free_ports
+from tests.machine.judges import absent
 from tests.oracle.packets import HEADER
 
 N_PACKETS = 6  # of one image: 4 and 2
 N_BYTES = 8240
+HELD_BYTES = 2**22  # twice what 20 images with all faults take, as the kernel counts them
+SO_RCVBUFFORCE = 33  # socket(7)
 
 
 def config(**changes: Any) -> DaqConfig:
@@ -279,20 +284,30 @@ def test_a_burst_is_several_images_at_once() -> None:
 # ---------------------------------------------------------------- what arrives
 
 
+@contextmanager
+def waiting_room(port: int) -> Iterator[socket.socket]:
+    """A socket that holds all that the test sends before somebody reads it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        try:
+            receiver.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, HELD_BYTES)
+        except PermissionError:
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, HELD_BYTES)
+        if receiver.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < HELD_BYTES:
+            absent("sockets", f"a receive buffer of {HELD_BYTES} bytes is not granted")
+        receiver.bind((LOOPBACK, port))
+        receiver.settimeout(5)
+        yield receiver
+
+
 def test_what_arrives_is_what_was_told_and_from_whom() -> None:
     settings = config()
     told: list[SentPacket] = []
     every = ",".join(f"{name}=0.1" for name in PACKET_FAULTS)
     simulator = Simulator(settings, chaos=Chaos.parse(f"seed=9,burst=0.1,{every}"), tell=told.append)
-    receivers = []
-    for port in simulator.ports:
-        receivers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        receivers[-1].setsockopt(socket.SOL_SOCKET, 33, 2**24)
-        receivers[-1].bind((LOOPBACK, port))
-        receivers[-1].settimeout(5)
-    simulator.send(20, 0)
-    for port, receiver in enumerate(receivers):
-        with receiver:
+    with ExitStack() as open_sockets:
+        receivers = [open_sockets.enter_context(waiting_room(port)) for port in simulator.ports]
+        simulator.send(20, 0)
+        for port, receiver in enumerate(receivers):
             for packet in [p for p in told if p.port == port and p.datagram is not None]:
                 data, (address, _) = receiver.recvfrom(10_000)
                 assert data == packet.datagram.tobytes()
