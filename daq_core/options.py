@@ -30,7 +30,7 @@ class DaqOptions:
     overwrite: bool = False
     direct_io: Literal["auto", "never"] = "auto"  # auto: uncompressed images go past the page cache
     writer_group: int | None = None
-    min_user_id: int = 1
+    min_user_id: int = 0  # who may own files, the service's own user included; 0: anybody
 
     def image_timeouts(self) -> ImageTimeouts:
         """Return the limits for one run."""

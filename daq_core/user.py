@@ -6,6 +6,7 @@ threads, and never undone.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from dataclasses import dataclass
@@ -23,16 +24,23 @@ class FileOwner:
     warning: str = ""
 
 
-def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user_id: int = 1) -> FileOwner:
+def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user_id: int = 0) -> FileOwner:
     """Work out the owner for a config's ``writer_user_id``; below 1 means the service's own user.
+
+    `min_user_id` is the least that the site allows, for the service's own user too; 0: it says nothing.
 
     Raises
     ------
     InvalidRequest
-        The id is below what the site allows, or needs root and the service is not root.
+        The owner would be below what the site allows, or needs root and the service is not root.
     """
     own = os.geteuid()
     if writer_user_id < 1:
+        if own < min_user_id:
+            raise InvalidRequest(
+                f"Invalid writer_user_id={writer_user_id}. Files would belong to {user_name(own)}, user "
+                f"{own}, whom the service runs as; the lowest allowed here is {min_user_id}."
+            )
         warning = "files will belong to root: writer_user_id is not set" if own == 0 else ""
         return FileOwner(own, os.getegid(), tuple(os.getgroups()), warning)
     if writer_user_id < min_user_id:
@@ -55,15 +63,36 @@ def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user
 
 
 def become(owner: FileOwner) -> None:
-    """Turn this process into the owner's, entirely; a process that is not root must be it already."""
+    """Turn this process into the owner's, entirely; a process that is not root must be it already.
+
+    Raises
+    ------
+    InvalidRequest
+        The kernel does not allow it. What the process is then is not said: it must open nothing.
+    """
     if os.geteuid() != 0 or owner.uid == 0:
         return
-    os.setgroups(owner.groups)
-    os.setresgid(owner.gid, owner.gid, owner.gid)
-    os.setresuid(owner.uid, owner.uid, owner.uid)
+    try:
+        os.setgroups(owner.groups)
+        os.setresgid(owner.gid, owner.gid, owner.gid)
+        os.setresuid(owner.uid, owner.uid, owner.uid)
+    except OSError as error:
+        raise InvalidRequest(
+            f"Cannot write as writer_user_id={owner.uid}: the service runs as root, but {_why_not(error)}. "
+            "Set writer_user_id to 0, or start the service where root may change the user."
+        ) from None
     if (os.getresuid(), os.getresgid()) != ((owner.uid,) * 3, (owner.gid,) * 3):
         # 4294967295 means "as it is" to the kernel; nothing may be opened as root by mistake.
         raise InvalidRequest(f"Cannot write as user {owner.uid} with group {owner.gid}: the kernel refused.")
+
+
+def _why_not(error: OSError) -> str:
+    """Say what root lacks, as in a container or a user namespace: see capabilities(7), user_namespaces(7)."""
+    if error.errno == errno.EPERM:
+        return "without CAP_SETUID and CAP_SETGID, or in a user namespace that has only one user"
+    if error.errno == errno.EINVAL:
+        return "that user or its groups do not exist in its user namespace"
+    return f"the kernel refused: {error.strerror}"
 
 
 def user_name(uid: int) -> str:

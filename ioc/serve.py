@@ -84,7 +84,7 @@ class ServeOptions:
     overwrite: bool = False
     direct_io: Literal["auto", "never"] = "auto"
     writer_group: int | None = None
-    min_user_id: int = 1
+    min_user_id: int = 0  # none was given
     id_source: Literal["frame", "bunch", "bunch-int"] = "frame"
     sync_limit_s: float = 60.0
     fresh: bool = False

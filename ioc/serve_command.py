@@ -204,9 +204,14 @@ def serve(
         ),
     ] = None,
     min_user_id: Annotated[
-        int,
-        typer.Option(envvar="STD_DAQ_MIN_USER_ID", min=1, help="Least writer_user_id that may own files."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            envvar="STD_DAQ_MIN_USER_ID",
+            min=1,
+            help="Least user id that may own files, that of the service itself included; default: any.",
+            show_default=False,
+        ),
+    ] = None,
     id_source: Annotated[
         Literal["frame", "bunch", "bunch-int"],
         typer.Option(
@@ -335,7 +340,7 @@ def serve(
         overwrite=overwrite,
         direct_io=direct_io,
         writer_group=writer_group,
-        min_user_id=min_user_id,
+        min_user_id=min_user_id or 0,
         id_source=id_source,
         sync_limit_s=sync_limit,
         state_dir=state_dir or config.with_suffix(".state"),

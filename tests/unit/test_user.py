@@ -15,6 +15,7 @@ import pytest
 
 from daq_core.errors import InvalidRequest
 from daq_core.user import FileOwner, find_owner, user_name
+from tests.machine.judges import absent
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 UNKNOWN = 54321
@@ -28,8 +29,14 @@ def test_below_1_means_the_user_of_the_service_and_root_is_warned(writer_user_id
     assert ("root" in owner.warning) is (os.geteuid() == 0)
 
 
-def test_the_minimum_does_not_hold_for_the_user_of_the_service() -> None:
-    assert find_owner(0, min_user_id=1000).uid == os.geteuid()
+@pytest.mark.parametrize("writer_user_id", [0, -1])
+def test_a_minimum_holds_for_the_user_of_the_service_too(writer_user_id: int) -> None:
+    own = os.geteuid()
+    assert find_owner(writer_user_id, min_user_id=own).uid == own
+    with pytest.raises(
+        InvalidRequest, match=rf"writer_user_id={writer_user_id}\..* the lowest allowed here is"
+    ):
+        find_owner(writer_user_id, min_user_id=own + 1)
 
 
 def test_an_id_below_the_minimum_is_refused_with_both_numbers() -> None:
@@ -146,6 +153,44 @@ except InvalidRequest as refused:
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert f"Cannot write as writer_user_id={NOBODY}: the service runs as user {UNKNOWN}" in said.stdout
     assert "root" in said.stdout
+
+
+CANNOT_BECOME = f"""
+from daq_core.errors import InvalidRequest
+from daq_core.user import become, find_owner
+try:
+    become(find_owner({UNKNOWN}))
+except InvalidRequest as refused:
+    print(refused)
+"""
+
+
+@AS_ROOT
+@pytest.mark.parametrize(
+    ("prefix", "reason"),
+    [
+        (["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"], "without CAP_SETUID and CAP_SETGID"),
+        (
+            ["setpriv", "--bounding-set", "-setuid", "--inh-caps", "-setuid"],
+            "without CAP_SETUID and CAP_SETGID",
+        ),
+        (["unshare", "--user", "--map-root-user"], "in a user namespace that has only one user"),
+    ],
+    ids=["no capability", "no CAP_SETUID", "user namespace"],
+)
+def test_root_that_cannot_change_the_user_says_so_as_a_service_that_is_not_root_does(
+    prefix: list[str], reason: str
+) -> None:
+    try:
+        tried = subprocess.run([*prefix, "true"], capture_output=True, text=True, timeout=60)
+    except FileNotFoundError as error:
+        absent("userns", str(error))
+    if tried.returncode != 0:
+        absent("userns", tried.stderr.strip())
+    program = [*prefix, sys.executable, "-c", CANNOT_BECOME]
+    said = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert f"Cannot write as writer_user_id={UNKNOWN}: the service runs as root, but" in said.stdout, said
+    assert reason in said.stdout
 
 
 def test_a_user_is_shown_by_name_or_else_by_number() -> None:
