@@ -47,6 +47,17 @@ class AreaDetector:
         self._beat_before = (time.monotonic(), 0)  # when images were counted last, and how many had come
         self.state = Area()
 
+    # -- what areaDetector has and there is nothing for here --------------------------------------
+
+    async def have_no_effect(self, choice: str, client: Client) -> None:
+        """Take a command that has nothing to do: what it would bring about is so already."""
+
+    async def decline(self, pv: str, reason: str, choice: str, client: Client) -> None:
+        """Refuse a command that cannot be carried out here; one that ends it is fine."""
+        if choice != OFF:
+            async with self._commands.carry_out(pv, client):
+                raise InvalidRequest(reason)
+
     # -- setpoints ---------------------------------------------------------------------------
 
     async def keep(self, pv: str, value: Any, client: Client) -> None:

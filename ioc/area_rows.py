@@ -60,5 +60,10 @@ def fixed(
     return pair(Row(pv, record, description, value, put, macro=macro, **more))
 
 
+def declined(pv: str, reason: str) -> Put:
+    """Make the put of a command that cannot be carried out here."""
+    return on_area(lambda area, choice, client: area.decline(pv, reason, choice, client))
+
+
 def pixels(macro: Prefix, pv: str, value: Source, description: str) -> Row:
     return count(pv, value, description, egu="px", macro=macro)

@@ -59,6 +59,17 @@ def data_type(view: View) -> str:
     return name.replace("uint", "UInt") if name.startswith("u") else name.capitalize()
 
 
+def time_remaining(view: View) -> float | None:
+    """Return the seconds an Acquire still takes, as fast as images come now; None where that is not known."""
+    area = view.area
+    if area.phase not in ACTIVE:
+        return 0.0
+    wanted = {"Single": 1, "Multiple": area.num_images}.get(area.image_mode)
+    if wanted is None or not area.passed_per_second:
+        return None
+    return max(0, wanted - area.n_acquired) / area.passed_per_second
+
+
 STATES = {
     AcquisitionState.WAITING_IMAGES: "Waiting",
     AcquisitionState.ACQUIRING_IMAGES: "Acquire",

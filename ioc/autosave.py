@@ -143,7 +143,7 @@ class Autosave:
         """Write the settings when they are not on disk as they are; returns when they are, or cannot be."""
         if self._writing is not None:  # left by a save that was cancelled
             await asyncio.wait({self._writing})
-        values = {name: record.value for name, record in self._records.items()}
+        values = {name: record.value for name, record in self._records.items() if record.value is not None}
         if values == self._on_disk:
             return
         content = {"version": VERSION, "starts": self.state.n_starts, "settings": values}

@@ -126,6 +126,22 @@ def command(name: str, text: str, put: Put, description: str, record: RecordType
     return Row(name, record, description, state, put, **kinds, **{"putters": "CMD"} | more)
 
 
+def action(macro: str, name: str, put: Put, description: str) -> Row:
+    """Make a command whose states have no names, as areaDetector has them for what is done at once."""
+    nameless = ("", "")
+    return Row(
+        name,
+        "bo",
+        description,
+        lambda v: "",
+        put,
+        macro=macro,
+        choices=nameless,
+        severities=nameless,
+        putters="CMD",
+    )
+
+
 def choice(name: str, text: str, value: Source, put: Put, description: str) -> Row:
     """Make a setpoint with states."""
     return Row(name, "mbbo", description, value, put, **states(text))

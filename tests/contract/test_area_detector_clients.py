@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.bluesky_run import Document, count
+from tests.bluesky_run import ROOT, Document, count
 from tests.service import Service
 
 
@@ -25,6 +29,25 @@ def of_kind(documents: list[Document], kind: str) -> list[dict[str, Any]]:
 def sent(service: Service, ids: Iterable[int]) -> npt.NDArray[Any]:
     simulator = service.simulator()
     return np.stack([simulator.image(image_id) for image_id in ids])
+
+
+def test_every_pv_of_the_stock_classes_of_ophyd_and_pyepics_is_served(service: Service) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.area_signals", service.prefix],
+        cwd=ROOT,
+        env=os.environ | service.ca_environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    read = json.loads(done.stdout.splitlines()[-1])
+    assert set(read) >= {"AreaDetectorCam", "HDF5Plugin", "HDF5Plugin_V34", "AD_Camera", "AD_FilePlugin"}
+    for kind, values in read.items():
+        assert len(values) > 20, kind
+        assert [pv for pv, value in values.items() if value is None] == [], kind
 
 
 @contextmanager

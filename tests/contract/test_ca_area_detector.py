@@ -257,6 +257,9 @@ def test_a_continuous_acquire_lets_images_through_until_it_is_put_to_0(
         *(("HDF1:NDArrayPort", "SIM1"), ("HDF1:NumExtraDims", 1), ("HDF1:NumFramesChunks", 4)),
         *(("HDF1:FilePath", "relative"), ("HDF1:FileName", "../x"), ("HDF1:FileTemplate", "%n")),
         *(("HDF1:SWMRMode", 0), ("HDF1:PositionMode", 1), ("HDF1:TempSuffix", ".tmp")),
+        *(("cam1:ShutterMode", 1), ("cam1:ShutterControl", 1), ("cam1:FrameType", 2)),
+        *(("cam1:TriggerSoftware", 1), ("HDF1:ReadFile", 1), ("HDF1:ProcessPlugin", 1)),
+        *(("HDF1:MinCallbackTime", 0.5), ("HDF1:NumRowChunks", 3), ("HDF1:ColorMode", 2)),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_and_changes_nothing(
@@ -266,6 +269,29 @@ def test_a_value_that_cannot_be_is_refused_and_changes_nothing(
     assert peer.put(ioc.pv(name), value) != ECA_NORMAL
     assert peer.text(ioc.pv(name)) == before
     assert peer.text(ioc.pv("DAQ:CmdStatus_RBV")) == "Rejected"
+
+
+def test_what_is_not_known_of_the_detector_is_not_shown(ioc: IocThread, peer: EpicsPeer) -> None:
+    for name in (
+        "cam1:TemperatureActual",
+        "cam1:Gain_RBV",
+        "cam1:ShutterStatus_RBV",
+        "cam1:BayerPattern_RBV",
+    ):
+        assert peer.info(ioc.pv(name))["severity"] == 3, name
+    assert peer.put(ioc.pv("cam1:Gain"), 2.5) == ECA_NORMAL
+    assert peer.get(ioc.pv("cam1:Gain_RBV")) == 2.5
+    assert peer.get(ioc.pv("cam1:TimeRemaining_RBV")) == 0
+
+
+def test_the_image_is_described_as_areadetector_does(ioc: IocThread, peer: EpicsPeer) -> None:
+    size = [ioc.config.image_pixel_width, ioc.config.image_pixel_height]
+    for prefix in ("cam1:", "HDF1:"):
+        assert list(peer.get(ioc.pv(f"{prefix}Dimensions_RBV"))) == size
+        assert peer.get(ioc.pv(f"{prefix}ArraySize9_RBV")) == 0
+        assert peer.text(ioc.pv(f"{prefix}Codec_RBV")) == ""
+    assert peer.get(ioc.pv("HDF1:NumRowChunks_RBV")) == size[1]
+    assert peer.get(ioc.pv("HDF1:NumColChunks_RBV")) == size[0]
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class ValveBench(Bench):
         self.assembler.take_orders()
 
 
-def test_a_gated_run_takes_as_many_images_as_each_opening_lets_through() -> None:
+def test_a_run_by_valve_takes_as_many_images_as_each_opening_lets_through() -> None:
     bench = ValveBench(n_slots=32)
     bench.arm_by_valve()
     for frame in (1, 2):
@@ -90,7 +90,7 @@ def test_an_image_that_was_begun_before_the_gate_was_closed_passes_when_it_is_wh
     assert bench.valve.passed.n_images == 1
 
 
-def test_a_gated_run_ends_with_the_last_image_it_asked_for() -> None:
+def test_a_run_by_valve_ends_with_the_last_image_it_asked_for() -> None:
     bench = ValveBench()
     bench.arm_by_valve(2)
     bench.receive(1)
@@ -123,7 +123,7 @@ def test_images_pass_without_a_run_and_the_newest_is_known() -> None:
     assert (passed.n_images, passed.newest_id) == (2, 3)
 
 
-def test_images_that_a_gated_run_drops_do_not_pass() -> None:
+def test_images_that_a_run_by_valve_drops_do_not_pass() -> None:
     """A client asked for so many images in the file, and gets as many."""
     bench = ValveBench(incomplete_images="drop")
     bench.arm_by_valve()
