@@ -75,6 +75,9 @@ def doctor(
     bind: Annotated[
         str, typer.Option(envvar="STD_DAQ_BIND", help="As serve's: where REST, Redis and CA listen.")
     ] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="STD_DAQ_TOKEN_FILE", help="As serve's.", show_default=False)
+    ] = None,
     rest_port: Annotated[int, typer.Option(envvar="STD_DAQ_REST_PORT", help="As serve's.", **PORT)] = 5000,
     redis_port: Annotated[int, typer.Option(envvar="STD_DAQ_REDIS_PORT", help="As serve's.", **PORT)] = 6379,
     no_redis: Annotated[
@@ -97,7 +100,7 @@ def doctor(
     detector = DaqConfig.load(config) if config is not None else DaqConfig.parse(EXAMPLE)
     faces = (bind, rest_port, None if no_redis else redis_port, ca_port)
     findings = []
-    for finding in _looks(detector, output, udp_host, faces):
+    for finding in _looks(detector, output, udp_host, faces, token_file):
         findings.append(finding)
         if not as_json:
             _print_finding(finding)
@@ -118,9 +121,14 @@ def doctor(
 
 
 def _looks(
-    config: DaqConfig, output: Path, udp_host: str, faces: tuple[str, int, int | None, int]
+    config: DaqConfig,
+    output: Path,
+    udp_host: str,
+    faces: tuple[str, int, int | None, int],
+    token_file: Path | None,
 ) -> Findings:
     from daq_core.detectors import layout_of
+    from ioc.doctor.access import look_at_access
     from ioc.doctor.memory import look_at_memory
     from ioc.doctor.network import look_at_network
     from ioc.doctor.ports import look_at_faces, look_at_udp_ports
@@ -135,6 +143,7 @@ def _looks(
     yield from look_at_network(udp_host, layout.datagram_bytes if ports else 0, len(ports))
     yield from look_at_udp_ports(udp_host, ports)
     yield from look_at_faces(*faces)
+    yield from look_at_access(faces[0], token_file)
     yield from look_at_rights(config)
     yield from look_at_storage(output, config)
 

@@ -54,11 +54,25 @@ def _file_owner(config: DaqConfig, has: int) -> Finding:
             f"writing as {user_name(owner.uid)} needs {', '.join(lacking)}",
             f"{UNIT}CapabilityBoundingSet={' '.join(SWITCH)}",
         )
+    if not _is_mapped(owner.uid):
+        return Finding(
+            subject,
+            "problem",
+            f"user {owner.uid} does not exist in this user namespace (/proc/self/uid_map)",
+            "std-daq-ioc config writer_user_id=0   # or start it outside of the namespace",
+        )
     if owner.warning:
         return Finding(
             subject, "limits", owner.warning, f"getent passwd {owner.uid}   # or see --writer-group"
         )
     return Finding(subject, "good", f"{user_name(owner.uid)}, by {me}")
+
+
+def _is_mapped(uid: int) -> bool:
+    """Tell whether a user can be in this user namespace (user_namespaces(7))."""
+    with open("/proc/self/uid_map") as lines:
+        spans = [tuple(map(int, line.split())) for line in lines]
+    return any(first <= uid < first + n for first, _, n in spans)
 
 
 def _net_admin(has: int) -> Finding:

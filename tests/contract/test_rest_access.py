@@ -29,7 +29,7 @@ from daq_core.network import parse_networks
 from ioc.ports import LOOPBACK
 from ioc.service_client import Refused, ServiceClient
 from rest_bridge import connection
-from rest_bridge.access import Access
+from rest_bridge.access import Access, AccessCheck
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
 from tests.service import JUNGFRAU_2
@@ -234,6 +234,27 @@ async def test_the_published_client_works_from_a_trusted_network_and_from_no_oth
         "127.0.0.1.evil.example",
         "[::1",
         "a@b:c",
+        "evil.example@127.0.0.1",
+        "127.0.0.1@evil.example",
+        "127.0.0.1/evil.example",
+        "127.0.0.1?evil.example",
+        "127.0.0.1#evil.example",
+        "127.0.0.1:evil",
+        "127.0.0.1:65536",
+        "127.0.0.1:-1",
+        "127.0.0.1:80:80",
+        "localhost:",
+        "localhost evil.example",
+        "localhost,evil.example",
+        "localhost..",
+        "[localhost]",
+        "[::1]evil",
+        "[::1%lo]",
+        "::1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "",
     ],
 )
 async def test_a_name_that_is_not_ours_is_refused_for_reads_too(host: str) -> None:
@@ -259,6 +280,60 @@ async def test_a_page_of_another_origin_changes_nothing_even_from_a_trusted_mach
         headers = {"Origin": origin, "Content-Type": "text/plain"}
         message = await rest.refuses(headers=headers, data=b'{"output_file": "/tmp/a.h5", "n_images": 1}')
         assert "web page" in message
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "CROSS-SITE", "something-new", ""])
+async def test_what_a_browser_says_a_page_of_another_site_asked_for_changes_nothing(site: str) -> None:
+    """Without an Origin too, and from a trusted machine with the token, as a form of that page would."""
+    async with guarded(bind=BEYOND, token=TOKEN, trusted_networks=parse_networks("127.0.0.0/8")) as rest:
+        headers = {"Sec-Fetch-Site": site, "Content-Type": "text/plain"} | bearer(TOKEN)
+        message = await rest.refuses(headers=headers, data=b'{"output_file": "/tmp/a.h5", "n_images": 1}')
+        assert "web page" in message
+        assert (await rest.ask("/writer/status", "GET", headers=headers)).json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+async def test_our_own_page_and_what_a_person_typed_may_change_things(site: str) -> None:
+    async with guarded() as rest:
+        answer = await rest.ask("/writer/stop", headers={"Sec-Fetch-Site": site})
+        assert answer.json()["status"] == "ok"
+
+
+@pytest.mark.parametrize("address", [LOOPBACK, STRANGER])
+async def test_a_websocket_is_refused_before_any_route_sees_it(address: str) -> None:
+    """Whoever asks: a route that is added one day is not open by mistake."""
+    seen: list[Any] = []
+    said: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    check = AccessCheck(app, Access(trusted_networks=parse_networks("127.0.0.0/8")))
+    scope = {"type": "websocket", "path": "/live", "headers": [], "client": (address, 4711)}
+    await check(scope, receive, send)
+    assert [message["type"] for message in said] == ["websocket.close"]
+    assert said[0]["code"] == 1008
+    with pytest.raises(ValueError, match="nobody has said who may do what by 'webtransport'"):
+        await check(scope | {"type": "webtransport"}, receive, send)
+    assert seen == []
+
+
+async def test_an_upgrade_to_a_websocket_over_http_changes_nothing() -> None:
+    async with guarded(bind=BEYOND, token=TOKEN) as rest:
+        for method in ("GET", "POST"):
+            with rest.raw() as client:
+                head = f"{method} /writer/stop HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+                key = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n\r\n"
+                await rest.run(client.sendall, (head + key).encode())
+                answer = await rest.run(client.recv, 12)
+                assert answer == b"HTTP/1.1 200"  # 101 would be a WebSocket
+                await rest.run(hear, client, b'"error"')
 
 
 async def test_our_own_page_may_change_things_and_no_page_is_told_that_it_may() -> None:

@@ -22,7 +22,7 @@ JUDGES = {
     "root": "run the tests as root",
     "sockets": "raise net.core.rmem_max, or run the tests as root",
     "strace": "on Debian: apt-get install strace; and ptrace has to be allowed",
-    "userns": "allow user namespaces (sysctl user.max_user_namespaces); on Debian: apt-get install util-linux",
+    "userns": "allow user namespaces (user.max_user_namespaces); on Debian: apt-get install util-linux",
     "users": "run the tests as root; on Debian: apt-get install passwd",
 }
 """Each judge, and how a machine comes to have it."""

@@ -17,7 +17,7 @@ import pytest
 
 from daq_core.config import DaqConfig
 from daq_core.sockets import BUFFER_BYTES
-from ioc.doctor import memory, network, ports, processor, rights, storage
+from ioc.doctor import access, memory, network, ports, processor, rights, storage
 from ioc.doctor.command import EXAMPLE
 from ioc.doctor.finding import Finding, Findings
 from ioc.ports import LOOPBACK, free_ports
@@ -60,6 +60,50 @@ def taken(kind: socket.SocketKind) -> Iterator[int]:
         if kind == socket.SOCK_STREAM:
             holder.listen()
         yield holder.getsockname()[1]
+
+
+# -- access ----------------------------------------------------------------------------------
+
+
+def test_that_every_local_user_can_do_what_the_service_can_is_said() -> None:
+    found = about(access.look_at_access(LOOPBACK, None), "who may change")
+    assert found.verdict == "limits"
+    assert "every user of this machine can do what the service can" in found.text
+    assert "--token-file" in found.cure
+
+
+def test_a_token_is_good_when_nobody_else_can_read_it(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123456789abcdef")
+    token.chmod(0o644)
+    found = about(access.look_at_access(LOOPBACK, token), "who may change")
+    assert (found.verdict, "open to others" in found.text) == ("problem", True)
+    token.chmod(0o600)
+    assert about(access.look_at_access(LOOPBACK, token), "who may change").verdict == "good"
+
+
+def test_a_user_that_a_namespace_does_not_have_is_a_problem() -> None:
+    program = """
+import json
+from dataclasses import asdict
+from daq_core.config import DaqConfig
+from ioc.doctor.command import EXAMPLE
+from ioc.doctor.rights import look_at_rights
+print(json.dumps([asdict(f) for f in look_at_rights(DaqConfig.parse(EXAMPLE | {"writer_user_id": 12345}))]))
+"""
+    try:
+        done = subprocess.run(
+            ["unshare", "--user", "--map-root-user", sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError as error:
+        absent("userns", str(error))
+    if "unshare" in done.stderr:
+        absent("userns", done.stderr.strip())
+    (owner,) = [found for found in json.loads(done.stdout) if found["subject"] == "file owner"]
+    assert owner["verdict"] == "problem"
+    assert "user 12345 does not exist in this user namespace" in owner["text"]
 
 
 # -- ports -----------------------------------------------------------------------------------
