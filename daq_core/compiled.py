@@ -1,10 +1,7 @@
 """How the kernels are compiled, and the few machine operations numba does not offer.
 
 ``kernel`` and ``kernel_of`` are the decorators: no GIL, numpy's error model,
-cached on disk. The cache lives in a folder named after the sources' content,
-because numba looks only at the file of the outermost function: without it, an
-edit in a called file would go on running the old code. ``NUMBA_CACHE_DIR``
-overrides the place.
+cached on disk (``daq_core.kernel_cache``).
 
 Every operation has a plain Python twin for ``NUMBA_DISABLE_JIT=1``, so that the
 kernels can be stepped through and compared with the compiled ones.
@@ -13,11 +10,10 @@ kernels can be stepped through and compared with the compiled ones.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,23 +25,14 @@ from llvmlite.binding import add_symbol
 from numba import types
 from numba.core import cgutils
 
+from daq_core.kernel_cache import KernelCache, choose_folder, has_kernels, hold, remove_others
 from daq_core.ring import SYS_FUTEX
 
-
-def _cache_folder() -> str:
-    """Name the kernel cache after the content of this package, for this user."""
-    digest = hashlib.sha256(numba.__version__.encode())
-    package = Path(__file__).parent
-    for source in sorted(package.rglob("*.py")):
-        digest.update(source.read_bytes())
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(root, "std-daq-ioc", "kernels-" + digest.hexdigest()[:16])
-
-
-if not numba.config.CACHE_DIR:
-    numba.config.CACHE_DIR = _cache_folder()
-
 JIT = not numba.config.DISABLE_JIT
+_own_folder = choose_folder() if JIT and not numba.config.CACHE_DIR else None
+if _own_folder is not None:
+    numba.config.CACHE_DIR = str(_own_folder)
+    hold(_own_folder)
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
@@ -55,8 +42,11 @@ def kernel(function: Kernel) -> Kernel:
     Without reference counts (``_nrt``): a kernel only borrows the arrays it is given, it makes
     none, and a locked increment for each view of one costs more than all else for a packet.
     """
-    compiled: Kernel = numba.njit(nogil=True, cache=True, error_model="numpy", _nrt=False)(function)
-    return compiled
+    compiled: Any = numba.njit(nogil=True, error_model="numpy", _nrt=False)(function)
+    if numba.config.CACHE_DIR and JIT:
+        compiled._cache = KernelCache(function)  # what njit(cache=True) does, with numba's own
+    done: Kernel = compiled
+    return done
 
 
 _declared: list[tuple[Any, Any]] = []
@@ -77,21 +67,40 @@ def kernel_of(signature: Any) -> Callable[[Kernel], Kernel]:
     return declare
 
 
-def load_kernels(tell: Callable[[int, int], None] | None = None) -> None:
+@dataclass(frozen=True)
+class Loaded:
+    """What came of loading the kernels."""
+
+    n_kernels: int
+    n_compiled: int
+    folder: str  # where they are kept; "": nowhere
+    trouble: str  # why those that were compiled cannot be kept
+    removed: tuple[Path, ...] = ()  # folders of other versions
+
+
+def load_kernels(tell: Callable[[int, int], None] | None = None) -> Loaded:
     """Compile all kernels of one signature, or load them from the cache; call it before they are used.
 
     `tell` hears how many are done and how many there are, before the first and after each that had
-    to be compiled: a machine's first start takes half a minute.
+    to be compiled: a machine's first start takes half a minute. It also removes what it makes old.
     """
-    n_kernels = len(_declared)
-    if tell and n_kernels and JIT and not any(Path(numba.config.CACHE_DIR).rglob("*.nbi")):
+    n_kernels, n_compiled = len(_declared), 0
+    folder = numba.config.CACHE_DIR
+    if tell and n_kernels and JIT and not (folder and has_kernels(Path(folder))):
         tell(0, n_kernels)
     while _declared and JIT:
         compiled, signature = _declared.pop()
         compiled.compile(signature)
         compiled.disable_compile()
-        if tell and compiled.stats.cache_misses:
-            tell(n_kernels - len(_declared), n_kernels)
+        if compiled.stats.cache_misses:
+            n_compiled += 1
+            if tell:
+                tell(n_kernels - len(_declared), n_kernels)
+    trouble = KernelCache.trouble or ("" if folder else "no folder for them is writable")
+    if n_compiled == 0:
+        return Loaded(n_kernels, 0, folder, "")
+    removed = remove_others(_own_folder) if _own_folder is not None and not trouble else []
+    return Loaded(n_kernels, n_compiled, folder, trouble, tuple(removed))
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
