@@ -7,7 +7,7 @@ or a kernel cache. Control itself has threads and a loop and must not be forked.
 A request is one byte, which kind of process, with descriptors: of the channel
 the process talks over, of the ring, and whatever else its kind needs. A process
 ends by itself when its channel closes, and so does the server; nobody waits for
-them but the kernel.
+them but the kernel. What is sent to a whole group of processes is control's to answer.
 
 A service is READY when its receiver listens. So the server can be asked as soon as
 it has the kernels and what a receiver needs; it loads the rest when it has forked
@@ -16,6 +16,7 @@ the first, which opens its sockets and fills its ring meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -25,8 +26,15 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
+from daq_core.group_signals import leave_to_control
+from daq_core.kernel_progress import READY, Compiled
+from daq_core.text_outlet import OutletHandler, TextOutlet
 from daq_core.urgency import be_usual, hurry
+
+if TYPE_CHECKING:
+    from daq_core.compiled import Loaded  # which loads a compiler
 
 log = logging.getLogger("daq_core.fork_server")  # also as __main__
 
@@ -35,8 +43,6 @@ NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look", MA
 """As ps and top show them."""
 PR_SET_NAME = 15  # prctl(2)
 MAX_DESCRIPTORS = 4
-
-COMPILING = "compiling for this machine, which happens once"
 
 Work = Callable[..., None]
 
@@ -81,15 +87,18 @@ KINDS: Mapping[bytes, Callable[[], Work]] = {
 }
 
 
-def load_all_kernels() -> None:
-    """Load the kernels of all processes, or compile them: that takes long, and a run needs them."""
+def load_all_kernels(tell: Callable[[int, int], None]) -> Loaded:
+    """Load the kernels of all processes, or compile them: that takes long, and a run needs them.
+
+    `tell` hears how many are done and how many there are, when some have to be compiled.
+    """
     import daq_core.compression
     import daq_core.conversion
     import daq_core.receiver
     import daq_core.stream_assembly  # noqa: F401 - these declare kernels
     from daq_core.compiled import load_kernels
 
-    load_kernels(_tell_of_compiling)
+    return load_kernels(tell)
 
 
 def load_rest() -> None:
@@ -137,6 +146,8 @@ def _live(work: Work, descriptors: list[int]) -> None:
         with socket.socket(fileno=descriptors[0]) as channel:
             work(channel, *descriptors[1:])
         status = 0
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # control is gone, so there is nobody to work for
     except Exception:
         log.exception("a forked process failed")
     finally:
@@ -149,26 +160,34 @@ def _name(name: bytes) -> None:
     ctypes.CDLL(None).prctl(PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0)
 
 
-def _tell_of_compiling(n_done: int, n_kernels: int) -> None:
-    log.info("%s: %d of %d kernels", COMPILING, n_done, n_kernels)
+def _say_what_is_new(loaded: Loaded) -> None:
+    for old in loaded.removed:
+        log.info("%s: kernels of another version, which nobody uses, are removed", old)
+    if loaded.trouble:
+        log.warning(
+            "compiled kernels cannot be kept (%s), so each start compiles them anew; set XDG_CACHE_HOME "
+            "to a folder that this user may write in",
+            loaded.trouble,
+        )
 
 
 def main() -> int:
     """Run as the fork server; descriptor of its request socket and level of its log are the arguments."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    for quiet in (signal.SIGINT, signal.SIGTERM):  # control ends us, by closing the socket
-        signal.signal(quiet, signal.SIG_IGN)
+    leave_to_control()  # which ends us, by closing the socket
+    sys.stderr = outlet = TextOutlet.instead_of(sys.stderr)
+    handler = OutletHandler(outlet, logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=sys.argv[2])
     hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
     resource.setrlimit(resource.RLIMIT_RTTIME, (hard, hard))  # control's own is shorter: ioc.precedence
     _name(b"daq-forks")
     gc.disable()  # what is loaded stays: looking for garbage in it takes a seventh of the time
-    load_all_kernels()
-    logging.getLogger().setLevel(sys.argv[2])
-
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        requests.sendall(b"!")
+    with socket.socket(fileno=int(sys.argv[1])) as requests, contextlib.suppress(BrokenPipeError):
+        _say_what_is_new(
+            load_all_kernels(lambda n_done, n_all: requests.sendall(Compiled(n_done, n_all).to_bytes()))
+        )
+        requests.sendall(READY)
         serve(requests)
-    return 0
+    return 0  # also when control has gone meanwhile
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""Control's end of the fork server (``daq_core.fork_server``): start it, ask it for processes, end it."""
+"""Control's end of the fork server (``daq_core.fork_server``): start it, ask it for processes, end it.
+
+A start is waited for as long as the server gets on (``daq_core.kernel_progress``). What it says is read
+by one pending read, which is asked again and again and never given up half-way: a read that is
+cancelled when it has taken the word already would lose it.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,20 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Literal
 
 from daq_core.errors import Unavailable
+from daq_core.kernel_progress import READY, Compiled, Diligence
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 90  # compiling all kernels takes ten seconds on a quiet machine
+PROGRAM = ("-m", "daq_core.fork_server")
 END_TIMEOUT_S = 2
+LOOK_S = 1.0  # between two looks at whether the server gets on
+LOADING = "loading what receivers and writers need"
+REPEAT_S = 10.0  # between two lines that say how far it is: nobody shall think that it hangs
 
 
 LogLevel = Literal["INFO", "ERROR"]
@@ -26,8 +37,13 @@ class ForkServer:
     """Our end: starts the server, asks it for processes, starts another when it is found dead."""
 
     def __init__(self, log_level: LogLevel = "INFO") -> None:
-        """Take the least severity of what its processes say on stderr, once they are loaded."""
+        """Take the least severity of what its processes say on stderr.
+
+        Attribute `tell` hears how far a start is that takes long, at least every ``REPEAT_S``.
+        """
         self._log_level = log_level
+        self.tell: Callable[[str], None] = lambda how_far: log.info("%s", how_far)
+        self._hearing: asyncio.Task[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
@@ -40,11 +56,11 @@ class ForkServer:
         Unavailable
             No process could be started.
         """
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "daq_core.fork_server", str(theirs.fileno()), self._log_level],
+                    [sys.executable, *PROGRAM, str(theirs.fileno()), self._log_level],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
@@ -67,19 +83,38 @@ class ForkServer:
         """
         if self._socket is None:
             self.launch()
-        if not await self._hear(START_TIMEOUT_S):
-            await self.end()
-            raise Unavailable("The fork server did not start; its log lines above say why.")
+        assert self._process is not None
+        diligence = Diligence(self._process.pid)
+        how_far, told_at_s = LOADING, time.monotonic()
+        while (said := await self._hear(LOOK_S)) != READY:
+            if said == b"" or diligence.is_lost():
+                await self.end()
+                raise Unavailable(
+                    "The fork server did not start: it ended, or does nothing; its log lines above say why."
+                )
+            if said:
+                diligence.step()
+                how_far = str(Compiled.parse(said))
+            if said or time.monotonic() - told_at_s > REPEAT_S:
+                self.tell(how_far)
+                told_at_s = time.monotonic()
 
-    async def _hear(self, timeout_s: float) -> bytes:
-        """Return the server's next byte; b"" when it has ended, or says nothing for so long."""
+    async def _hear(self, timeout_s: float) -> bytes | None:
+        """Return what the server says next; b"" when it has ended, None when it says nothing for so long."""
         if self._socket is None:
             return b""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await asyncio.get_running_loop().sock_recv(self._socket, 1)
-        except (TimeoutError, OSError):
-            return b""
+        if self._hearing is None:
+            self._hearing = asyncio.create_task(self._read(self._socket))
+        hearing = self._hearing
+        if not (await asyncio.wait({hearing}, timeout=timeout_s))[0]:
+            return None
+        self._hearing = None
+        return hearing.result()
+
+    async def _read(self, channel: socket.socket) -> bytes:
+        with contextlib.suppress(OSError):
+            return await asyncio.get_running_loop().sock_recv(channel, 64)
+        return b""
 
     async def fork(self, kind: bytes, *descriptors: int) -> socket.socket:
         """Fork a process of a kind with some descriptors; returns our end of its channel."""
@@ -115,11 +150,15 @@ class ForkServer:
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)  # nobody asks any more: it ends, and its end closes
-            await self._hear(END_TIMEOUT_S)
+            while await self._hear(END_TIMEOUT_S):  # what it still had to say
+                pass
         self.kill()
 
     def kill(self) -> None:
         """End the server at once, if there is one; it holds nothing that could be lost."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+            self._hearing = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from daq_core.errors import DaqError, InvalidConfig
-from ioc import control, database, inspection, packets, repairing, serve_command
+from ioc import compiling, control, database, inspection, packets, repairing, serve_command
 from ioc.doctor import command as doctor
 from ioc.service_client import Unreachable
 
@@ -64,6 +64,7 @@ def demo(
     run(output, keep=keep, n_images=images, rate_hz=rate)
 
 
+compiling.register(app)
 doctor.register(app)
 packets.register(app)
 inspection.register(app)

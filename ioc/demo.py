@@ -32,14 +32,14 @@ from rich.console import Console
 
 from daq_core.config import DaqConfig
 from daq_core.errors import DaqError
-from daq_core.fork_server import COMPILING
+from daq_core.kernel_progress import COMPILING
 from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK, channel_access_environment, free_ports
 from ioc.progress import shown_progress
 from ioc.service_client import ServiceClient
 
 PREFIX = "DEMO:"
-READY_WITHIN_S = 60.0  # the first start on a machine compiles the receiver
+SILENT_S = 90.0  # the service says every 10 s how far it is with compiling itself; then it hangs
 FIRST_IMAGE_WITHIN_S = 5.0
 COMPILED = re.compile(rf"{COMPILING}: (\d+) of (\d+) kernels")
 STREAMS = ("daq:status", "daq:writer_status", "daq:config", "daq:log", "daq:stat")
@@ -153,29 +153,34 @@ def running_service(config_file: Path, addresses: Addresses, folder: Path) -> It
             [str(word) for word in command], stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
     ):
-        impatience = threading.Timer(READY_WITHIN_S, process.kill)
-        impatience.start()
         try:
             line = _first_line(process, log_file)
-            impatience.cancel()
             if not line.startswith("READY"):
                 raise DemoFailed(f"The service did not start; the end of {log_file}: {_last_line(log_file)}")
             console.print("   " + line)
             yield time.monotonic()
         finally:
-            impatience.cancel()
             process.send_signal(signal.SIGTERM)
         if process.wait(timeout=15) != 0:
             raise DemoFailed(f"The service ended with exit code {process.returncode}; see {log_file}")
 
 
 def _first_line(process: subprocess.Popen[str], log_file: Path) -> str:
-    """Wait for the service's first line; meanwhile show how far it is with compiling itself."""
+    """Wait for the service's first line; meanwhile show how far it is with compiling itself.
+
+    There is no limit by the clock: a service that says nothing any more is killed, and has no line.
+    """
     assert process.stdout is not None
+    said, said_at_s = "", time.monotonic()
     with shown_progress("   starting", None) as show, ThreadPoolExecutor(1) as one:
         reading = one.submit(process.stdout.readline)
         while not wait([reading], timeout=0.2).done:
-            if told := COMPILED.findall(log_file.read_text(encoding="utf-8", errors="replace")):
+            now = log_file.read_text(encoding="utf-8", errors="replace")
+            if now != said:
+                said, said_at_s = now, time.monotonic()
+            elif time.monotonic() - said_at_s > SILENT_S:
+                process.kill()
+            if told := COMPILED.findall(said):
                 show(int(told[-1][0]), "   compiling", int(told[-1][1]))
     return reading.result().rstrip()
 

@@ -15,9 +15,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import requests
 
@@ -25,7 +26,7 @@ from daq_core.config import DaqConfig
 from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK, channel_access_environment, free_ports
 
-READY_WITHIN_S = 90.0  # the first start of a fresh clone compiles the kernels
+SILENT_S = 90.0  # a start may take long, as the first of a fresh clone compiles the kernels; but it says so
 END_WITHIN_S = 20.0
 
 JUNGFRAU_2 = {
@@ -96,7 +97,7 @@ class Service:
     def start(self) -> None:
         """Start the process and wait for its READY line."""
         command = [sys.executable, "-m", "ioc", "serve", *command_line(self.options)]
-        with self.stderr.open("a") as log:
+        with self.open_log() as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -105,17 +106,17 @@ class Service:
                 text=True,
                 env={**os.environ, **self.ca_environment},
             )
-        impatience = threading.Timer(READY_WITHIN_S, self._process.kill)
-        impatience.start()
-        try:
-            assert self._process.stdout is not None
+        assert self._process.stdout is not None
+        with killed_when_silent(self._process, self.stderr):
             self.ready_line = self._process.stdout.readline().rstrip()
-        finally:
-            impatience.cancel()
         if not self.ready_line.startswith("READY"):
             self._process.kill()
             self._process.wait()
             raise AssertionError(f"not READY but {self.ready_line!r}; its log:\n{self.log()}")
+
+    def open_log(self) -> IO[str]:
+        """Open what the process's stderr goes to."""
+        return self.stderr.open("a")
 
     def end(self, signum: signal.Signals = signal.SIGTERM) -> int:
         """Signal the process, wait for its end, return its exit code; it is killed when it hangs."""
@@ -205,6 +206,28 @@ class Service:
             self.wait_for("READY")
             assert self.post("/daq/config", self.config.as_dict())["status"] == "ok"
             self.wait_for("READY")
+
+
+@contextmanager
+def killed_when_silent(process: subprocess.Popen[str], log: Path) -> Iterator[None]:
+    """Kill a process that has said nothing new for so long, as long as the block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        said = -1
+        while (now := log.stat().st_size) != said:
+            said = now
+            if over.wait(SILENT_S):
+                return
+        process.kill()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def command_line(options: Mapping[str, Any]) -> list[str]:

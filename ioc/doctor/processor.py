@@ -67,14 +67,22 @@ def _kernels() -> Finding:
     import numba
 
     from daq_core.compiled import JIT  # it also chooses the folder
+    from daq_core.kernel_cache import has_kernels
 
     folder = Path(numba.config.CACHE_DIR)
     if not JIT:
         return Finding(
             "kernels", "problem", "NUMBA_DISABLE_JIT is set: nothing is compiled", "unset NUMBA_DISABLE_JIT"
         )
-    if any(folder.rglob("*.nbi")):
+    if numba.config.CACHE_DIR and has_kernels(folder):
         return Finding("kernels", "good", f"compiled, in {folder}")
+    if not numba.config.CACHE_DIR:
+        return Finding(
+            "kernels",
+            "limits",
+            "cannot be kept: no folder for them is writable, so every start compiles them anew",
+            "export XDG_CACHE_HOME=/var/cache/std-daq-ioc   # a folder this user may write in",
+        )
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         return Finding(
@@ -84,5 +92,5 @@ def _kernels() -> Finding:
             "export XDG_CACHE_HOME=/var/cache/std-daq-ioc   # a folder this user may write in",
         )
     return Finding(
-        "kernels", "limits", "not compiled yet: the first start takes half a minute", "std-daq-ioc demo"
+        "kernels", "limits", "not compiled yet: the first start takes half a minute", "std-daq-ioc compile"
     )

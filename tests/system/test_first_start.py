@@ -1,41 +1,132 @@
-"""The first start on a machine compiles the kernels, and says so while it does."""
+"""The first start on a machine compiles the kernels, says so, and is waited for as long as it gets on."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from daq_core.fork_server import COMPILING
+from daq_core import forks
+from daq_core.errors import Unavailable
+from daq_core.forks import ForkServer
+from daq_core.kernel_cache import NAME
+from daq_core.kernel_progress import COMPILING, Compiled, Diligence
+
+N_KERNELS = 40
+
+SLOW = """
+import sys, time
+from daq_core import fork_server
+from daq_core.compiled import Loaded
+
+def load(tell):
+    for n in range({n_kernels} + 1):
+        tell(n, {n_kernels})
+        time.sleep({pause_s})
+    {then}
+    return Loaded({n_kernels}, {n_kernels}, "", "")
+
+fork_server.load_all_kernels = load
+sys.exit(fork_server.main())
+"""
+"""A fork server whose kernels are slow; all else is its own."""
 
 
-def start_forks(cache: Path) -> str:
-    """Start a fork server with a kernel cache of its own, until it is ready; return what it said."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "daq_core.fork_server", str(theirs.fileno()), "INFO"],
-            pass_fds=(theirs.fileno(),),
-            env=os.environ | {"XDG_CACHE_HOME": str(cache), "NUMBA_CACHE_DIR": ""},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        theirs.close()
-        assert ours.recv(1) == b"!"
-    _, said = process.communicate(timeout=30)
-    return said
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> functools.partial[None]:
+    def be_slow(pause_s: float = 0.02, then: str = "pass") -> None:
+        program = SLOW.format(n_kernels=N_KERNELS, pause_s=pause_s, then=then)
+        monkeypatch.setattr(forks, "PROGRAM", ("-c", program))
+
+    return functools.partial(be_slow)
+
+
+async def test_a_slow_start_is_waited_for_and_no_word_of_it_is_lost(
+    slow: functools.partial[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks, "LOOK_S", 0.001)  # hundreds of waits end before the next word
+    slow()
+    server, told = ForkServer(), []
+    server.tell = told.append
+    await server.start()
+    expected = [str(Compiled(n, N_KERNELS)) for n in range(N_KERNELS + 1)]
+    assert [line for line in told if COMPILING in line] == expected
+    await server.end()
+
+
+async def test_a_start_that_says_nothing_for_long_is_told_again(
+    slow: functools.partial[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks, "LOOK_S", 0.001)
+    monkeypatch.setattr(forks, "REPEAT_S", 0.01)
+    slow(then="time.sleep(0.5)")
+    server, told = ForkServer(), []
+    server.tell = told.append
+    await server.start()
+    assert told.count(str(Compiled(N_KERNELS, N_KERNELS))) > 1
+    await server.end()
+
+
+@pytest.mark.parametrize("then", ["time.sleep(1000)", "while True: pass"], ids=["stands still", "in circles"])
+async def test_a_start_that_does_not_get_on_is_given_up(
+    slow: functools.partial[None], monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    monkeypatch.setattr(forks, "LOOK_S", 0.05)
+    monkeypatch.setattr(forks, "END_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(forks, "Diligence", functools.partial(Diligence, idle_s=10.0, most_cpu_s=1.0))
+    slow(pause_s=0.0, then=then)
+    server = ForkServer()
+    with pytest.raises(Unavailable, match="did not start"):
+        await server.start()
+
+
+async def test_a_start_that_ends_is_given_up_at_once(slow: functools.partial[None]) -> None:
+    slow(then="sys.exit(1)")
+    with pytest.raises(Unavailable, match="did not start"):
+        await ForkServer().start()
+
+
+def compile_kernels(cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``std-daq-ioc compile`` with a kernel cache of its own."""
+    own = {"XDG_CACHE_HOME": str(cache), "NUMBA_CACHE_DIR": "", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "ioc", "compile"],
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
 
 
 @pytest.mark.timeout(300)
-def test_a_first_start_tells_how_far_it_is_and_the_second_has_nothing_to_tell(tmp_path: Path) -> None:
-    told = re.findall(rf"{COMPILING}: (\d+) of (\d+) kernels", start_forks(tmp_path))
-    done = [int(n) for n, _ in told]
-    assert done[0] == 0
-    assert done == sorted(done)
-    assert done[-1] == int(told[-1][1]) > 1
-    assert COMPILING not in start_forks(tmp_path)
+async def test_compile_leaves_nothing_to_compile_to_the_first_start_and_removes_old_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "std-daq-ioc" / (NAME + "0123456789abcdef") / "daq_core_1"
+    old.mkdir(parents=True)
+    (old / "some.nbi").write_text("of another version")
+    done = compile_kernels(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d+ kernels are compiled in \d+ s: ", done.stdout), done.stdout
+    assert not old.parent.exists()
+    assert "kernels are compiled already" in compile_kernels(tmp_path).stdout
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    server, told = ForkServer(), []
+    server.tell = told.append
+    await server.start()
+    await server.end()
+    assert not [line for line in told if COMPILING in line]
+
+
+def test_compile_says_why_nothing_is_compiled(tmp_path: Path) -> None:
+    done = compile_kernels(tmp_path, NUMBA_DISABLE_JIT="1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "std-daq-ioc: NUMBA_DISABLE_JIT is set, so nothing can be compiled: unset it.\n"
