@@ -2,6 +2,8 @@
 
 Libraries (uvicorn, caproto, redis) are heard from WARNING up, or from DEBUG up
 when that is asked for: what they say at INFO repeats what our own lines say.
+
+Whoever speaks never waits for a reader of stderr or stdout (``daq_core.text_outlet``).
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TextIO
+from typing import Literal
+
+from daq_core.text_outlet import OutletHandler, TextOutlet
 
 COUNTED = {"counted": True}
 """For ``log.error(…, extra=COUNTED)``: who logs this line counts it, too."""
@@ -29,16 +33,26 @@ class _OneLine(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 
-def log_to(stream: TextIO = sys.stderr, level: LogLevel = "info") -> None:
-    """Send every log line and Python warning of this process to a stream."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_OneLine())
+def log_to_stderr(level: LogLevel = "info") -> None:
+    """Send every log line and Python warning of this process to stderr, from now until it ends.
+
+    Whatever else writes to ``sys.stderr`` or ``sys.stdout`` does not wait for readers then, either.
+    """
+    outlet = TextOutlet.instead_of(sys.stderr, _told_of_loss)
+    sys.stderr, sys.stdout = outlet, TextOutlet.instead_of(sys.stdout)
+    handler = OutletHandler(outlet, _OneLine())
     logging.basicConfig(handlers=[handler], level="DEBUG" if level == "debug" else "WARNING", force=True)
     for name in OURS:
         logging.getLogger(name).setLevel(level.upper())
     for name in ("numba", "asyncio"):  # at DEBUG they bury everything else
         logging.getLogger(name).setLevel("WARNING")
     logging.captureWarnings(True)
+
+
+def _told_of_loss(n_lines: int) -> str:
+    text = f"{n_lines} log lines were dropped here: nobody read this output"
+    record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
+    return _OneLine().format(record) + "\n"
 
 
 class Errors:

@@ -12,14 +12,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from daq_core.daq import Daq
 from daq_core.detectors import layout_of
@@ -32,8 +30,8 @@ from daq_core.status import DaqState
 from daq_core.token_file import read_token
 from ioc.access_control import AccessControl
 from ioc.autosave import Autosave
-from ioc.log_output import Errors, LogLevel, log_to
-from ioc.loop_errors import LoopErrors
+from ioc.ending import Ending
+from ioc.log_output import Errors, LogLevel, log_to_stderr
 from ioc.notify import ServiceManager
 from ioc.precedence import take_precedence
 from ioc.saved_config import SavedConfig
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LONGER_S = 120  # that a service manager waits after each word of a start that takes long
 RESTART = 75  # exit code that asks for a new start, EX_TEMPFAIL of sysexits.h
 
 STD_DAQ_JSON = StdDaqJson(
@@ -131,6 +130,7 @@ async def serve(
     autosave: Autosave,
     errors: Errors,
     announce: Callable[[str], None],
+    manager: ServiceManager,
 ) -> None:
     """Run the DAQ and its faces until cancelled; then close a running file before the faces end.
 
@@ -175,7 +175,6 @@ async def serve(
                 gc.freeze()  # what is loaded stays: looking for garbage in it would hold us up for 0.1 s
                 gc.enable()
                 announce(ready_line(daq, options))
-                manager = ServiceManager()
                 manager.tell(READY=1)
                 faces.create_task(manager.keep_informed(lambda: _status_line(daq)))
                 try:
@@ -202,7 +201,7 @@ async def _redis(daq: Daq, options: ServeOptions) -> AsyncIterator[RedisPublishe
         yield RedisPublisher(daq, options.redis_url)
     elif options.redis_port is not None:
         async with EmbeddedRedis(options.bind, options.redis_port) as server:
-            yield RedisPublisher(daq, server.url)
+            yield RedisPublisher(daq, server.url, server.renew)
 
 
 def _health(publisher: RedisPublisher | None) -> FaceHealth:
@@ -236,34 +235,6 @@ async def _close_run(daq: Daq) -> None:
         log.error("ending: %s", error)
 
 
-async def until_signalled(serving: Coroutine[Any, Any, None]) -> int:
-    """Run until SIGTERM or SIGINT: the first ends it in order, the second at once; return the exit code.
-
-    0 after a signal, 75 (RESTART) when a client asked for a restart.
-    """
-    task = asyncio.create_task(serving)
-
-    def end(signum: signal.Signals) -> None:
-        if task.cancelling():
-            log.warning("ending at once: %s came again; a running file is left to its writer", signum.name)
-            os._exit(1)  # receiver, writer and Redis end when their parent is gone
-        log.info("ending: %s", signum.name)
-        task.cancel()
-
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(LoopErrors())
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, end, signum)
-    await asyncio.wait([task])
-    if task.cancelled():
-        return 0
-    try:
-        task.result()
-    except RestartAsked:
-        return RESTART
-    return 0
-
-
 def ready_line(daq: Daq, options: ServeOptions) -> str:
     """Say where each face answers, on one line; no password of a Redis URL is in it."""
     redis = "none"
@@ -283,6 +254,12 @@ def ready_line(daq: Daq, options: ServeOptions) -> str:
     )
 
 
+def _tell_of_start(manager: ServiceManager, how_far: str) -> None:
+    """Say how far a start is that takes long; a service manager is to wait for it so much longer."""
+    log.info("%s", how_far)
+    manager.tell(STATUS=how_far, EXTEND_TIMEOUT_USEC=int(LONGER_S * 1e6))
+
+
 def _print_now(line: str) -> None:
     print(line, flush=True)
 
@@ -293,7 +270,7 @@ def run(
     forks: ForkServer | None = None,
     announce: Callable[[str], None] = _print_now,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code.
+    """Serve until a signal ends it; return the exit code: 0, or 75 (RESTART) when a client asked for that.
 
     ``forks`` may have been launched already; without it, one is started.
 
@@ -302,7 +279,11 @@ def run(
     DaqError
         Something needed is missing, taken or wrong: the text is for the user.
     """
-    log_to(level=level)
+    log_to_stderr(level)
+    ending = Ending()
+    manager = ServiceManager()
+    forks = forks or ForkServer()
+    forks.tell = lambda how_far: _tell_of_start(manager, how_far)
     with held_state_dir(options.state_dir):
         saved = SavedConfig(options.config, options.state_dir)
         config = saved.choose(fresh=options.fresh)
@@ -311,7 +292,10 @@ def run(
         errors = Errors()
         try:
             with errors.of_the_log():
-                return asyncio.run(until_signalled(serve(daq, options, saved, autosave, errors, announce)))
+                asyncio.run(ending.run(serve(daq, options, saved, autosave, errors, announce, manager)))
+                return 0
+        except RestartAsked:
+            return RESTART
         except DaqError:
             raise
         except Exception:

@@ -281,9 +281,9 @@ def serve(
 ) -> None:
     """Run the DAQ with its faces: Channel Access, REST and Redis.
 
-    Prints one line that starts with READY when every face answers. SIGTERM or Ctrl-C close a running
-    file and end it with exit code 0; a second one does not wait. A put to IOC:SYSRESET ends it with
-    exit code 75: whoever watches over it should start it again.
+    Prints one line that starts with READY when every face answers. SIGTERM, Ctrl-C, SIGHUP and SIGQUIT
+    close a running file and end it with exit code 0. SIGTERM or Ctrl-C again, a second later or more, do not
+    wait. A put to IOC:SYSRESET ends it with exit code 75: whoever watches over it should start it again.
 
     Every option can be given in the environment: STD_DAQ_REST_PORT=5001 is --rest-port 5001.
     """
