@@ -1,7 +1,8 @@
 """One HTTP connection, with limits on what a silent, slow or greedy client can hold.
 
 uvicorn closes a connection that idles after an answer; these limits are for what
-comes before and during one. A body that trickles in is ``request_body``'s.
+comes before and during one. A body that trickles in is ``request_body``'s. How many
+there may be, and who gives way to a new one, is in ``crowd``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-MAX_CONNECTIONS = 200  # one more is closed; each client holds one or two
+from rest_bridge.crowd import Crowd
+
 REQUEST_S = 10.0  # for a request's head to be there, from the connection or the answer before it on
 READ_S = 10.0  # for a client to take up some of an answer that does not fit into the socket
 
@@ -19,18 +21,44 @@ READ_S = 10.0  # for a client to take up some of an answer that does not fit int
 class LimitedConnection(H11Protocol):
     """An HTTP/1.1 connection that is dropped when its client does not do its part in time."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, *arguments: Any, crowd: Crowd, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._crowd = crowd
+        self._moved_at_s = self.loop.time()
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of TCP alone
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
-        else:
+        gone = self._crowd.gives_way(self, self._others())
+        if gone is not self:
             self._give(REQUEST_S)
+        if gone is not None:
+            gone.leave()
+
+    def _others(self) -> list[LimitedConnection]:
+        """Return those that are connected, but for this one and those that are being closed."""
+        others = [other for other in self.connections if isinstance(other, LimitedConnection)]
+        return [other for other in others if other is not self and not other.transport.is_closing()]
+
+    @property
+    def address(self) -> str:
+        """Where the client is."""
+        return self.client[0] if self.client else ""
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the client last did its part; None while it waits for us."""
+        return None if self._is_our_turn() and not self.cycle.more_body else self._moved_at_s
+
+    def leave(self) -> None:
+        """Close: another one needs the place."""
+        if self.flow.write_paused:  # what is still to be sent would keep it
+            self.transport.abort()
+        else:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        self._moved_at_s = self.loop.time()
         super().data_received(data)
         self._take_back_when_it_is_our_turn()
 
@@ -52,12 +80,16 @@ class LimitedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def _take_back_when_it_is_our_turn(self) -> None:
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        if is_answering and not self.flow.write_paused:
+        if self._is_our_turn():
             self._take_back()
+
+    def _is_our_turn(self) -> bool:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        return is_answering and not self.flow.write_paused
 
     def _give(self, seconds: float) -> None:
         self._take_back()
+        self._moved_at_s = self.loop.time()
         self._patience = self.loop.call_later(seconds, self.transport.abort)
 
     def _take_back(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from fastapi import FastAPI
 
 from daq_core.errors import Unavailable
 from rest_bridge.connection import LimitedConnection
+from rest_bridge.crowd import Crowd
 
 BACKLOG = 128  # connections that may wait to be accepted
 SHUTDOWN_S = 2.0  # what a client may still take for the answer it is waiting for
@@ -32,8 +34,11 @@ class RestServer:
     task.cancel()   # answers what is under way, then ends
     """
 
-    def __init__(self, app: FastAPI, bind: str = "127.0.0.1", port: int = 5000) -> None:
+    def __init__(
+        self, app: FastAPI, bind: str = "127.0.0.1", port: int = 5000, crowd: Crowd | None = None
+    ) -> None:
         self._app = app
+        self._crowd = crowd or Crowd()
         self._socket = _listen(bind, port)
         self.port: int = self._socket.getsockname()[1]
         self.started = asyncio.Event()
@@ -48,7 +53,8 @@ class RestServer:
         """Serve until cancelled."""
         config = uvicorn.Config(
             self._app,
-            http=LimitedConnection,
+            # annotated as a class, used as what makes connections
+            http=functools.partial(LimitedConnection, crowd=self._crowd),  # type: ignore[arg-type]
             lifespan="off",
             ws="none",
             log_config=None,  # the program's own logging

@@ -444,22 +444,3 @@ async def test_a_stranger_is_refused_before_its_body_is_read() -> None:
             head = b"POST /daq/config HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
             await rest.run(client.sendall, head)
             await rest.run(hear, client, b"token")
-
-
-async def test_the_number_of_connections_is_bounded_and_those_there_go_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 10)
-    async with guarded() as rest:
-        with contextlib.ExitStack() as clients:
-            there = [clients.enter_context(rest.raw()) for _ in range(10)]
-            while rest.server.n_connections < 10:  # noqa: ASYNC110 - nobody announces it
-                await asyncio.sleep(0.01)
-            for _ in range(3):
-                with rest.raw() as late, contextlib.suppress(ConnectionError):
-                    assert await rest.run(late.recv, 1) == b""
-            await rest.run(there[0].sendall, b"GET /writer/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            await rest.run(hear, there[0], b"200 OK")
-        while rest.server.n_connections:  # noqa: ASYNC110 - nobody announces it
-            await asyncio.sleep(0.01)
-        assert (await rest.ask("/writer/status", "GET")).json()["status"] == "ok"
