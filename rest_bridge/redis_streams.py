@@ -4,7 +4,8 @@ A listener turns each snapshot into entries and puts them into bounded queues; a
 task sends them. When Redis is away or slow the queues grow to their bound, then
 the oldest entry is dropped and counted; what is left is sent, in order, when it
 is back. An entry whose fate is unknown (the connection broke meanwhile) is sent
-again: readers may see it twice, never out of order.
+again: readers may see it twice, never out of order. A server of our own that has not taken
+everything for ``RENEW_AFTER_S`` is started again: somebody has made it useless, for good perhaps.
 
 ===================================  ==============================================
 ``daq:status``, ``daq:writer_status``  the status, on every change and at 1 Hz
@@ -24,7 +25,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -58,6 +59,7 @@ BEAT_S = 0.95  # a little less than the DAQ's heartbeat, so that none is left ou
 TIMEOUT_S = 5.0
 BACKOFF_S = (0.2, 5.0)  # first and longest pause between attempts to connect
 ID_TOO_SMALL = "equal or smaller than the target stream top item"
+RENEW_AFTER_S = 15.0  # longer than a process stands still that somebody has stopped for a moment
 LAST_WORDS_S = 1.0  # for what is queued when the service ends
 
 
@@ -81,8 +83,10 @@ class RedisPublisher:
     trouble : str              what is wrong, for people; empty when nothing is
     """
 
-    def __init__(self, daq: Daq, url: str) -> None:
+    def __init__(self, daq: Daq, url: str, renew: Callable[[], None] | None = None) -> None:
         """Prepare to publish to ``redis://[user:password@]host:port/db``, or ``host:port``.
+
+        `renew` has a server of our own started again.
 
         Raises
         ------
@@ -96,6 +100,8 @@ class RedisPublisher:
         self.latency_s: float | None = None
         self.dropped = 0
         self.trouble = "not connected yet"
+        self._renew = renew
+        self._whole_at_s = 0.0  # by the loop's clock: when the server last took everything
         self._entries: deque[Entry] = deque()
         self._logs: deque[Entry] = deque()
         self._unanswered: list[Entry] = []
@@ -113,6 +119,7 @@ class RedisPublisher:
 
     async def run(self) -> None:
         """Publish until cancelled; trouble with Redis shows in the attributes and the log, never raises."""
+        self._whole_at_s = asyncio.get_running_loop().time()
         now = self._daq.snapshot
         self._status, self._config_id, self._log_total = now.status, now.config_id, now.log_total
         unsubscribe = self._daq.subscribe(self._take)
@@ -285,6 +292,13 @@ class RedisPublisher:
         self.connected, self.trouble = connected, trouble
         if not connected:
             self.latency_s = None
+        now_s = asyncio.get_running_loop().time()
+        if not trouble:
+            self._whole_at_s = now_s
+        elif self._renew is not None and now_s - self._whole_at_s > RENEW_AFTER_S:
+            log.error("Redis at %s is ours and of no use for %g s: started again", self._place, RENEW_AFTER_S)
+            self._renew()
+            self._whole_at_s = now_s
 
 
 def _place(url: str) -> str:

@@ -14,6 +14,7 @@ from redis.client import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from daq_core.errors import Unavailable
+from daq_core.group_signals import SENT_TO_ALL
 from ioc.ports import LOOPBACK, free_ports
 from rest_bridge.redis_server import EmbeddedRedis
 
@@ -105,6 +106,46 @@ async def test_beyond_loopback_others_may_read_and_only_the_service_may_write() 
             ):
                 with pytest.raises(NoPermissionError):
                     other.execute_command(*command)
+
+
+async def test_on_loopback_others_may_do_what_does_not_concern_the_server_itself() -> None:
+    async with EmbeddedRedis(LOOPBACK, free_ports()) as server:
+        with Redis(LOOPBACK, server.port) as other:
+            other.xadd("somebodys:own", {"a": "b"})
+            assert other.xlen("somebodys:own") == 1
+            assert other.delete("somebodys:own") == 1
+            for command in (
+                ("FLUSHALL",),
+                ("CONFIG", "SET", "maxmemory", "1"),
+                ("CONFIG", "SET", "requirepass", "mine"),
+                ("CONFIG", "GET", "*"),
+                ("CLIENT", "PAUSE", "1000000"),
+                ("CLIENT", "KILL", "TYPE", "normal"),
+                ("CLIENT", "LIST"),
+                ("ACL", "SETUSER", "default", "+@all"),
+                ("REPLICAOF", "192.0.2.1", "6379"),
+                ("DEBUG", "SLEEP", "1"),
+                ("SHUTDOWN", "NOSAVE"),
+                ("MONITOR",),
+                ("SWAPDB", "0", "1"),
+                ("EVAL", "return redis.call('FLUSHALL')", "0"),
+                ("AUTH", "std-daq", "std-daq"),
+            ):
+                with pytest.raises(
+                    RedisError,
+                    match=r"(?i)noperm|no permissions|can't run|wrongpass|invalid username|not allowed",
+                ):
+                    other.execute_command(*command)
+
+
+async def test_what_is_sent_to_a_whole_group_of_processes_is_not_the_servers() -> None:
+    async with EmbeddedRedis(LOOPBACK, free_ports()) as server:
+        for signum in SENT_TO_ALL:
+            os.kill(server.pid, signum)
+        with Redis.from_url(server.url) as redis:
+            assert redis.ping()
+        former = server.pid
+    wait_for_end(former)
 
 
 async def test_nothing_is_kept_on_disk_and_nobody_can_make_it_so(

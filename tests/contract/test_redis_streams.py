@@ -17,7 +17,10 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.client import Redis as BlockingRedis
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from daq_core.config import DaqConfig
 from daq_core.errors import Unavailable
@@ -55,14 +58,23 @@ async def redis(server: EmbeddedRedis) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
+async def admin(server: EmbeddedRedis) -> AsyncIterator[Redis]:
+    """The server's own user, who may do with it what no reader may."""
+    async with Redis.from_url(server.url) as admin:
+        yield admin
+
+
+@pytest.fixture
 async def daq() -> AsyncIterator[SimulatedDaq]:
     async with SimulatedDaq(DaqConfig.parse({**JUNGFRAU_2, "start_udp_port": 2000})) as daq:
         yield daq
 
 
 @contextlib.asynccontextmanager
-async def publishing(daq: SimulatedDaq, url: str) -> AsyncIterator[RedisPublisher]:
-    publisher = RedisPublisher(daq, url)
+async def publishing(
+    daq: SimulatedDaq, url: str, renew: Callable[[], None] | None = None
+) -> AsyncIterator[RedisPublisher]:
+    publisher = RedisPublisher(daq, url, renew)
     task = asyncio.create_task(publisher.run())
     try:
         yield publisher
@@ -279,9 +291,9 @@ async def test_a_server_that_hangs_delays_neither_a_run_nor_its_entries_for_ever
 
 
 async def test_a_pause_of_the_server_loses_no_state(
-    daq: SimulatedDaq, redis: Redis, publisher: RedisPublisher, tmp_path: Path
+    daq: SimulatedDaq, admin: Redis, redis: Redis, publisher: RedisPublisher, tmp_path: Path
 ) -> None:
-    await redis.execute_command("CLIENT", "PAUSE", "1500", "ALL")
+    await admin.execute_command("CLIENT", "PAUSE", "1500", "ALL")
     await take_run(daq, tmp_path / "a.h5")
     await asyncio.sleep(1)
     await until_sent(publisher)
@@ -304,16 +316,70 @@ async def test_a_key_that_is_no_stream_is_named_and_does_not_keep_the_others_bac
 
 
 async def test_a_server_out_of_memory_gets_everything_when_it_has_some_again(
-    daq: SimulatedDaq, redis: Redis, publisher: RedisPublisher, tmp_path: Path
+    daq: SimulatedDaq, admin: Redis, redis: Redis, publisher: RedisPublisher, tmp_path: Path
 ) -> None:
     await until_sent(publisher)
-    await redis.config_set("maxmemory", "1")
+    await admin.config_set("maxmemory", "1")
     await take_run(daq, tmp_path / "a.h5")
     await until(lambda: "maxmemory" in publisher.trouble)
-    await redis.config_set("maxmemory", "0")
+    await admin.config_set("maxmemory", "0")
     await until_sent(publisher)
     assert states(await entries(redis, STATUS))[1:] == RUN_OF_TWO
     assert publisher.dropped == 0
+
+
+LAST_ID = f"{2**64 - 1}-{2**64 - 1}"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        ("SET", LOG, "a string"),
+        ("XADD", STATUS, LAST_ID, "json", "{}"),
+        ("EVAL", "while true do end", "0"),
+    ],
+    ids=["wrong type", "no id left", "busy for ever"],
+)
+@pytest.mark.usefixtures("short_timeout")
+async def test_what_somebody_makes_useless_is_started_again_and_has_the_journal_again(
+    daq: SimulatedDaq,
+    server: EmbeddedRedis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(redis_streams, "RENEW_AFTER_S", 1.0)
+    async with publishing(daq, server.url, server.renew) as publisher:
+        runs = [await take_run(daq, tmp_path / "a.h5")]
+        await until_sent(publisher)
+        former = server.pid
+        once = Retry(NoBackoff(), 0)
+        async with Redis(host=LOOPBACK, port=server.port, socket_timeout=1, retry=once) as somebody:
+            await somebody.delete(spoil[1])
+            with contextlib.suppress(RedisTimeout):
+                await somebody.execute_command(*spoil)
+        runs.append(await take_run(daq, tmp_path / "b.h5"))
+        await until(lambda: server.pid != former, seconds=60)
+        await until(lambda: publisher.connected and not publisher.trouble and not publisher.n_queued, 60)
+        async with Redis(host=LOOPBACK, port=server.port) as reader:
+            assert [run["info"]["output_file"] for run in await entries(reader, LOG)] == [
+                run["info"]["output_file"] for run in runs
+            ]
+            assert states(await entries(reader, STATUS))[-1] == RUN_OF_TWO[-1]
+
+
+async def test_a_server_of_somebody_else_is_not_started_again(
+    daq: SimulatedDaq, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch, redis: Redis
+) -> None:
+    monkeypatch.setattr(redis_streams, "RENEW_AFTER_S", 0.0)
+    async with publishing(daq, server.url) as publisher:
+        await until_sent(publisher)
+        former = server.pid
+        await redis.set(STAT, "a string")
+        await until(lambda: STAT in publisher.trouble)
+        dropped = publisher.dropped
+        await until(lambda: publisher.dropped > dropped)
+        assert server.pid == former
 
 
 async def test_a_full_queue_drops_the_oldest_entries_and_counts_them_but_keeps_the_log(
