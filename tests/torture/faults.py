@@ -23,9 +23,10 @@ from pathlib import Path
 
 import redis
 
+from daq_core.group_signals import SENT_TO_ALL
 from ioc.ports import LOOPBACK
 from tests.loopback import standing_still
-from tests.torture.session import Session
+from tests.torture.session import PIPE_BYTES, Session
 
 Inject = Callable[[Session, random.Random], bool]
 
@@ -115,6 +116,30 @@ def terminate_control(session: Session, dice: random.Random) -> bool:
     session.service.end(signal.SIGTERM)
     session.restart()
     return True
+
+
+@fault("terminal closes", loses_service=True, loses_receiver=True, loses_redis=True, weight=1)
+def hang_up(session: Session, dice: random.Random) -> bool:
+    """SIGHUP to control, or to all processes: it closes the file first."""
+    names = ("daq-receiver", "daq-writer", "daq-forks", "redis") if dice.random() < 0.5 else ()
+    for pid in filter(None, map(session.pid, names)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGHUP)
+    code = session.service.end(signal.SIGHUP)
+    assert code == 0, f"exit code {code} after SIGHUP"
+    session.restart()
+    return True
+
+
+@fault("signals to all other processes", weight=3)
+def signal_others(session: Session, dice: random.Random) -> bool:
+    """What supervisors and terminals send to a whole group; control alone answers it."""
+    pids = list(filter(None, map(session.pid, ("daq-receiver", "daq-writer", "daq-forks", "redis"))))
+    for signum in dice.sample(SENT_TO_ALL, 8):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+    return bool(pids)
 
 
 # ------------------------------------------------------------------ stopped, starved
@@ -292,16 +317,6 @@ def empty_disk(session: Session) -> None:
 # ------------------------------------------------------------------ Redis
 
 
-def redis_command(*words: object) -> Inject:
-    def inject(session: Session, dice: random.Random) -> bool:
-        with contextlib.suppress(redis.RedisError), _client(session) as client:
-            client.execute_command(*words)
-            return True
-        return False
-
-    return inject
-
-
 def _client(session: Session) -> redis.Redis:
     return redis.Redis(port=session.service.redis_port, socket_timeout=5)
 
@@ -311,8 +326,49 @@ def kill_redis(session: Session, dice: random.Random) -> bool:
     return kill(session, "redis")
 
 
-fault("CLIENT PAUSE", weight=2, loses_redis=True)(redis_command("CLIENT", "PAUSE", 1500, "ALL"))
-fault("Redis comes back empty", weight=2, loses_redis=True)(redis_command("FLUSHALL"))
+BUSY = """
+local function now() local t = redis.call('TIME'); return t[1] + t[2] / 1e6 end
+local end_ = now() + 1.5
+while now() < end_ do end
+"""
+
+
+@fault("Redis is busy with somebody else", weight=2, loses_redis=True)
+def keep_busy(session: Session, dice: random.Random) -> bool:
+    """A script of any local user: nobody is answered meanwhile."""
+    with contextlib.suppress(redis.RedisError), _client(session) as client:
+        client.execute_command("EVAL", BUSY, 0)
+        return True
+    return False
+
+
+@fault("keys of Redis are removed", weight=2, loses_redis=True)
+def remove_keys(session: Session, dice: random.Random) -> bool:
+    with contextlib.suppress(redis.RedisError), _client(session) as client:
+        client.delete("daq:status", "daq:writer_status", "daq:config", "daq:log", "daq:stat")
+        return True
+    return False
+
+
+@fault("settings of Redis", weight=1)
+def change_settings(session: Session, dice: random.Random) -> bool:
+    """What ended the publishing for good when any local user might: all of it is refused."""
+    with _client(session) as client:
+        for words in (
+            ("CONFIG", "SET", "maxmemory", 1),
+            ("CLIENT", "PAUSE", 10_000_000, "ALL"),
+            ("FLUSHALL",),
+            ("REPLICAOF", LOOPBACK, 1),
+            ("SHUTDOWN", "NOSAVE"),
+        ):
+            try:
+                client.execute_command(*words)
+            except redis.exceptions.NoPermissionError:
+                continue
+            except redis.RedisError:  # it stands still, or is dead
+                return False
+            raise AssertionError(f"any local user may {words}")
+    return True
 
 
 @fault("wrong type at a key of Redis", weight=2, loses_redis=True)
@@ -327,16 +383,17 @@ def wrong_type(session: Session, dice: random.Random) -> bool:
     return False
 
 
-@fault("Redis out of memory", weight=2, loses_redis=True)
-def no_memory(session: Session, dice: random.Random) -> bool:
-    with contextlib.suppress(redis.RedisError), _client(session) as client:
-        client.config_set("maxmemory", 1)
-        try:
-            time.sleep(1.0)
-        finally:
-            client.config_set("maxmemory", 0)
-        return True
-    return False
+# ------------------------------------------------------------------ nobody reads the log
+
+
+@fault("nobody reads the log", weight=3)
+def stop_log(session: Session, dice: random.Random) -> bool:
+    """Whoever reads stderr stands still, and there is more to say than the pipe holds."""
+    with standing_still([session.log_reader]):
+        for _ in range(2 * PIPE_BYTES // 250):
+            session.service.post("/writer/write_async", {"output_file": f"/no/{'x' * 200}", "n_images": 1})
+        time.sleep(dice.uniform(0.0, 1.0))
+    return True
 
 
 # ------------------------------------------------------------------ strangers
@@ -368,5 +425,19 @@ def silence(session: Session, dice: random.Random) -> bool:
                 with contextlib.suppress(OSError):
                     half = open_ones.enter_context(socket.create_connection((LOOPBACK, port), 1))
                     half.sendall(b"GET /wri" if port == rest_port else b"\0")
+        time.sleep(0.5)
+    return True
+
+
+@fault("an idle crowd at REST", weight=3)
+def crowd(session: Session, dice: random.Random) -> bool:
+    """More connections than there are places, of half a head each; others are answered all the same."""
+    rest_port = int(session.service.rest_url.rpartition(":")[2])
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(230):
+            with contextlib.suppress(OSError):
+                half = open_ones.enter_context(socket.create_connection((LOOPBACK, rest_port), 1))
+                half.sendall(dice.choice((b"", b"GET /writer/status HTTP/1.1\r\nHost: loc")))
+        assert session.service.get("/writer/status")["status"] == "ok"
         time.sleep(0.5)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import redis
 
@@ -32,6 +33,7 @@ AGREE_S = 15.0  # for all faces to show the end of a run
 BACK_S = 60.0
 STILL_S = 3.0  # the counters are shown once a second, and the kernel's drops counted as often
 SMALL_DISK_BYTES = 32 * 2**20
+PIPE_BYTES = 4096
 
 PVS = {
     "state": "State_RBV",
@@ -58,6 +60,26 @@ LOSS_PVS = {
 }
 
 
+class PipedService(Service):
+    """A service whose log goes through a small pipe, which somebody must read, into its file."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.log_readers: list[subprocess.Popen[bytes]] = []
+
+    def open_log(self) -> IO[str]:
+        reading, writing = os.pipe()
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        with self.stderr.open("a") as log, open(reading, "rb") as pipe:
+            self.log_readers.append(subprocess.Popen(["cat"], stdin=pipe, stdout=log))
+        return open(writing, "w")
+
+    def wait_for_readers(self) -> None:
+        """Wait until all that was said is in the file: the readers end when nobody can say anything more."""
+        for reader in self.log_readers:
+            reader.wait()
+
+
 class Session:
     """A running service, at first of two small Jungfrau modules; its files are nobody's where we are root.
 
@@ -71,7 +93,7 @@ class Session:
         self.folder = folder
         self.mark = f"torture-{os.getpid()}-{time.monotonic_ns()}"
         os.environ[MARK] = self.mark
-        self.service = Service(
+        self.service = PipedService(
             folder,
             JUNGFRAU,
             {"output_root": folder / "output", "udp_sources": f"{LOOPBACK}/32", "overwrite": False},
@@ -101,6 +123,7 @@ class Session:
                 self.service.end()
         finally:
             kill_all(self.mark)
+            self.service.wait_for_readers()
             if self.small_disk is not None:
                 subprocess.run(["umount", "--lazy", self.small_disk], check=False)
 
@@ -117,6 +140,11 @@ class Session:
         return None
 
     # ------------------------------------------------------------ the service's processes
+
+    @property
+    def log_reader(self) -> int:
+        """Return the process that reads what the service says."""
+        return self.service.log_readers[-1].pid
 
     def pid(self, name: str, dice: random.Random | None = None) -> int | None:
         """Return the process of a name, one of several by dice: control, redis, daq-forks, daq-writer …"""
