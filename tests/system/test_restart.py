@@ -41,7 +41,6 @@ def test_a_killed_service_comes_back_to_its_clients_with_the_truth(start_service
         daq + "CmdStatus_RBV": "Idle",
         hdf + "Capture_RBV": "Done",
         hdf + "Capture": "Done",
-        service.prefix + "cam1:DetectorState_RBV": "Idle",
     }
     with EpicsPeer(service.ca_port) as client:
         client.monitor(states, written, log1, *idle, service.prefix + "IOC:START_CNT")
@@ -67,6 +66,9 @@ def test_a_killed_service_comes_back_to_its_clients_with_the_truth(start_service
         assert set(client.updates(states)[n_before[states] :]) == {"READY"}
         assert set(client.updates(written)[n_before[written] :]) <= {0, 5}  # of no run, then of the last
         assert (client.text(daq + "AcqState_RBV"), client.text(daq + "AcqMessage_RBV")) == ("FAILED", KILLED)
+        assert (
+            client.text(service.prefix + "cam1:DetectorState_RBV") == "Error"
+        )  # as after any run that failed
         assert client.updates(log1)[n_before[log1] :] in (["FAILED"], ["NONE", "FAILED"])
         for name, shown in idle.items():
             assert set(client.updates(name)[n_before[name] :]) == {shown}, name
