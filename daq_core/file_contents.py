@@ -18,6 +18,7 @@ import numpy.typing as npt
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.file_layout import UNFINISHED
 from daq_core.repair import SIGNATURE, SUPERBLOCK
+from daq_core.ring import ID_MISMATCH
 
 CONSISTENCY_FLAGS = 11
 """Which byte of a superblock of version 3 says that the file is being written; see ``repair``."""
@@ -53,7 +54,7 @@ class FileContents:
     images_with_losses: dict[int, int]  # image id → missing packets
     seconds: float  # from the first image's first packet to the last's
     rate_hz: float  # 0 for fewer than two images
-    run: dict[str, Any]  # /entry/run, and the times
+    run: dict[str, Any]  # /entry/run, and the times; counters −1 where nobody knows them yet
 
 
 def read_file(path: str | Path) -> FileContents:
@@ -116,10 +117,19 @@ def _read(path: str, file: h5py.File, is_open: bool) -> FileContents:
     ids: npt.NDArray[np.uint64] = data["image_id"][:n]
     missing = data["missing_packets"][:n]
     codes, counts = np.unique(data["status"][:n], return_counts=True)
+    status: dict[int, int] = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     times = data["timestamp"][:n]
     seconds = float(times[-1] - times[0]) if n else 0.0
     run = _read_run(file)
     lossy = np.flatnonzero(missing)
+    so_far = {
+        "missing_packets": int(missing.sum()),
+        "incomplete_images": len(lossy),
+        "mismatched_images": status.get(ID_MISMATCH, 0),
+    }
+    for name, count in run["counters"].items():
+        if count < 0:  # its writer fills it in at the end
+            run["counters"][name] = so_far.get(name, count)
     unfinished = run["state"] == UNFINISHED
     return FileContents(
         path=path,
@@ -127,8 +137,8 @@ def _read(path: str, file: h5py.File, is_open: bool) -> FileContents:
         shape=(n, *images.shape[1:]),
         dtype=str(images.dtype),
         ids=_read_ids(ids) if n else None,
-        status=dict(zip(codes.tolist(), counts.tolist(), strict=True)),
-        missing_packets=int(missing.sum()),
+        status=status,
+        missing_packets=so_far["missing_packets"],
         images_with_losses=dict(zip(ids[lossy].tolist(), missing[lossy].tolist(), strict=True)),
         seconds=seconds,
         rate_hz=(n - 1) / seconds if seconds > 0 else 0.0,

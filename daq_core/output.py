@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from daq_core.errors import InvalidRequest
 from daq_core.roots import check_roots
+from daq_core.sizes import in_gb
 from daq_core.user import user_name
 
 
@@ -92,16 +93,15 @@ def check_space(free_bytes: int, n_images: int, image_bytes: int, *, compressed:
     needed = n_images * image_bytes
     if needed > free_bytes and compressed:
         return (
-            f"{n_images} images are up to {needed / 1e9:.2f} GB, as far as compression does not help, "
-            f"and {free_bytes / 1e9:.2f} GB are free"
+            f"{n_images} images are up to {in_gb(needed)}, as far as compression does not help, "
+            f"and {in_gb(free_bytes)} are free"
         )
     if needed > free_bytes:
         raise InvalidRequest(
-            f"Not enough space: {n_images} images need {needed / 1e9:.2f} GB, "
-            f"but {free_bytes / 1e9:.2f} GB are free."
+            f"Not enough space: {n_images} images need {in_gb(needed)}, but {in_gb(free_bytes)} are free."
         )
     if compressed:
         needed = 0
     if free_bytes - needed < 1e9:
-        return f"only {(free_bytes - needed) / 1e9:.2f} GB will be left on the file system"
+        return f"only {in_gb(free_bytes - needed)} will be left on the file system"
     return ""

@@ -209,13 +209,13 @@ class Pipeline:
         channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
         self._receiver = await ReceiverProcess.start(channel, task)
         log.info(
-            "receiver %d listens; %s: %d, threads: %d, ring: %d images (%.2f GiB)",
+            "receiver %d listens; %s: %d, threads: %d, ring: %d images (%s)",
             self._receiver.pid,
             "UDP ports" if self.layout.udp_ports else "streams",
             len(self.layout.udp_ports) or len(self.config.stream_addresses),
             max(1, min(task.n_threads, len(self.layout.udp_ports))),
             self.shape.n_slots,
-            self.shape.total_bytes / 2**30,
+            shown_bytes(self.shape.total_bytes),
         )
 
     async def _keep_receiver(self) -> None:

@@ -113,6 +113,8 @@ class Run:
             run.discard()
             raise InvalidRequest(answer["refused"])
         run.warning, run.low_space = answer["checked"]["warning"], answer["checked"]["low_space"]
+        if note := answer["checked"]["note"]:
+            log.info("%s: %s", task.output_file, note)
         return run
 
     async def follow(self, start_time: float, apply: Apply) -> None:

@@ -22,6 +22,7 @@ class FileOwner:
     gid: int
     groups: tuple[int, ...]
     warning: str = ""
+    note: str = ""  # for the log; nothing to look at
 
 
 def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user_id: int = 0) -> FileOwner:
@@ -41,8 +42,8 @@ def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user
                 f"Invalid writer_user_id={writer_user_id}. Files would belong to {user_name(own)}, user "
                 f"{own}, whom the service runs as; the lowest allowed here is {min_user_id}."
             )
-        warning = "files will belong to root: writer_user_id is not set" if own == 0 else ""
-        return FileOwner(own, os.getegid(), tuple(os.getgroups()), warning)
+        note = f"files will belong to root: writer_user_id is {writer_user_id}" if own == 0 else ""
+        return FileOwner(own, os.getegid(), tuple(os.getgroups()), note=note)
     if writer_user_id < min_user_id:
         raise InvalidRequest(
             f"Invalid writer_user_id={writer_user_id}. The lowest allowed here is {min_user_id}."

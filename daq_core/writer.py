@@ -9,7 +9,7 @@ A writer talks over its own socket, one JSON object a line::
     control                         writer
     {"task": …}                ->
                                <-   {"pid": n}
-                               <-   {"checked": {"free_bytes": …, "warning": …,
+                               <-   {"checked": {"free_bytes": …, "warning": …, "note": …,
                                                   "low_space": …}} or {"refused": "why"}
     {"open": {"start_time": …,
               "epoch": n}}     ->
@@ -330,7 +330,7 @@ def check_task(task: WriterTask) -> dict[str, Any]:
             check_output(path, roots=task.output_roots, overwrite=task.overwrite)
     image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
     low = check_space(free, task.n_images, image_bytes, compressed=task.compression != "none")
-    return {"free_bytes": free, "warning": owner.warning, "low_space": low}
+    return {"free_bytes": free, "warning": owner.warning, "note": owner.note, "low_space": low}
 
 
 def _end_of(report: RepairReport) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ import typer
 
 from ioc.config_changes import read_changes
 from ioc.progress import shown_progress
-from ioc.run_lines import is_whole, log_line, status_lines
+from ioc.run_lines import is_whole, log_line, status_lines, why_busy
 from ioc.service_client import Refused, ServiceClient
 
 POLL_S = 0.1
@@ -39,6 +39,7 @@ Token = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the service's JSON, for scripts.")]
 
+STD_DAQ_BUSY = "Cannot start new acquisition while previous one is running"
 DEFAULT_URL = "http://127.0.0.1:5000"
 EXITS = "\n\nExit codes: 0 done, 1 refused or not completed, 2 wrong usage, 3 no service answers."
 STRICT_EXITS = EXITS.removesuffix(".") + ", 4 something was lost (--strict)."
@@ -77,7 +78,7 @@ def start(
         body["run_id"] = int(run_id) if run_id.lstrip("-").isdecimal() else run_id
     if strict and not wait:
         raise typer.BadParameter("--strict looks at the end of the run, --no-wait does not wait for it.")
-    started = service.post("/writer/write_async", "writer", body)
+    started = _begin(service, body)
     if not wait:
         _show(started, as_json, status_lines)
         return
@@ -133,6 +134,17 @@ def logs(
 def stats(api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
     """Show the rates of the last second: images from the detector, images to the file."""
     _show(ServiceClient(api_url).get("/daq/stats", "stats"), as_json, _stats_lines)
+
+
+def _begin(service: ServiceClient, body: dict[str, Any]) -> dict[str, Any]:
+    """Have the run started; where one is going on already, say which."""
+    try:
+        started: dict[str, Any] = service.post("/writer/write_async", "writer", body)
+    except Refused as refused:
+        if not str(refused).startswith(STD_DAQ_BUSY):
+            raise
+        raise Refused(why_busy(service.get("/writer/status", "writer"))) from None
+    return started
 
 
 def _show(answer: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What the EPICS environment says to a Channel Access server: its port, and who hears its beacons.
+"""What the EPICS environment says of Channel Access: the port of a server, its beacons, where clients look.
 
 caproto would read these names from the environment itself, some of them wrongly
 (it ignores ``EPICS_CAS_SERVER_PORT``); here they are read once, and given on as values.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 
 from daq_core.network import is_loopback
+from ioc.own_addresses import broadcast_addresses
 
 CA_PORT, BEACON_PORT = 5064, 5065
+Address = tuple[str, int]
 
 
 def ca_port() -> int:
@@ -21,7 +23,7 @@ def ca_port() -> int:
     return CA_PORT
 
 
-def beacon_addresses(bind: str) -> list[tuple[str, int]]:
+def beacon_addresses(bind: str) -> list[Address]:
     """Return who is told that the server is there; a server on loopback never tells another machine."""
     port = os.environ.get("EPICS_CAS_BEACON_PORT", "")
     default_port = int(port) if port.isdecimal() else BEACON_PORT
@@ -33,6 +35,16 @@ def beacon_addresses(bind: str) -> list[tuple[str, int]]:
     return [_address(text, default_port) for text in dict.fromkeys(listed)]
 
 
-def _address(text: str, default_port: int) -> tuple[str, int]:
+def search_addresses(bind: str, port: int) -> list[Address]:
+    """Return where clients look for the PVs of a server; one on loopback asks no other machine."""
+    listed = [_address(text, port) for text in os.environ.get("EPICS_CA_ADDR_LIST", "").split()]
+    if is_loopback(bind):
+        return list(dict.fromkeys([(bind, port), *(at for at in listed if is_loopback(at[0]))]))
+    if os.environ.get("EPICS_CA_AUTO_ADDR_LIST", "YES").upper() != "NO":
+        listed += [(address, port) for address in broadcast_addresses()]
+    return list(dict.fromkeys(listed))
+
+
+def _address(text: str, default_port: int) -> Address:
     host, _, port = text.partition(":")
     return host, int(port) if port.isdecimal() else default_port

@@ -84,7 +84,8 @@ def _file_lines(file: FileContents) -> Lines:
         f"{run['run_id']}: {run['state']} {run['message']}".rstrip() + f" ({wanted} images asked for)",
     )
     yield "from, to", f"{run['start_time']}, {run['end_time'] or '-'}"
-    yield "counters", ", ".join(f"{name} {n if n >= 0 else '?'}" for name, n in run["counters"].items())
+    counted = ", ".join(f"{name} {n if n >= 0 else '?'}" for name, n in run["counters"].items())
+    yield "counters", counted if file.condition == "closed" else f"so far: {counted}"
     yield "software", run["software"]
 
 

@@ -9,7 +9,9 @@ import struct
 
 SIOCGIFCONF = 0x8912  # linux/sockios.h
 IFCONF = struct.Struct("iP")  # struct ifconf: size of a buffer, and where it is
+NAME_BYTES = 16
 IFREQ_BYTES = struct.calcsize("16s") + max(16, struct.calcsize("PPP"))  # name, union with struct ifmap
+SIOCGIFBRDADDR = 0x8919
 ADDRESS = slice(20, 24)  # of an ifreq: name, family, port, address
 
 
@@ -26,3 +28,18 @@ def own_addresses() -> tuple[str, ...]:
             entries = (found[i : i + IFREQ_BYTES] for i in range(0, used, IFREQ_BYTES))
             return tuple(socket.inet_ntoa(entry[ADDRESS]) for entry in entries)
         size *= 2
+
+
+def broadcast_addresses() -> tuple[str, ...]:
+    """Return the broadcast address of each interface that has one; source: netdevice(7)."""
+    found: dict[str, None] = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for _, name in socket.if_nameindex():
+            asked = name.encode()[: NAME_BYTES - 1].ljust(IFREQ_BYTES, b"\0")
+            try:
+                answer = fcntl.ioctl(sock, SIOCGIFBRDADDR, asked)
+            except OSError:  # it has no address
+                continue
+            found[socket.inet_ntoa(answer[ADDRESS])] = None
+    found.pop("0.0.0.0", None)  # of loopback, and of lines between two machines
+    return tuple(found)

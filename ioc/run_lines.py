@@ -48,6 +48,26 @@ def log_line(run: dict[str, Any]) -> str:
     return typer.style(line, fg=LOST) if losses is not None and losses.any else line
 
 
+def why_busy(writer: dict[str, Any]) -> str:
+    """Say why no run can be started now, and what to do."""
+    run, info, counts = (writer["acquisition"], writer["acquisition"]["info"], writer["acquisition"]["stats"])
+    match writer["state"]:
+        case "READY":
+            return "A run was going on, and has ended by now. Start again."
+        case "WRITING" if run["state"] in ("FINISHED", "FAILED"):
+            return "A run is about to begin. Wait until it ends, or end it: std-daq-ioc stop."
+        case "WRITING":
+            images = f"{counts['n_write_completed']} of {info['n_images'] or 'any number of'} images"
+            return (
+                f"A run is going on: {info['output_file']}, {images}, since {local(counts['start_time'])}. "
+                "Wait until it ends, or end it: std-daq-ioc stop."
+            )
+    return (
+        "The DAQ is not ready (state UNKNOWN): its receiver is down, or a new config is taken up; its log "
+        "says more. std-daq-ioc stop brings it back to READY."
+    )
+
+
 def losses_of(counts: dict[str, Any]) -> Losses | None:
     """Return what a run lost, as far as its ``stats`` say; None where nobody knows."""
     if counts.get("n_incomplete") is None:

@@ -32,8 +32,10 @@ from ioc.access_control import AccessControl
 from ioc.autosave import Autosave
 from ioc.ending import Ending
 from ioc.log_output import Errors, LogLevel, log_to_stderr
+from ioc.namesakes import warn_of_namesakes
 from ioc.notify import ServiceManager
 from ioc.precedence import take_precedence
+from ioc.pvs import PVS
 from ioc.saved_config import SavedConfig
 from ioc.server import Ioc
 from ioc.state_dir import held_state_dir
@@ -145,7 +147,9 @@ async def serve(
     app = make_app(daq, sync_limit_s=options.sync_limit_s, access=options.access())
     rest = RestServer(app, options.bind, options.rest_port)
     ca_access = AccessControl(options.acf)
+    alone = asyncio.create_task(warn_of_namesakes(PVS[0].pv(options.prefix), options.bind, options.ca_port))
     async with _redis(daq, options) as publisher, daq:
+        await alone  # before ours can be found
         ioc = Ioc(
             daq,
             options.prefix,

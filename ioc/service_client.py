@@ -43,6 +43,7 @@ class ServiceClient:
 
         self.url = url.rstrip("/")
         self._session = requests.Session()
+        self._warned: set[str] = set()
         self._token = None if token_file is None else read_token(token_file)
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -85,11 +86,16 @@ class ServiceClient:
         if not isinstance(answer, dict) or "status" not in answer:
             raise Unreachable(f"{self.url} is not a std_daq service (HTTP {response.status_code}).")
         if answer["status"] != "ok":
-            raise Refused(str(answer.get("message", answer)))
-        _, warning, text = str(answer.get("message", "")).partition("Warning: ")
-        if warning:
-            print(f"std-daq-ioc: {warning}{text}", file=sys.stderr)
+            raise Refused(str(answer.get("message", f"{self.url}{path} refuses, and does not say why.")))
+        self._warn(str(answer.get("message", "")))
         return answer
+
+    def _warn(self, message: str) -> None:
+        """Print what a message warns of, each once: a command may ask the same thing many times."""
+        _, warning, text = message.partition("Warning: ")
+        if warning and text not in self._warned:
+            self._warned.add(text)
+            print(f"std-daq-ioc: {warning}{text}", file=sys.stderr)
 
 
 def _reason(error: BaseException) -> str:

@@ -29,10 +29,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daq_core.network import Network, is_in, is_loopback
-from rest_bridge.envelope import log_refusal, refusal
+from rest_bridge.envelope import STD_DAQ_ROUTES, log_refusal, refusal
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-STD_DAQ_ROUTES = ("/writer/", "/daq/")
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 OUR_OWN = frozenset({"same-origin", "none"})
 """What Sec-Fetch-Site is of our own pages, and of what a person has typed."""

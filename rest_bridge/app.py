@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Start, watch and stop acquisitions, and change the detector config, as `std_daq_client` 1.3.5 does.
 
-Every answer has HTTP status 200 and says in `status` whether it worked (`ok` or `error`);
+Every answer of these routes has HTTP status 200 and says in `status` whether it worked (`ok` or `error`);
 `message` is for people. The same state is on EPICS Channel Access and in Redis streams.
 """
 
@@ -158,9 +158,10 @@ def _daq_routes(daq: Daq) -> APIRouter:
 async def _start(daq: Daq, request: WriteRequest) -> DaqStatus:
     try:
         return await daq.start(request)
-    except Busy:
+    except Busy as busy:
         status = WriterStatus.of(daq.snapshot.status).model_dump()
-        raise Busy(f"Cannot start new acquisition while previous one is running:\n {status}") from None
+        # std_daq's text, which its clients know; the command line and the log say it in other words
+        raise Busy(f"Cannot start new acquisition while previous one is running:\n {status}") from busy
 
 
 async def _end_of_run(daq: Daq, limit_s: float, closing: asyncio.Event) -> DaqStatus:

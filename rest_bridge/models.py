@@ -248,7 +248,7 @@ class Deployment(Wire):
 
 
 class Reply(Wire):
-    """What every answer has; `status` tells whether it worked. HTTP's own status is always 200."""
+    """What every answer has; `status` tells whether it worked. HTTP's own status is 200."""
 
     status: Literal["ok", "error"]
     message: str

@@ -15,6 +15,7 @@ from pathlib import Path
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidRequest
 from daq_core.output import check_folder
+from daq_core.sizes import in_gb
 from daq_core.user import become, find_owner, user_name
 from ioc.doctor.finding import Finding, Findings
 
@@ -76,7 +77,7 @@ def _folder(path: str, kind: str) -> Finding:
 
 
 def _space(path: str, mount: str, free: int) -> Finding:
-    text = f"{free / GB:.1f} GB free on {mount}"
+    text = f"{in_gb(free)} free on {mount}"
     if free < 1 * GB:
         return Finding("disk space", "problem", text, f"du -xsh {mount}/* | sort -h   # what takes it?")
     if free < 10 * GB:

@@ -23,9 +23,9 @@ def service(service: Service) -> Iterator[Service]:
     assert service.everything_shown() == before
 
 
-def error_of(response: requests.Response) -> str:
+def error_of(response: requests.Response, http_status: int = 200) -> str:
     """Return the message of an answer that must be std_daq's error envelope, and nothing else."""
-    assert response.status_code == 200
+    assert response.status_code == http_status
     assert response.headers["content-type"] == "application/json"
     answer = response.json()
     assert set(answer) == {"status", "message"}
@@ -180,12 +180,35 @@ def test_a_config_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/nothing"),
+        ("GET", "/health"),
+        ("GET", "/healthz"),
+        ("HEAD", "/metrics"),
+        ("GET", "/writer/status/"),
+        ("POST", "/writer"),
+        ("GET", "/daq/logs"),
+        ("GET", "/daq/health"),
+        ("GET", "/docs/"),
+        ("POST", "/"),
+        ("DELETE", "/openapi.json"),
+    ],
+)
+def test_what_is_none_of_std_daqs_routes_is_no_success_for_a_health_check(
+    service: Service, method: str, path: str
+) -> None:
+    answer = requests.request(method, service.rest_url + path, timeout=10, allow_redirects=False)
+    is_there = path in ("/", "/openapi.json")
+    assert answer.status_code == (405 if is_there else 404)
+    if method != "HEAD":
+        said = "405 Method Not Allowed: " if is_there else "404 Not Found: there is no "
+        assert error_of(answer, answer.status_code).startswith(said)
+
+
+@pytest.mark.parametrize(
     ("method", "path", "message"),
     [
-        ("GET", "/nothing", "404 Not Found"),
-        ("GET", "/writer/status/", "404 Not Found"),
-        ("POST", "/writer", "404 Not Found"),
-        ("GET", "/daq/logs", "404 Not Found"),
         ("GET", "/writer/stop", "405 Method Not Allowed"),
         ("GET", "/writer/write_sync", "use POST"),
         ("POST", "/writer/status", "use GET"),

@@ -108,6 +108,28 @@ def test_a_stopped_run_is_not_a_success_for_who_waits(cli: Cli, service: Service
     assert json.loads(out)["acquisition"]["message"] == "Interrupted."
 
 
+def test_who_starts_during_a_run_is_told_which_since_when_and_how_to_end_it(
+    cli: Cli, service: Service
+) -> None:
+    file = service.output / "first.h5"
+    service.post("/writer/write_async", {"output_file": str(file), "n_images": 10})
+    service.wait_for("WAITING_IMAGES")
+    service.simulator().send(3, rate_hz=50)
+    service.wait_for_images(3)
+    code, out, err = cli("start", service.output / "second.h5", 10)
+
+    began = time.strftime("%Y-%m-%d ", time.localtime(service.status()["acquisition"]["stats"]["start_time"]))
+    assert (code, out) == (1, "")
+    assert err.startswith(f"std-daq-ioc: A run is going on: {file}, 3 of 10 images, since {began}")
+    assert err.endswith("end it: std-daq-ioc stop.\n")
+    assert len(err.splitlines()) == 1
+    refused = next(
+        line for line in service.log().splitlines() if "write_async" in line and "-> error" in line
+    )
+    assert f"A run into {file} is going on" in refused
+    assert "{'state'" not in err + refused
+
+
 def test_ctrl_c_leaves_the_run_going_and_says_how_to_stop_it(cli: Cli, service: Service) -> None:
     waiting = cli.start("start", service.output / "left.h5", 10)
     service.wait_for("WAITING_IMAGES")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import logging
 import os
 import pwd
 import re
@@ -230,9 +231,21 @@ def take_space(disk: Path, n_bytes: int) -> None:
         os.posix_fallocate(other.fileno(), 0, n_bytes)
 
 
+@needs_root
+async def test_files_that_belong_to_root_are_a_line_of_the_log_and_nothing_to_look_at(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = await bench.start(1)
+    await bench.stop()
+    assert "root" not in bench.daq.snapshot.health.warning
+    (line,) = [record for record in caplog.records if "belong to root" in record.getMessage()]
+    assert (line.levelno, str(path) in line.getMessage()) == (logging.INFO, True)
+
+
 async def test_a_run_that_cannot_fit_on_the_disk_is_refused(bench: Bench, small_disk: Path) -> None:
     before = bench.status
-    with pytest.raises(InvalidRequest, match=r"Not enough space: 20 images need 0\.02 GB"):
+    with pytest.raises(InvalidRequest, match=r"Not enough space: 20 images need 21 MB"):
         await bench.start(20, small_disk / "a.h5")
     assert bench.status is before
     assert os.listdir(small_disk) == []

@@ -22,6 +22,7 @@ from tests.epics_peer import EpicsPeer
 from tests.loopback import assert_holds
 from tests.machine.judges import absent
 from tests.service import Service
+from tests.system.test_cli import Cli
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -122,12 +123,15 @@ def test_little_free_space_is_in_the_answer_and_in_the_pvs_and_too_little_is_ref
     service = start_service(output_root=small_disk)
     path = str(small_disk / "a.h5")
     refused = service.post("/writer/write_async", {"output_file": path, "n_images": 40})
-    assert refused["message"] == "Not enough space: 40 images need 0.08 GB, but 0.07 GB are free."
+    assert refused["message"] == "Not enough space: 40 images need 84 MB, but 67 MB are free."
     assert os.listdir(small_disk) == []
     accepted = service.post("/writer/write_async", {"output_file": path, "n_images": 30})
-    warning = "only 0.00 GB will be left on the file system"
+    warning = "only 4 MB will be left on the file system"
     assert (accepted["status"], accepted["message"]) == ("ok", f"Writing started. Warning: {warning}.")
     assert warning in caget(service, "DAQ:Warning_RBV")
+    service.post("/writer/stop")
+    started = Cli(service.rest_url)("start", "--no-wait", small_disk / "b.h5", 30)
+    assert f"std-daq-ioc: Warning: {warning}." in started[2].splitlines()
     assert float(caget(service, "DAQ:DiskFree_RBV")) < 1
     assert caget(service, "DAQ:DiskFree_RBV.SEVR") == "MAJOR"
     service.post("/writer/stop")

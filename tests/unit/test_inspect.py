@@ -121,6 +121,22 @@ def test_a_file_that_is_being_written_shows_what_a_reader_can_see(tmp_path: Path
         process.kill()
 
 
+def test_losses_are_summed_while_the_file_is_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    file = new_file(path)
+    append(file, 10)
+    found = json.loads(inspect("--json", path).stdout)  # in another process, as its reader is
+    counters = found["run"]["counters"]
+    assert (found["condition"], found["missing_packets"]) == ("being written", 20)
+    assert (counters["missing_packets"], counters["incomplete_images"]) == (20, 8)
+    assert (counters["mismatched_images"], counters["dropped_images"]) == (3, -1)
+    (line,) = [line for line in inspect(path).stdout.splitlines() if line.startswith("counters")]
+    assert line.split(None, 1)[1].startswith("so far: dropped_images ?, incomplete_images 8, ")
+    close(file, missing_packets=20, dropped_images=1)
+    assert read_file(path).run["counters"]["dropped_images"] == 1
+    assert "so far" not in inspect(path).stdout
+
+
 def test_a_file_that_a_killed_writer_left_open_says_how_it_is_repaired(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     code = (

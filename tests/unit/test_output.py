@@ -14,6 +14,7 @@ import pytest
 
 from daq_core.errors import InvalidRequest
 from daq_core.output import check_output, check_space
+from daq_core.sizes import in_gb
 from tests.machine.judges import absent
 
 OTHER_USER = 54321
@@ -153,8 +154,23 @@ def test_a_run_that_cannot_fit_is_refused_with_the_numbers() -> None:
 
 
 def test_little_space_is_a_warning_and_enough_is_none() -> None:
-    assert check_space(8_500_000_000, 1000, 8_000_000) == "only 0.50 GB will be left on the file system"
+    assert check_space(8_500_000_000, 1000, 8_000_000) == "only 500 MB will be left on the file system"
     assert check_space(9_000_000_000, 1000, 8_000_000) == ""
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"),
+    [
+        (0, "0 kB"),
+        (4096, "4 kB"),
+        (71_234_567, "71 MB"),
+        (999_000_000, "999 MB"),
+        (1_000_000_000, "1.00 GB"),
+        (7.9e12, "7900.00 GB"),
+    ],
+)
+def test_a_size_below_a_gigabyte_is_not_a_zero(n_bytes: float, text: str) -> None:
+    assert in_gb(n_bytes) == text
 
 
 def test_a_compressed_run_is_warned_of_and_never_refused() -> None:
@@ -164,7 +180,7 @@ def test_a_compressed_run_is_warned_of_and_never_refused() -> None:
         "1000 images are up to 8.00 GB, as far as compression does not help, and 7.90 GB are free"
     )
     assert check_space(8_500_000_000, 1000, 8_000_000, compressed=True) == ""
-    assert check_space(500_000_000, 1, 8_000_000, compressed=True).startswith("only 0.50 GB will be left")
+    assert check_space(500_000_000, 1, 8_000_000, compressed=True).startswith("only 500 MB will be left")
 
 
 def test_a_run_of_unknown_length_is_never_refused_for_space() -> None:

@@ -23,10 +23,11 @@ NOBODY = 65534
 
 
 @pytest.mark.parametrize("writer_user_id", [0, -1])
-def test_below_1_means_the_user_of_the_service_and_root_is_warned(writer_user_id: int) -> None:
+def test_below_1_means_the_user_of_the_service_and_root_is_noted_not_warned_of(writer_user_id: int) -> None:
     owner = find_owner(writer_user_id)
     assert (owner.uid, owner.gid) == (os.geteuid(), os.getegid())
-    assert ("root" in owner.warning) is (os.geteuid() == 0)
+    assert owner.warning == ""
+    assert ("root" in owner.note) is (os.geteuid() == 0)
 
 
 @pytest.mark.parametrize("writer_user_id", [0, -1])
