@@ -3,7 +3,8 @@
 Every face (Channel Access, REST, later ones) rings here and shows the snapshots
 that come back; none keeps a state of its own. A command's journey::
 
-    start(request)  -> a writer is forked, becomes the user, looks at the path
+    start(request)  -> the next run is claimed: other starts are refused from here on
+                    -> a writer is forked, becomes the user, looks at the path
                     -> StartRequested -> it opens the file -> FileOpened, ring armed
     receiver        -> images in the ring -> counters move -> ImageAcquired, ImagesWritten …
     writer closes   -> FileClosed -> the acquisition goes to the log -> wait() returns
@@ -24,10 +25,11 @@ from typing import Any, Self, TypeVar
 
 from daq_core.acquisition import step
 from daq_core.board import Board, Listener
+from daq_core.claim import STOPPED, Asked, Claim
 from daq_core.config import DaqConfig
 from daq_core.counts import Meter, read_counters
 from daq_core.deployment import Deployer, config_id
-from daq_core.errors import Busy, DaqError, RunFailed, Unavailable
+from daq_core.errors import Busy, DaqError, RunFailed, Stopped, Unavailable
 from daq_core.events import (
     Event,
     FileOpened,
@@ -84,6 +86,8 @@ class Daq:
         options.check(config)
         self.options = options
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.n_stops = 0  # received so far
+        self._claim: Claim | None = None  # of a start that is not a run yet
         self._run: Run | None = None
         self._followed: asyncio.Task[None] | None = None  # what becomes of the run
         self._meter = Meter()
@@ -118,7 +122,7 @@ class Daq:
             options,
             apply=self._step,
             spawn=self._spawn,
-            is_running=lambda: self._run is not None,
+            is_running=lambda: self.is_taken,
         )
 
     async def __aenter__(self) -> Self:
@@ -156,19 +160,24 @@ class Daq:
 
     # ---------------------------------------------------------------- commands
 
-    async def start(self, request: WriteRequest, *, by_valve: bool = False) -> DaqStatus:
+    async def start(
+        self, request: WriteRequest, asked: Asked | None = None, *, by_valve: bool = False
+    ) -> DaqStatus:
         """Begin a run; returns when its file exists and the writer waits for images.
 
+        `asked` is for a face that had to wait between receiving the start and calling this.
         A run by valve takes the images that :attr:`valve` lets through, another one all that come.
 
         Raises
         ------
         InvalidRequest  it cannot be written there; nothing changed
-        Busy            a run is going on, or the DAQ is not ready; nothing changed
+        Busy            a run or another start is going on, or the DAQ is not ready; nothing changed
+        Stopped         a Stop came after it, before its file was being opened; nothing changed
         RunFailed       the file could not be created; the status says FAILED
         Unavailable     no writer could be started; nothing changed
         """
-        return await asyncio.shield(self._spawn(self._start(request, by_valve)))
+        claim = self._take(request, asked or Asked(self.n_stops))  # before anything is waited for
+        return await asyncio.shield(self._spawn(self._start(claim, by_valve)))
 
     async def wait(self) -> DaqStatus:
         """Wait for the end of the run that is going on, if any; returns the status at that moment."""
@@ -177,7 +186,7 @@ class Daq:
         return await asyncio.shield(self._run.ended)
 
     async def stop(self) -> DaqStatus:
-        """End the run, if one is going on: what has arrived is written, the file is closed.
+        """End the run, or the start, if one is going on: what has arrived is written, the file is closed.
 
         Legal in every state; returns when READY, within five seconds.
 
@@ -185,7 +194,13 @@ class Daq:
         ------
         Unavailable  the receiver is down and does not come up; the text says why
         """
-        return await asyncio.shield(self._spawn(self._stop()))
+        self.n_stops += 1  # what was received before this moment ends, and what comes after it does not
+        claim, run = self._claim, self._run
+        if claim is not None:
+            claim.stop()
+        if self.snapshot.status.state is DaqState.WRITING:
+            self._step(StopRequested())
+        return await asyncio.shield(self._spawn(self._stop(claim, run)))
 
     async def configure(self, changes: Mapping[str, object]) -> DaqConfig:
         """Take up a partial config change; returns the whole config at once.
@@ -204,6 +219,11 @@ class Daq:
         await self._deployer.deployed()
 
     # --------------------------------------------------------------- questions
+
+    @property
+    def is_taken(self) -> bool:
+        """A run is going on, or about to."""
+        return self._claim is not None or self._run is not None
 
     def counters(self) -> Counters:
         """Return what the receiver has counted by now; the snapshot's may be a second old."""
@@ -244,27 +264,25 @@ class Daq:
 
     # ------------------------------------------------------------------- a run
 
-    async def _start(self, request: WriteRequest, by_valve: bool) -> DaqStatus:
-        step(self.snapshot.status, StartRequested(request), time.time())  # refuses what is refused anyway
-        self.expect(request.folder)
-        ring = self._pipeline.ring
-        run = await Run.prepare(
-            task_of(request, self.snapshot.config, self.options, self._pipeline),
-            self._pipeline,
-            self.options.image_timeouts(),
-            by_valve=by_valve,
-        )
+    def _take(self, request: WriteRequest, asked: Asked) -> Claim:
+        """Claim the next run, or refuse; nothing is waited for in here."""
+        step(self.snapshot.status, StartRequested(request), time.time())
+        if self._claim is not None:
+            where = self._claim.request.output_file
+            raise Busy(f"A run into {where} is being started. Wait until it ends, or stop it.")
+        if asked.n_stops != self.n_stops:
+            raise Stopped(STOPPED)
+        self._claim = Claim(request, asked)
+        return self._claim
+
+    async def _start(self, claim: Claim, by_valve: bool) -> DaqStatus:
         try:
-            if self._pipeline.ring is not ring:
-                raise Busy("The config was changed meanwhile. Start again.")
-            self._step(StartRequested(request))
-        except Busy:  # another start won while the writer looked at the path
-            run.discard()
-            raise
-        self._board.run_warning, self._board.low_space = run.warning, run.low_space
-        self._run = run
+            run = await self._accepted(claim, by_valve)
+        finally:
+            self._claim = None
+            claim.end()
         self._followed = self._spawn(self._follow(run))
-        noted = self._spawn(self._journal.begin(self._begun(request)))  # while the writer opens the file
+        noted = self._spawn(self._journal.begin(self._begun(claim.request)))  # while the file is opened
         await asyncio.wait({run.opened, run.ended}, return_when=asyncio.FIRST_COMPLETED)
         if not (await asyncio.wait({noted}, timeout=NOTE_S))[0]:
             log.warning(
@@ -273,6 +291,22 @@ class Daq:
         if run.opened.done():
             return run.opened.result()
         raise RunFailed(run.ended.result().acquisition.message)
+
+    async def _accepted(self, claim: Claim, by_valve: bool) -> Run:
+        """Prepare a run and accept it: from then on it is shown, and ends in the log."""
+        self.expect(claim.request.folder)
+        task = task_of(claim.request, self.snapshot.config, self.options, self._pipeline)
+        timeouts = self.options.image_timeouts()
+        run = await claim.see(Run.prepare(task, self._pipeline, timeouts, by_valve=by_valve))
+        try:
+            claim.check()
+            self._step(StartRequested(claim.request))
+        except (Busy, Stopped):  # the receiver was lost meanwhile, or a Stop came in the same moment
+            run.discard()
+            raise
+        self._board.run_warning, self._board.low_space = run.warning, run.low_space
+        self._run = run
+        return run
 
     def _begun(self, request: WriteRequest) -> Begun:
         since = self.snapshot.status.pending_since or time.time()
@@ -306,19 +340,29 @@ class Daq:
         if not self.snapshot.status.receiver_down:
             self._step(PipelineReady())
 
-    async def _stop(self) -> DaqStatus:
-        if self.snapshot.status.state is DaqState.WRITING:
-            self._step(StopRequested())
-        if self._run is not None and self._followed is not None:
-            await self._run.wind_up(self._followed)
+    async def _stop(self, claim: Claim | None, run: Run | None) -> DaqStatus:
+        """See the end of the start or run that a Stop found, and then READY."""
+        ended = self.snapshot.status
+        if claim is not None:
+            await claim.ended()
+            ended = self.snapshot.status
+        if run is not None and self._followed is not None:
+            await run.wind_up(self._followed)
+            ended = run.ended.result() if run.ended.done() else ended
         deadline = time.monotonic() + READY_S
-        while self._step(StopRequested()).state is not DaqState.READY:
+        while self._is_down():
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     await self._board.change()
             except TimeoutError:
                 raise Unavailable(f"Stopped, but not READY: {self.snapshot.status.reason}.") from None
-        return self.snapshot.status
+        now = self.snapshot.status
+        return now if now.state is DaqState.READY else ended  # another run has begun since: not ours to end
+
+    def _is_down(self) -> bool:
+        """Whether the DAQ is UNKNOWN and a Stop does not change that yet."""
+        is_unknown = self.snapshot.status.state is DaqState.UNKNOWN
+        return is_unknown and self._step(StopRequested()).state is DaqState.UNKNOWN
 
     # ------------------------------------------------------------ the pipeline
 

@@ -6,11 +6,12 @@
     ├── InvalidRequest (ValueError)    a start that cannot be: bad path, bad number
     ├── InvalidConfig  (ValueError)    a detector config that cannot be
     ├── Busy           (RuntimeError)  a command that is not legal in the present state
+    ├── Stopped        (RuntimeError)  a start that a Stop came after, before it was a run
     ├── Unavailable    (OSError)       a port, a process or a file system is not to be had
     └── RunFailed      (RuntimeError)  an accepted run could not open, write or close its file
 
 The text of each is made for the person who reads it at 3 in the morning: what,
-where, and what to do. None of the first three changes anything.
+where, and what to do. None of the first four changes anything.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class InvalidConfig(DaqError, ValueError):
 
 class Busy(DaqError, RuntimeError):
     """A command that the present state does not allow; nothing was changed."""
+
+
+class Stopped(DaqError, RuntimeError):
+    """A start that was ended before its file was open; nothing was changed."""
 
 
 class Unavailable(DaqError, OSError):

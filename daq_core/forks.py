@@ -47,6 +47,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
+        self._replacing: asyncio.Task[None] | None = None  # goes on when who asked first stops waiting
 
     def launch(self) -> None:
         """Let the server begin to load, while we do something else; :meth:`start` waits for it.
@@ -88,7 +89,7 @@ class ForkServer:
         how_far, told_at_s = LOADING, time.monotonic()
         while (said := await self._hear(LOOK_S)) != READY:
             if said == b"" or diligence.is_lost():
-                await self.end()
+                await self._end()
                 raise Unavailable(
                     "The fork server did not start: it ended, or does nothing; its log lines above say why."
                 )
@@ -123,17 +124,34 @@ class ForkServer:
             passed = [theirs.fileno(), *descriptors]
             try:
                 async with self._lock:
+                    with contextlib.suppress(Unavailable):  # it is tried again
+                        await self._replaced()
                     if not self._ask(kind, passed):
-                        if self._process is not None:
-                            log.error("the fork server is gone; starting another")
-                        await self.end()
-                        await self.start()
+                        self._replacing = asyncio.create_task(self._replace())
+                        await self._replaced()
                         if not self._ask(kind, passed):
                             raise Unavailable("No process could be started: the fork server ended.")
             except BaseException:
                 ours.close()
                 raise
         return ours
+
+    async def _replace(self) -> None:
+        """Start another server in the place of one that is gone."""
+        if self._process is not None:
+            log.error("the fork server is gone; starting another")
+        await self._end()
+        await self.start()
+
+    async def _replaced(self) -> None:
+        """Wait for the server that is being started, if one is; Unavailable when it does not start."""
+        replacing = self._replacing
+        if replacing is not None:
+            try:
+                await asyncio.shield(replacing)
+            finally:
+                if replacing.done():
+                    self._replacing = None
 
     def _ask(self, kind: bytes, descriptors: list[int]) -> bool:
         """Ask for a process; False when nobody is there to be asked."""
@@ -147,6 +165,13 @@ class ForkServer:
 
     async def end(self) -> None:
         """End the server in order; what it has forked goes on."""
+        if self._replacing is not None:
+            self._replacing.cancel()
+            await asyncio.wait({self._replacing})
+            self._replacing = None
+        await self._end()
+
+    async def _end(self) -> None:
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)  # nobody asks any more: it ends, and its end closes

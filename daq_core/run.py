@@ -97,10 +97,13 @@ class Run:
         Unavailable     the file system did not answer, or no writer could be started
         """
         run = cls(task, pipeline, timeouts, by_valve=by_valve)
-        await run._channel.open()
         try:
+            await run._channel.open()
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 answer = await run._channel.hear()
+        except asyncio.CancelledError:  # nobody wants the run any more
+            run._channel.abandon()
+            raise
         except TimeoutError:
             run.kill("did not answer")
             raise Unavailable(

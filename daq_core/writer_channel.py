@@ -45,9 +45,12 @@ class WriterChannel:
     async def open(self) -> None:
         """Fork the writer and give it its task; Unavailable when none can be started."""
         for is_last in (False, True):
-            self._reader, self._writer = await asyncio.open_connection(
-                sock=await self._fork(), limit=MAX_LINE_BYTES
-            )
+            ours = await self._fork()
+            try:
+                self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
+            except BaseException:
+                ours.close()
+                raise
             self._writer.write(self._task.to_json().encode() + b"\n")
             try:
                 async with asyncio.timeout(START_S):
@@ -66,6 +69,13 @@ class WriterChannel:
         """Close the channel; a writer that has no file yet ends by that."""
         if self._writer is not None:
             self._writer.close()
+
+    def abandon(self) -> None:
+        """End a writer that has no file yet, wherever it hangs: nothing can be lost with it."""
+        if self._pid is not None and self.is_writer_there:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._pid, signal.SIGKILL)
+        self.close()
 
     async def hear(self) -> dict[str, Any]:
         """Return the writer's next message; WriterLostError when it ended without one."""

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from daq_core.claim import Asked
 from daq_core.detectors import layout_of
 from daq_core.errors import Busy, DaqError, InvalidRequest, RunFailed, Unavailable
 from daq_core.status import AcquisitionState, Snapshot, WriteRequest, checked_run_id
@@ -140,6 +141,7 @@ class AreaDetector:
                 await self._daq.flushed()
 
     async def _write(self, pv: str, n_images: int, *, by_valve: bool = False) -> None:
+        asked = Asked(self._daq.n_stops)  # a Stop may come while the folder is looked at
         with self._refusals_shown():
             await self.look_again()
             area = self.state
@@ -149,7 +151,7 @@ class AreaDetector:
             request = WriteRequest(path, n_images, checked_run_id(None))
             end_listening = self._daq.subscribe(lambda now: self._on_accepted(request, area, by_valve, now))
             try:
-                status = await self._daq.start(request, by_valve=by_valve)
+                status = await self._daq.start(request, asked, by_valve=by_valve)
             finally:
                 end_listening()
         with self._commands.active(pv):

@@ -21,7 +21,6 @@ from daq_core.detectors import FORMATS
 from daq_core.errors import Busy, DaqError, InvalidConfig, InvalidRequest, RunFailed, Unavailable
 from daq_core.status import (
     AcquisitionState,
-    DaqState,
     DaqStatus,
     WriteRequest,
     checked_n_images,
@@ -177,7 +176,7 @@ class Commands:
         if choice != "Restart":
             return
         async with self.carry_out("SYSRESET", client):
-            if self._daq.snapshot.status.state is DaqState.WRITING:
+            if self._daq.is_taken:
                 raise Busy("A run is going on. Stop it before SYSRESET.")
             if self._end is None:
                 raise Unavailable("Nothing would start this service again.")

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
+from daq_core.claim import Asked
 from daq_core.config import named, unknown_keys
 from daq_core.errors import Busy, InvalidRequest, RunFailed, Unavailable
 from daq_core.status import AcquisitionState, DaqStatus, WriteRequest
@@ -48,6 +49,7 @@ def make_app(daq: Daq, *, sync_limit_s: float = 60.0, access: Access | None = No
     ``app.state.closing`` is an ``asyncio.Event``: setting it ends the calls that wait for a run.
     """
     app = FastAPI(title="std_daq", description=DESCRIPTION, redirect_slashes=False, redoc_url=None)
+    app.state.daq = daq
     app.state.closing = asyncio.Event()
     app.add_middleware(AccessCheck, access=access or Access())
     app.include_router(_writer_routes(daq, sync_limit_s, app.state.closing))
@@ -61,6 +63,15 @@ def make_app(daq: Daq, *, sync_limit_s: float = 60.0, access: Access | None = No
     return app
 
 
+async def _asked_for(request: Request) -> Asked:
+    """Note when a start was received, before its body is read; a Stop may come meanwhile."""
+    n_stops: int = request.app.state.daq.n_stops
+    return Asked(n_stops, request.state.is_gone) if hasattr(request.state, "is_gone") else Asked(n_stops)
+
+
+AskedFor = Annotated[Asked, Depends(_asked_for)]
+
+
 def _writer_routes(daq: Daq, sync_limit_s: float, closing: asyncio.Event) -> APIRouter:
     router = APIRouter(prefix="/writer", tags=["writer"], route_class=EnvelopedRoute)
 
@@ -71,18 +82,18 @@ def _writer_routes(daq: Daq, sync_limit_s: float, closing: asyncio.Event) -> API
         return _writer(f"Writer is {status.state.value}", status)
 
     @router.post("/write_async", response_model=models.WriterReply | ErrorReply, openapi_extra=_WRITE_BODY)
-    async def write_async(body: JsonObject) -> Response:
+    async def write_async(asked: AskedFor, body: JsonObject) -> Response:
         """Start a run; answers once the file exists and the writer waits for images."""
-        status = await _start(daq, models.write_request(body))
+        status = await _start(daq, models.write_request(body), asked)
         return _writer("Writing started." + _space_warning(daq), status)
 
     @router.post("/write_sync", response_model=models.WriterReply | ErrorReply, openapi_extra=_WRITE_BODY)
-    async def write_sync(body: JsonObject) -> Response:
+    async def write_sync(asked: AskedFor, body: JsonObject) -> Response:
         """Start a run; answers once its file is closed, or an error when that takes too long.
 
         The run goes on when the call ends first: by the limit, or because the client went away.
         """
-        await _start(daq, models.write_request(body))
+        await _start(daq, models.write_request(body), asked)
         status = await _end_of_run(daq, sync_limit_s, closing)
         if status.acquisition.state is AcquisitionState.FAILED:
             raise RunFailed(status.acquisition.message)
@@ -155,9 +166,9 @@ def _daq_routes(daq: Daq) -> APIRouter:
     return router
 
 
-async def _start(daq: Daq, request: WriteRequest) -> DaqStatus:
+async def _start(daq: Daq, request: WriteRequest, asked: Asked) -> DaqStatus:
     try:
-        return await daq.start(request)
+        return await daq.start(request, asked)
     except Busy as busy:
         status = WriterStatus.of(daq.snapshot.status).model_dump()
         # std_daq's text, which its clients know; the command line and the log say it in other words

@@ -8,24 +8,47 @@ there may be, and who gives way to a new one, is in ``crowd``.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import select
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rest_bridge.crowd import Crowd
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 REQUEST_S = 10.0  # for a request's head to be there, from the connection or the answer before it on
 READ_S = 10.0  # for a client to take up some of an answer that does not fit into the socket
 
 
 class LimitedConnection(H11Protocol):
-    """An HTTP/1.1 connection that is dropped when its client does not do its part in time."""
+    """An HTTP/1.1 connection that is dropped when its client does not do its part in time.
+
+    Its requests have ``request.state.is_gone()``, which tells at any moment whether their client has left.
+    """
 
     def __init__(self, *arguments: Any, crowd: Crowd, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.app = self._with_is_gone(self.app)
         self._crowd = crowd
         self._moved_at_s = self.loop.time()
         self._patience: asyncio.TimerHandle | None = None
+
+    def _with_is_gone(self, app: ASGIApp) -> ASGIApp:
+        async def carry_out(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["state"]["is_gone"] = self.is_gone
+            await app(scope, receive, send)
+
+        return carry_out
+
+    def is_gone(self) -> bool:
+        """Ask the kernel: that the client has closed reaches us only after what it had sent before."""
+        if self.transport.is_closing():
+            return True
+        ended = select.poll()
+        ended.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(ended.poll(0))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of TCP alone
         super().connection_made(transport)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from daq_core.config import DaqConfig
 from daq_core.counts import read_counters
 from daq_core.daq import Daq
+from daq_core.forks import ForkServer
 from daq_core.options import DaqOptions
 from daq_core.simulator import Simulator
 from daq_core.status import AcquisitionState, Counters, DaqState, DaqStatus, Snapshot, WriteRequest
@@ -220,11 +221,13 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def loopback_daq(config: DaqConfig, folder: Path, **options: Any) -> AsyncIterator[Bench]:
+async def loopback_daq(
+    config: DaqConfig, folder: Path, forks: ForkServer | None = None, **options: Any
+) -> AsyncIterator[Bench]:
     """Run a Daq that receives on loopback; at its end no process of it may be left."""
     mark = os.environ[MARK] = f"{os.getpid()}-{next(_marks)}"
     try:
-        async with Daq(config, DaqOptions(udp_host=LOOPBACK, **options)) as daq:
+        async with Daq(config, DaqOptions(udp_host=LOOPBACK, **options), forks) as daq:
             bench = Bench(daq, folder, mark)
             daq.subscribe(bench.snapshots.append)
             yield bench

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 from daq_core import events as ev
 from daq_core.acquisition import step
+from daq_core.claim import STOPPED, Asked
 from daq_core.config import DaqConfig
-from daq_core.errors import Busy, InvalidRequest, RunFailed
+from daq_core.errors import Busy, InvalidRequest, RunFailed, Stopped
 from daq_core.status import (
     AcquisitionState,
     Counters,
@@ -64,6 +65,7 @@ class SimulatedDaq:
     def __init__(self, config: DaqConfig, *, open_s: float = 0.02, restart_s: float = 0.1) -> None:
         self.open_s = open_s  # how long the creation of a file takes
         self.restart_s = restart_s  # how long the pipeline is down after `configure`
+        self.n_stops = 0
         self._listeners: list[Listener] = []
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -88,7 +90,11 @@ class SimulatedDaq:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def start(self, request: WriteRequest, *, by_valve: bool = False) -> DaqStatus:
+    async def start(
+        self, request: WriteRequest, asked: Asked | None = None, *, by_valve: bool = False
+    ) -> DaqStatus:
+        if asked is not None and asked.n_stops != self.n_stops:
+            raise Stopped(STOPPED)
         step(self.snapshot.status, ev.StartRequested(request), 0)  # Busy comes before other refusals
         _check_folder(request.folder)
         self._by_valve = by_valve
@@ -101,6 +107,7 @@ class SimulatedDaq:
         return self.snapshot.status
 
     async def stop(self) -> DaqStatus:
+        self.n_stops += 1
         opening = self.snapshot.status.pending is not None
         status = self.apply(ev.StopRequested())
         if opening:
@@ -108,6 +115,10 @@ class SimulatedDaq:
         elif status.state is DaqState.WRITING:
             self.apply(ev.FileClosed(status.acquisition.n_write_completed))
         return self.snapshot.status
+
+    @property
+    def is_taken(self) -> bool:
+        return self.snapshot.status.state is DaqState.WRITING
 
     def counters(self) -> Counters:
         return self.snapshot.counters
