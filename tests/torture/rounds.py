@@ -21,6 +21,7 @@ from tests.torture.faults import FAULTS, FILLER, Fault, empty_disk, lift_limit
 from tests.torture.files import owned, parts_of
 from tests.torture.plan import Plan, new_detector, plan
 from tests.torture.session import Session
+from tests.torture.starts import N_STOPS, Outcome, stops_within_starts, storm
 
 N_PERFECT = 100
 IMAGE_TIMEOUT_S = 0.5
@@ -66,10 +67,20 @@ class Rounds:
             session.configure(detector)
             self.tally.faults["another config"] += 1
         self.tally.detectors[session.detector_name] += 1
-        if kind < 0.08:
+        if kind < 0.03:
+            self.story = f"{session.detector_name}: a storm of starts"
+            self.tally.faults["storm of starts"] += 1
+            self._take_up(outcome := storm(session, N_PERFECT))
+            runs = [self._perfect_run(outcome.accepted[0])]
+        elif kind < 0.08:
+            self.story = f"{session.detector_name}: Stops within starts"
+            self.tally.faults["Stop within a start"] += N_STOPS
+            self._take_up(stops_within_starts(session, dice))
+            runs = [self._perfect_run()]
+        elif kind < 0.12:
             self.story = f"{session.detector_name}: starts at one instant"
             runs = self._race(dice)
-        elif kind < 0.16:
+        elif kind < 0.18:
             self.story = f"{session.detector_name}: bad requests"
             self._bad_requests(dice)
             runs = [self._perfect_run()]
@@ -129,6 +140,10 @@ class Rounds:
             if file not in kept or file.path.startswith(small):
                 Path(file.path).unlink(missing_ok=True)
         self._finished = [file for file in kept if not file.path.startswith(small)]
+
+    def _take_up(self, outcome: Outcome) -> None:
+        self._accepted += [(str(path), run_id) for path, run_id in outcome.accepted]
+        self._refused += map(str, outcome.refused)
 
     # ------------------------------------------------------------ a run with faults
 
