@@ -31,6 +31,8 @@ class Board:
         self.run_warning = ""  # what the writer of the run found worth a warning
         self.low_space = ""  # and what it said of the free space
         self.log_trouble = ""  # why the acquisition log is not on the disk
+        self.config_trouble = ""  # why the config in use is not the one that was wanted
+        self.unsaved = ""  # why the config is not kept for the next start
         self._pipeline = pipeline
         self._listeners: list[Listener] = []
         self._changed = asyncio.Event()
@@ -58,6 +60,7 @@ class Board:
                 disk_free_bytes=int(self._pipeline.words[Word.DISK_FREE]) or None,
                 warning=self._warn(),
                 low_space=self.low_space,
+                config=" ".join(filter(None, (self.config_trouble, self.unsaved))),
             ),
             **changes,
         )
@@ -72,8 +75,15 @@ class Board:
     def _warn(self) -> str:
         """Return all there is to warn of, and log what is new of it."""
         pipeline = self._pipeline
-        ours = filter(None, (self.run_warning, self.low_space, self.log_trouble, pipeline.maps_warning))
-        warnings = [*ours, *read_warnings(pipeline, read_losses(pipeline))]
+        ours = (
+            self.config_trouble,
+            self.unsaved,
+            self.run_warning,
+            self.low_space,
+            self.log_trouble,
+            pipeline.maps_warning,
+        )
+        warnings = [*filter(None, ours), *read_warnings(pipeline, read_losses(pipeline))]
         for warning in warnings:
             if _without_numbers(warning) not in self._warned:
                 log.warning("%s", warning)

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
@@ -28,7 +28,7 @@ from daq_core.board import Board, Listener
 from daq_core.claim import STOPPED, Asked, Claim
 from daq_core.config import DaqConfig
 from daq_core.counts import Meter, read_counters
-from daq_core.deployment import Deployer, config_id
+from daq_core.deployment import ConfigStore, Deployer, config_id
 from daq_core.errors import Busy, DaqError, RunFailed, Stopped, Unavailable
 from daq_core.events import (
     Event,
@@ -64,6 +64,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 NOTE_S = 1.0  # for the disk of the journal to note that a run begins
+SETTLE_S = 3.0  # for Stop to wait for a new config, which is given up then
 READY_S = 4.5  # for Stop to find a receiver that is down up again
 
 Result = TypeVar("Result")
@@ -80,11 +81,19 @@ class Daq:
     """
 
     def __init__(
-        self, config: DaqConfig, options: DaqOptions | None = None, forks: ForkServer | None = None
+        self,
+        config: DaqConfig,
+        options: DaqOptions | None = None,
+        forks: ForkServer | None = None,
+        *,
+        others: Sequence[DaqConfig] = (),
+        store: ConfigStore | None = None,
     ) -> None:
+        """Take what to run with; `others` are configs to start with when the first does not run."""
         options = options or DaqOptions()
         options.check(config)
         self.options = options
+        self._others = others
         self._tasks: set[asyncio.Task[Any]] = set()
         self.n_stops = 0  # received so far
         self._claim: Claim | None = None  # of a start that is not a run yet
@@ -120,15 +129,18 @@ class Daq:
             self._board,
             self._pipeline,
             options,
+            store=store,
             apply=self._step,
             spawn=self._spawn,
             is_running=lambda: self.is_taken,
         )
 
     async def __aenter__(self) -> Self:
-        self._deployer.show_begun()
-        await self._pipeline.start()
-        self._deployer.show_done()
+        try:
+            await self._deployer.start(self._others)
+        except BaseException:
+            await self._pipeline.end()
+            raise
         self._step(PipelineReady())
         self._spawn(self._beat())
         for begun in self._journal.unended:
@@ -142,6 +154,7 @@ class Daq:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._deployer.end()
         await self._pipeline.end()
         await self._space.end()
         await self._journal.close()
@@ -205,14 +218,28 @@ class Daq:
     async def configure(self, changes: Mapping[str, object]) -> DaqConfig:
         """Take up a partial config change; returns the whole config at once.
 
-        The receiver is replaced in the background: UNKNOWN, then READY (see :meth:`reconfigured`).
+        The receiver is replaced in the background: UNKNOWN, then READY (see :meth:`reconfigured`). A
+        config that does not come up gives way to the one before it.
 
         Raises
         ------
-        InvalidConfig  the result cannot be; nothing changed
-        Busy           a run or another change is going on; nothing changed
+        InvalidConfig   the result cannot be; nothing changed
+        InvalidRequest  files may not belong to its writer_user_id; nothing changed
+        Unavailable     this machine has not the memory or the ports for it; nothing changed
+        Busy            a run or another change is going on; nothing changed
         """
         return await self._deployer.change(changes)
+
+    def warn_of_config(self, trouble: str) -> None:
+        """Show why the config in use is not the one that was wanted, until another one is set."""
+        self._board.config_trouble = trouble
+        self._board.show()
+
+    def warn_of_saving(self, trouble: str) -> None:
+        """Show why the config is not kept for the next start; "" when it is."""
+        if trouble != self._board.unsaved:
+            self._board.unsaved = trouble
+            self._board.show()
 
     async def reconfigured(self) -> None:
         """Wait until the last accepted config is running; Unavailable says why it is not."""
@@ -350,6 +377,7 @@ class Daq:
             await run.wind_up(self._followed)
             ended = run.ended.result() if run.ended.done() else ended
         deadline = time.monotonic() + READY_S
+        await self._deployer.settle(SETTLE_S)
         while self._is_down():
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
@@ -371,6 +399,7 @@ class Daq:
         after = self._step(ReceiverLost(reason))
         if self._run is not None and _ended(before, after):
             self._run.abort(f"receiver lost: {reason}")
+        self._deployer.receiver_lost(reason)
 
     def _on_receiver_up(self) -> None:
         self._spawn(self._recover())
@@ -379,8 +408,6 @@ class Daq:
         """Be ready again, once the file of a failed run is closed."""
         while self._run is not None:
             await self._board.change()
-        if self._deployer.has_failed:
-            self._deployer.show_done()
         self._step(PipelineReady())
 
     # ------------------------------------------------------------ the snapshot
@@ -392,6 +419,7 @@ class Daq:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             self._board.log_trouble = self._journal.trouble
+            self._deployer.look()
             if self._run is None:  # in a run its writer looks
                 self._space.look()
             self._board.show(stats=self._meter.rates(self._pipeline, time.monotonic()))

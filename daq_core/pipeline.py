@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from daq_core.config import DaqConfig
@@ -33,7 +34,20 @@ from daq_core.ring_size import choose_ring
 log = logging.getLogger(__name__)
 
 HUNG_S = 10  # a receive loop that has not turned for so long is replaced
+SPARE_BYTES = 2**20  # of a ring, that need not be there: what the kernel says of the sockets comes later
 RESTART_DELAYS_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(frozen=True)
+class Former:
+    """What a pipeline ran with, to go back to when another config does not come up."""
+
+    config: DaqConfig
+    shape: RingShape
+    maps: int | None  # a descriptor of its own
+
+    def forget(self) -> None:
+        close_maps(self.maps)
 
 
 class Pipeline:
@@ -64,10 +78,11 @@ class Pipeline:
         self._maps: int | None = None  # descriptor of what conversion needs
         self._lay_out(config, carry=None)
 
-    def _lay_out(self, config: DaqConfig, carry: Any) -> None:
-        """Make the ring for a config; what was counted since start is carried over."""
-        returned = 0 if carry is None else self.resident_bytes
-        shape = choose_ring(config, present_memory(), returned_bytes=returned)
+    def _lay_out(self, config: DaqConfig, carry: Any, shape: RingShape | None = None) -> None:
+        """Make the ring for a config, of a known shape or one that fits; what was counted is carried over."""
+        if shape is None:
+            returned = 0 if carry is None else self.resident_bytes
+            shape = choose_ring(config, present_memory(), returned_bytes=returned)
         try:
             ring_descriptor = shape.create()
             ring = shape.attach(ring_descriptor)
@@ -86,15 +101,14 @@ class Pipeline:
             self.words[Word.KERNEL_DROPS] = carry[Word.KERNEL_DROPS]
             self.words[Word.DISK_FREE] = carry[Word.DISK_FREE]
 
+    async def launch(self) -> None:
+        """Have the fork server ready; Unavailable when it cannot be started."""
+        await self._forks.start()
+
     async def start(self) -> None:
-        """Start everything; Unavailable or InvalidConfig says what is missing."""
-        try:
-            await self._forks.start()
-            self._maps = await self.load_maps(self.config)
-            await self._start_receiver()
-        except BaseException:
-            await self.end()
-            raise
+        """Start to receive; Unavailable or InvalidConfig says why that is not possible with this config."""
+        self._maps = await self.load_maps(self.config)
+        await self._start_receiver()
         self._watch = asyncio.create_task(self._keep_receiver())
 
     async def end(self) -> None:
@@ -123,26 +137,48 @@ class Pipeline:
         """Tell whether the present conversion needs exactly what :meth:`load_maps` has read once more."""
         return await asyncio.to_thread(same_maps, self._maps, maps)
 
-    async def change(self, config: DaqConfig, maps: int | None) -> None:
-        """Replace the ring and the receiver by those of another config, and of its :meth:`load_maps`.
+    def remember(self) -> Former:
+        """Return what it runs with now; the caller has to forget it some time."""
+        return Former(self.config, self.shape, None if self._maps is None else os.dup(self._maps))
 
-        When the new receiver cannot start, it is tried again and again, as after a crash.
+    async def take_up(self, config: DaqConfig, maps: int | None, shape: RingShape | None = None) -> None:
+        """End the receiver, and replace the ring by that of another config; `maps` are its :meth:`load_maps`.
+
+        Not to be cancelled. :meth:`restart` is what comes next; without a receiver nothing is received.
+
+        Raises
+        ------
+        Unavailable
+            There is no memory for it. The ring is as it was, without a receiver.
         """
         await self._stop_watching()
         await self._end_receiver()
         former, former_maps = self.ring_descriptor, self._maps
         try:
-            self._lay_out(config, carry=self.words)
-        except Unavailable:
+            self._lay_out(config, carry=self.words, shape=shape)
+        except BaseException:
             close_maps(maps)
             raise
         self._maps = maps
         close_maps(former_maps)
         await asyncio.to_thread(os.close, former)  # its memory is given back then: 0.1 s a GiB
+
+    async def restart(self) -> None:
+        """Start a receiver for what was taken up; when it cannot start, it is tried again and again."""
         try:
             await self._start_receiver()
         finally:
             self._watch = asyncio.create_task(self._keep_receiver())
+
+    async def go_back(self, former: Former) -> None:
+        """Run again what ran before; takes what was remembered."""
+        await self.take_up(former.config, former.maps, former.shape)
+        await self.restart()
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the ring has all its memory: no receiver will be killed for taking it any more."""
+        return os.fstat(self.ring_descriptor).st_blocks * 512 >= self.shape.total_bytes - SPARE_BYTES
 
     async def open_channel(self) -> socket.socket:
         """Fork a writer and return our end of its channel."""

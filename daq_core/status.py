@@ -240,6 +240,7 @@ class Health:
     disk_free_bytes: int | None = None  # where the run is or would be written
     warning: str = ""  # e.g. a socket buffer smaller than asked for
     low_space: str = ""  # part of it: the present or last run leaves little free space
+    config: str = ""  # part of it: the config in use is not the wanted one, or is not kept for the next start
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,7 @@ class Snapshot:
     time: float  # Unix seconds when this snapshot became true
     config: DaqConfig
     config_id: str  # "<ms>-<n>", as a Redis stream would name it
+    ran: DaqConfig | None = None  # the last config that came up: the next start shall have it
     status: DaqStatus = field(default_factory=DaqStatus)
     stats: DaqStats = field(default_factory=DaqStats)
     counters: Counters = field(default_factory=Counters)

@@ -35,6 +35,23 @@ def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user
     InvalidRequest
         The owner would be below what the site allows, or needs root and the service is not root.
     """
+    check_right(writer_user_id, min_user_id)
+    own = os.geteuid()
+    if writer_user_id < 1:
+        note = f"files will belong to root: writer_user_id is {writer_user_id}" if own == 0 else ""
+        return FileOwner(own, os.getegid(), tuple(os.getgroups()), note=note)
+    try:
+        known = pwd.getpwuid(writer_user_id)
+    except KeyError:
+        gid = writer_user_id if writer_group is None else writer_group
+        return FileOwner(
+            writer_user_id, gid, (gid,), f"user {writer_user_id} is not known here; files get group {gid}"
+        )
+    return FileOwner(writer_user_id, known.pw_gid, tuple(os.getgrouplist(known.pw_name, known.pw_gid)))
+
+
+def check_right(writer_user_id: int, min_user_id: int) -> None:
+    """Raise InvalidRequest where files may not belong to a user; looks no user up, which may hang."""
     own = os.geteuid()
     if writer_user_id < 1:
         if own < min_user_id:
@@ -42,8 +59,7 @@ def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user
                 f"Invalid writer_user_id={writer_user_id}. Files would belong to {user_name(own)}, user "
                 f"{own}, whom the service runs as; the lowest allowed here is {min_user_id}."
             )
-        note = f"files will belong to root: writer_user_id is {writer_user_id}" if own == 0 else ""
-        return FileOwner(own, os.getegid(), tuple(os.getgroups()), note=note)
+        return
     if writer_user_id < min_user_id:
         raise InvalidRequest(
             f"Invalid writer_user_id={writer_user_id}. The lowest allowed here is {min_user_id}."
@@ -53,14 +69,6 @@ def find_owner(writer_user_id: int, *, writer_group: int | None = None, min_user
             f"Cannot write as writer_user_id={writer_user_id}: the service runs as user {own}, and only "
             "root can change the user. Set writer_user_id to 0, or start the service as root."
         )
-    try:
-        known = pwd.getpwuid(writer_user_id)
-    except KeyError:
-        gid = writer_user_id if writer_group is None else writer_group
-        return FileOwner(
-            writer_user_id, gid, (gid,), f"user {writer_user_id} is not known here; files get group {gid}"
-        )
-    return FileOwner(writer_user_id, known.pw_gid, tuple(os.getgrouplist(known.pw_name, known.pw_gid)))
 
 
 def become(owner: FileOwner) -> None:

@@ -11,14 +11,24 @@ def replace_file(path: Path, text: str) -> None:
 
     Written beside it under the name ``….new``, synced, renamed; then the name is synced, too.
     """
+    write_beside(path, text).replace(path)
+    sync_names(path.parent)
+
+
+def write_beside(path: Path, text: str) -> Path:
+    """Write what is to replace a file, so that its space is taken; returns where."""
     new = path.with_suffix(".new")
     with new.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    return new
+
+
+def sync_names(folder: Path) -> None:
+    """Have the disk know which names a folder has."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

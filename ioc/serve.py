@@ -13,12 +13,14 @@ import asyncio
 import gc
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from daq_core.config import DaqConfig
 from daq_core.daq import Daq
 from daq_core.detectors import layout_of
 from daq_core.errors import DaqError, Unavailable
@@ -26,6 +28,7 @@ from daq_core.forks import ForkServer
 from daq_core.network import Network, is_loopback
 from daq_core.options import DaqOptions
 from daq_core.receive_threads import ReceiveThreads
+from daq_core.runnable import check_runnable
 from daq_core.status import DaqState
 from daq_core.token_file import read_token
 from ioc.access_control import AccessControl
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGER_S = 120  # that a service manager waits after each word of a start that takes long
+FREED_WITHIN_S = 3.0  # what a killed service had
 RESTART = 75  # exit code that asks for a new start, EX_TEMPFAIL of sysexits.h
 
 STD_DAQ_JSON = StdDaqJson(
@@ -268,6 +272,26 @@ def _print_now(line: str) -> None:
     print(line, flush=True)
 
 
+def _patient_check(options: DaqOptions) -> Callable[[DaqConfig], None]:
+    """Return what refuses a config that cannot run, once it is certain.
+
+    A service that was killed a moment ago may be about to give its ports and memory back.
+    """
+    deadline = time.monotonic() + FREED_WITHIN_S
+
+    def check(config: DaqConfig) -> None:
+        options.check(config)
+        while True:
+            try:
+                return check_runnable(config, options.udp_host)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    return check
+
+
 def run(
     options: ServeOptions,
     level: LogLevel,
@@ -290,9 +314,11 @@ def run(
     forks.tell = lambda how_far: _tell_of_start(manager, how_far)
     with held_state_dir(options.state_dir):
         saved = SavedConfig(options.config, options.state_dir)
-        config = saved.choose(fresh=options.fresh)
+        config, *others = saved.choose(fresh=options.fresh, check=_patient_check(options.daq_options()))
         autosave = Autosave(options.state_dir, fresh=options.fresh)
-        daq = Daq(config, options.daq_options(), forks)
+        daq = Daq(config, options.daq_options(), forks, others=others, store=saved)
+        if saved.trouble:
+            daq.warn_of_config(saved.trouble)
         errors = Errors()
         try:
             with errors.of_the_log():

@@ -79,7 +79,7 @@ def _writer_routes(daq: Daq, sync_limit_s: float, closing: asyncio.Event) -> API
     async def get_status() -> Response:
         """Show the state of the DAQ and of its present or last acquisition."""
         status = daq.snapshot.status
-        return _writer(f"Writer is {status.state.value}", status)
+        return _writer(f"Writer is {status.state.value}" + _config_warning(daq), status)
 
     @router.post("/write_async", response_model=models.WriterReply | ErrorReply, openapi_extra=_WRITE_BODY)
     async def write_async(asked: AskedFor, body: JsonObject) -> Response:
@@ -119,7 +119,7 @@ def _daq_routes(daq: Daq) -> APIRouter:
         config = daq.snapshot.config
         return Envelope(
             models.ConfigReply(
-                message=f"DAQ configured for bit_depth={config.bit_depth}.",
+                message=f"DAQ configured for bit_depth={config.bit_depth}." + _config_warning(daq),
                 config=config.as_dict(),
                 config_id=daq.snapshot.config_id,
             )
@@ -133,7 +133,7 @@ def _daq_routes(daq: Daq) -> APIRouter:
         Refused while a run is going on. Keys that no config has are ignored, and named in the message.
         """
         config = await daq.configure(changes)
-        message = "Setting new daq config." + _ignored(changes)
+        message = "Setting new daq config." + _ignored(changes) + _config_warning(daq)
         return Envelope(models.NewConfigReply(message=message, config=config.as_dict()))
 
     @router.get("/stats", response_model=models.StatsReply | ErrorReply)
@@ -196,6 +196,12 @@ async def _end_of_run(daq: Daq, limit_s: float, closing: asyncio.Event) -> DaqSt
 def _space_warning(daq: Daq) -> str:
     low = daq.snapshot.health.low_space
     return f" Warning: {low}." if low else ""
+
+
+def _config_warning(daq: Daq) -> str:
+    """Say that the config in use is not the wanted one, or that it is not kept for the next start."""
+    warning = daq.snapshot.health.config
+    return f" Warning: {warning}" if warning else ""
 
 
 def _ignored(changes: Mapping[str, object]) -> str:

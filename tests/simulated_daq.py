@@ -66,12 +66,13 @@ class SimulatedDaq:
         self.open_s = open_s  # how long the creation of a file takes
         self.restart_s = restart_s  # how long the pipeline is down after `configure`
         self.n_stops = 0
+        self.unsaved = ""  # why the config is not kept
         self._listeners: list[Listener] = []
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._restart: asyncio.Task[None] | None = None
         self._by_valve = False  # the run is
-        self.snapshot = Snapshot(time.time(), config, _config_id(""))
+        self.snapshot = Snapshot(time.time(), config, _config_id(""), ran=config)
         self.valve = SimulatedValve()
         self._deploy()
 
@@ -146,6 +147,9 @@ class SimulatedDaq:
         self._restart = self._spawn(self._restarted())
         return config
 
+    def warn_of_saving(self, trouble: str) -> None:
+        self.publish(unsaved=trouble)
+
     async def reconfigured(self) -> None:
         if self._restart is not None:
             await asyncio.shield(self._restart)
@@ -188,8 +192,10 @@ class SimulatedDaq:
 
     def publish(self, **changes: Any) -> None:
         """Replace the snapshot and tell every listener."""
+        self.unsaved = changes.pop("unsaved", self.unsaved)
         snapshot = replace(self.snapshot, time=time.time(), **changes)
-        self.snapshot = replace(snapshot, health=Health(receiver_up=not snapshot.status.receiver_down))
+        health = Health(receiver_up=not snapshot.status.receiver_down, warning=self.unsaved)
+        self.snapshot = replace(snapshot, health=health)
         for listener in tuple(self._listeners):
             listener(self.snapshot)
 
@@ -209,6 +215,7 @@ class SimulatedDaq:
         await asyncio.sleep(self.restart_s)
         self.apply(ev.PipelineReady())
         self._deploy()
+        self.publish(ran=self.snapshot.config)
 
     async def _heartbeat(self) -> None:
         while True:

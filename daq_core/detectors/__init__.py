@@ -30,6 +30,8 @@ FORMATS: dict[str, DetectorFormat | StreamFormat] = {
 
 MAX_CHUNK_BYTES = 2**32 - 1
 """An image is one chunk of the file, and HDF5 keeps a chunk's size in 32 bits."""
+MOST_GROWTH = 0.02
+"""Of noise that is compressed: LZ4 adds 1/255 and 16 bytes to a block of 8 KiB at most, zstd twice that."""
 
 
 def format_of(config: DaqConfig) -> DetectorFormat:
@@ -68,4 +70,9 @@ def layout_of(config: DaqConfig) -> Layout:
         )
     if layout.image_bytes > MAX_CHUNK_BYTES:
         raise ValueError(f"an image of {layout.image_bytes} bytes is larger than HDF5 allows for one chunk")
+    if config.compression != "none" and layout.image_bytes * (1 + MOST_GROWTH) > MAX_CHUNK_BYTES:
+        raise ValueError(
+            f"an image of {layout.image_bytes} bytes can become larger than HDF5 allows for one chunk when "
+            "it is noise: set compression to none"
+        )
     return layout

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from daq_core.errors import Busy, InvalidConfig, Unavailable
+from daq_core import daq, deployment
+from daq_core.errors import Busy, InvalidConfig, InvalidRequest, Unavailable
+from daq_core.options import DaqOptions
+from daq_core.pipeline import Former, Pipeline
+from daq_core.receiver_process import ReceiverProcess
+from daq_core.receiver_task import ReceiverTask
 from daq_core.status import DaqState
 from ioc.ports import LOOPBACK, free_ports
-from tests.loopback import STOP_LIMIT_S, Bench, assert_holds, eiger, jungfrau, loopback_daq
+from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,51 +121,172 @@ async def test_a_full_config_with_its_files_named_but_empty_restarts_nothing(ben
     await bench.perfect_run(2)
 
 
-async def test_a_config_whose_udp_port_is_taken_is_an_error_that_another_repairs(bench: Bench) -> None:
-    working = bench.daq.snapshot.config.start_udp_port
+async def test_a_config_whose_udp_port_is_held_is_refused_with_the_program_that_holds_it(
+    bench: Bench,
+) -> None:
+    before, receiver = bench.daq.snapshot, bench.receiver
     taken = free_ports(2, socket.SOCK_DGRAM)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as occupant:
         occupant.bind((LOOPBACK, taken + 1))
-        await bench.daq.configure({"start_udp_port": taken})
-        with pytest.raises(Unavailable, match=f"UDP port {taken + 1} "):
-            await bench.daq.reconfigured()
-        assert bench.daq.snapshot.deployment.status == "ERROR"
-        assert bench.status.state is DaqState.UNKNOWN
-        assert str(taken + 1) in bench.status.reason
-        with pytest.raises(Busy, match=str(taken + 1)):
-            await bench.start(1)
-        with pytest.raises(Unavailable, match=rf"Stopped, but not READY: .*{taken + 1}"):
-            await asyncio.wait_for(bench.daq.stop(), STOP_LIMIT_S)
-        await bench.daq.configure({"start_udp_port": working})
+        with pytest.raises(
+            Unavailable, match=rf"UDP port {taken + 1} .* held by .*\(process {os.getpid()}\)"
+        ):
+            await bench.daq.configure({"start_udp_port": taken})
+    assert bench.daq.snapshot.config is before.config
+    assert bench.daq.snapshot.deployment == before.deployment
+    assert (bench.status.state, bench.receiver) == (DaqState.READY, receiver)
+
+
+async def test_a_config_may_take_ports_that_its_own_receiver_has(bench: Bench) -> None:
+    ports = free_ports(3, socket.SOCK_DGRAM)
+    for first in (ports, ports + 1):
+        await bench.daq.configure({"start_udp_port": first})
         await bench.daq.reconfigured()
-    assert bench.daq.snapshot.deployment.status == "SUCCESS"
-    await bench.perfect_run(2)
+    await bench.perfect_run(1)
 
 
-async def test_a_udp_port_that_becomes_free_repairs_the_config_by_itself(bench: Bench) -> None:
-    taken = free_ports(2, socket.SOCK_DGRAM)
+async def test_a_ring_larger_than_the_memory_is_refused_and_nothing_changes(bench: Bench) -> None:
+    before, receiver = bench.daq.snapshot, bench.receiver
+    with pytest.raises(Unavailable, match=r"No memory .* Set ram_buffer_gb in the config to"):
+        await bench.daq.configure({"ram_buffer_gb": 4000})
+    assert bench.daq.snapshot.config is before.config
+    assert (bench.status.state, bench.receiver) == (DaqState.READY, receiver)
+    await bench.perfect_run(1)
+
+
+async def test_a_user_that_files_may_not_belong_to_is_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with pytest.raises(InvalidRequest, match="Cannot write as writer_user_id=12345"):
+        await bench.daq.configure({"writer_user_id": 12345})
+    assert bench.daq.snapshot.config.writer_user_id != 12345
+
+
+@contextlib.contextmanager
+def taken_after_the_look(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Another program takes a port in the moment after it was found free."""
+    look = deployment.check_runnable
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as occupant:
-        occupant.bind((LOOPBACK, taken))
-        await bench.daq.configure({"start_udp_port": taken})
-        with pytest.raises(Unavailable):
+
+        def look_and_lose(*arguments: Any, **more: Any) -> None:
+            look(*arguments, **more)
+            occupant.bind((LOOPBACK, port))
+
+        monkeypatch.setattr(deployment, "check_runnable", look_and_lose)
+        yield occupant
+    monkeypatch.undo()
+
+
+async def test_a_config_that_does_not_come_up_gives_way_to_the_one_before_and_all_say_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = bench.daq.snapshot
+    port = free_ports(2, socket.SOCK_DGRAM)
+    with taken_after_the_look(port + 1, monkeypatch):
+        await bench.daq.configure({"start_udp_port": port})
+        accepted = bench.daq.snapshot
+        assert accepted.config.start_udp_port == port
+        with pytest.raises(Unavailable, match=rf"UDP port {port + 1} .* The one before it is in use"):
             await bench.daq.reconfigured()
-        await bench.daq.configure({"start_udp_port": taken})  # the same again is tried again
-        assert bench.daq.snapshot.deployment.status == "RUNNING"
-        with pytest.raises(Unavailable):
-            await bench.daq.reconfigured()
-    await bench.until(DaqState.READY, timeout_s=30)
-    assert bench.daq.snapshot.deployment.status == "SUCCESS"
+    now = bench.daq.snapshot
+    assert now.config == before.config
+    assert now.ran == before.config
+    assert now.status.state is DaqState.READY
+    assert now.config_id > accepted.config_id
+    assert (now.deployment.status, now.deployment.config_id) == ("ERROR", accepted.config_id)
+    assert f"UDP port {port + 1}" in now.deployment.message
+    assert f"the config {accepted.config_id} does not run: UDP port {port + 1}" in now.health.warning
+    assert now.health.config in now.health.warning
     await bench.perfect_run(2)
-
-
-async def test_a_ring_larger_than_the_memory_is_an_error_that_another_repairs(bench: Bench) -> None:
-    await bench.daq.configure({"ram_buffer_gb": 4096})
-    with pytest.raises(Unavailable, match="ram_buffer_gb"):
-        await bench.daq.reconfigured()
-    assert bench.status.state is DaqState.UNKNOWN
-    await bench.daq.configure({"ram_buffer_gb": 0.05})
+    await bench.daq.configure({"image_timeout_s": 0.45})
     await bench.daq.reconfigured()
-    await bench.perfect_run(2)
+    assert bench.daq.snapshot.health.config == ""
+    assert bench.daq.snapshot.deployment.status == "SUCCESS"
+
+
+async def test_a_config_that_loses_its_port_and_the_one_before_it_comes_up_when_that_is_free_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = bench.daq.snapshot.config
+    port = free_ports(2, socket.SOCK_DGRAM)
+    go_back = Pipeline.go_back
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+
+        async def lose_and_go_back(pipeline: Pipeline, former: Former) -> None:
+            other.bind((LOOPBACK, former.config.start_udp_port))
+            await go_back(pipeline, former)
+
+        with taken_after_the_look(port, monkeypatch):
+            monkeypatch.setattr(Pipeline, "go_back", lose_and_go_back)
+            await bench.daq.configure({"start_udp_port": port})
+            with pytest.raises(Unavailable, match="The one before it does not run either: UDP port"):
+                await bench.daq.reconfigured()
+        assert bench.status.state is DaqState.UNKNOWN
+        with pytest.raises(Unavailable, match=f"Stopped, but not READY: .*{before.start_udp_port}"):
+            await bench.daq.stop()
+    await bench.until(DaqState.READY, timeout_s=60)
+    assert bench.daq.snapshot.config == before
+    await bench.perfect_run(1)
+
+
+@pytest.mark.parametrize("is_filled", [False, True])
+async def test_receivers_that_die_while_they_fill_the_ring_bring_back_the_config_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_filled: bool
+) -> None:
+    """As the kernel kills them in a container whose limit is hidden; later it is no fault of the config."""
+    before = bench.daq.snapshot.config
+    monkeypatch.setattr(Pipeline, "is_filled", property(lambda pipeline: is_filled))
+    await bench.daq.configure({"image_timeout_s": 0.31})
+    await bench.daq.reconfigured()
+    new = bench.daq.snapshot.config
+    for _ in range(2):
+        killed = bench.receiver
+        os.kill(killed, signal.SIGKILL)
+        await bench.when(lambda now: now.status.receiver_down, timeout_s=60)
+        await bench.until(DaqState.READY, timeout_s=60)
+    now = bench.daq.snapshot
+    assert now.config == (new if is_filled else before)
+    assert ("receiver lost twice" in now.health.config) == (not is_filled)
+    monkeypatch.undo()
+    await bench.perfect_run(1)
+
+
+async def test_a_stop_does_not_wait_for_a_config_whose_receiver_hangs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, start = bench.daq.snapshot.config, ReceiverProcess.start
+
+    async def hang(channel: socket.socket, task: ReceiverTask) -> ReceiverProcess:
+        if task.config["image_timeout_s"] == 0.77:
+            with channel:
+                await asyncio.Event().wait()
+        return await start(channel, task)
+
+    monkeypatch.setattr(ReceiverProcess, "start", hang)
+    monkeypatch.setattr(daq, "SETTLE_S", 0.1)
+    monkeypatch.setattr(daq, "READY_S", 60)
+    await bench.daq.configure({"image_timeout_s": 0.77})
+    assert (await bench.daq.stop()).state is DaqState.READY
+    assert bench.daq.snapshot.config == before
+    assert "stopped before it ran" in bench.daq.snapshot.deployment.message
+    await bench.perfect_run(1)
+
+
+async def test_a_start_whose_config_does_not_run_takes_the_first_other_that_does(tmp_path: Path) -> None:
+    """What only running shows: here a port that another program took after it was looked at."""
+    first, second, third = (jungfrau() for _ in range(3))
+    options = DaqOptions(udp_host=LOOPBACK)
+    with contextlib.ExitStack() as held:
+        for config in (first, second):
+            occupant = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            occupant.bind((LOOPBACK, config.start_udp_port))
+        async with daq.Daq(first, options, others=[second, third]) as running:
+            now = running.snapshot
+    assert now.config == now.ran == third
+    assert now.status.state is DaqState.READY
+    assert (now.deployment.status, now.deployment.config_id) == ("SUCCESS", now.config_id)
+    assert f"does not run: UDP port {first.start_udp_port}" in now.health.warning
 
 
 async def test_a_service_whose_udp_port_is_taken_does_not_start(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_taken_udp_port_is_one_clear_line(options: dict[str, object]) -> None:
         code, said = refused(options)
 
     assert code == 1
-    assert f"UDP port {port} on {LOOPBACK} cannot be opened: it is in use" in said.splitlines()[-1]
+    assert f"UDP port {port} on {LOOPBACK} cannot be opened: it is held by" in said.splitlines()[-1]
     assert "Traceback" not in said
 
 

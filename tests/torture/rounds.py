@@ -16,6 +16,7 @@ from daq_core.chaos import Chaos
 from tests.epics_peer import ECA_NORMAL
 from tests.system.checker import Broken, check
 from tests.system.evidence import End, Evidence, Images, Owned, RunEvidence
+from tests.torture.configs import SITUATIONS
 from tests.torture.detector import JUNGFRAU
 from tests.torture.faults import FAULTS, FILLER, Fault, empty_disk, lift_limit
 from tests.torture.files import owned, parts_of
@@ -83,6 +84,10 @@ class Rounds:
         elif kind < 0.18:
             self.story = f"{session.detector_name}: bad requests"
             self._bad_requests(dice)
+            runs = [self._perfect_run()]
+        elif kind < 0.23:
+            self.story = f"{session.detector_name}: configs that cannot run"
+            self._bad_configs(dice)
             runs = [self._perfect_run()]
         else:
             planned = plan(dice, FAULTS)
@@ -394,6 +399,15 @@ class Rounds:
         link.unlink()
         pipe.unlink()
         self._refused.append(good)
+
+    # ------------------------------------------------------------ configs that cannot run
+
+    def _bad_configs(self, dice: random.Random) -> None:
+        for name in dice.sample(sorted(SITUATIONS), 2):
+            self.story += f", {name}"
+            SITUATIONS[name](self.session, dice)
+            self.tally.faults[name] += 1
+        self._redis_is_whole = False  # the service may have been started again
 
 
 def _readable(path: Path, has_failed: bool) -> Images | None:

@@ -303,6 +303,13 @@ def test_an_image_too_large_for_one_chunk_of_the_file_is_refused() -> None:
         DaqConfig.parse(EIGER_500K | {"image_pixel_height": 65535, "image_pixel_width": 65535})
 
 
+def test_an_image_that_compression_could_make_too_large_for_one_chunk_is_refused() -> None:
+    large = EIGER_500K | {"bit_depth": 8, "image_pixel_height": 65535, "image_pixel_width": 65500}
+    assert DaqConfig.parse(large).compression == "none"
+    with pytest.raises(InvalidConfig, match="set compression to none"):
+        DaqConfig.parse(large | {"compression": "bitshuffle-lz4"})
+
+
 def test_a_config_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "eiger.json"
     path.write_text(json.dumps(EIGER_500K))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,14 @@ import pytest
 
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidConfig, Unavailable
+from ioc import saved_config
 from ioc.saved_config import SavedConfig
 from tests.service import JUNGFRAU_2
 from tests.simulated_daq import SimulatedDaq
 
 GIVEN = DaqConfig.parse({**JUNGFRAU_2, "start_udp_port": 50000})
 SET = GIVEN.merge({"image_timeout_s": 0.25})
+LATER = GIVEN.merge({"image_timeout_s": 0.75})
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
@@ -39,25 +42,25 @@ def saved(tmp_path: Path) -> SavedConfig:
 
 
 def test_the_first_start_takes_the_config_file(saved: SavedConfig) -> None:
-    assert saved.choose(fresh=False) == GIVEN
+    assert saved.choose(fresh=False)[0] == GIVEN
 
 
 def test_what_was_set_wins_over_an_older_file(saved: SavedConfig) -> None:
     saved.save(SET)
-    assert saved.choose(fresh=False) == SET
+    assert saved.choose(fresh=False)[0] == SET
 
 
 def test_a_file_edited_later_wins_over_what_was_set(saved: SavedConfig) -> None:
     saved.save(SET)
     later = time.time() + 1
     os.utime(saved.config_file, (later, later))
-    assert saved.choose(fresh=False) == GIVEN
+    assert saved.choose(fresh=False)[0] == GIVEN
 
 
 def test_fresh_takes_the_file_at_later_starts_too(saved: SavedConfig) -> None:
     saved.save(SET)
-    assert saved.choose(fresh=True) == GIVEN
-    assert saved.choose(fresh=False) == GIVEN
+    assert saved.choose(fresh=True)[0] == GIVEN
+    assert saved.choose(fresh=False)[0] == GIVEN
 
 
 def test_what_was_set_belongs_to_its_config_file_alone(saved: SavedConfig, tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_what_was_set_belongs_to_its_config_file_alone(saved: SavedConfig, tmp_p
     other = tmp_path / "other.json"
     other.write_text(GIVEN.as_json())
     os.utime(other, (0, 0))
-    assert SavedConfig(other, tmp_path).choose(fresh=False) == GIVEN
+    assert SavedConfig(other, tmp_path).choose(fresh=False)[0] == GIVEN
 
 
 @pytest.mark.parametrize(
@@ -73,13 +76,91 @@ def test_what_was_set_belongs_to_its_config_file_alone(saved: SavedConfig, tmp_p
 )
 def test_an_unusable_saved_config_is_passed_over(saved: SavedConfig, kept: str) -> None:
     saved.path.write_text(kept, encoding="latin-1")
-    assert saved.choose(fresh=False) == GIVEN
+    assert saved.choose(fresh=False)[0] == GIVEN
+
+
+def test_a_config_that_was_kept_without_a_checksum_is_taken(saved: SavedConfig) -> None:
+    saved.path.write_text(json.dumps({"config_file": str(saved.config_file), "config": SET.as_dict()}))
+    assert saved.choose(fresh=False) == [SET, GIVEN]
+    assert saved.trouble == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.25", "0.75"), ('"checksum"', '"chacksum"'), ("detector.json", "d")]
+)
+def test_a_flipped_digit_is_another_legal_config_and_never_taken(
+    saved: SavedConfig, old: str, new: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved.save(SET)
+    whole = saved.path.read_text()
+    assert old in whole
+    saved.path.write_text(whole.replace(old, new))
+    assert saved.choose(fresh=False) == [GIVEN]
+    assert f"the config in {saved.path} is unusable" in saved.trouble
+    assert saved.trouble in caplog.text
+
+
+def test_a_damaged_config_gives_way_to_the_one_before_it(saved: SavedConfig) -> None:
+    saved.save(SET)
+    saved.save(LATER)
+    saved.path.write_text(saved.path.read_text().replace("0.75", "0.95"))
+    assert saved.choose(fresh=False) == [SET, GIVEN]
+    assert saved.trouble.endswith("The one before it is in use.")
+
+
+def test_a_service_killed_between_two_renames_finds_the_config_before(saved: SavedConfig) -> None:
+    saved.save(SET)
+    saved.save(LATER)
+    saved.path.unlink()
+    assert saved.choose(fresh=False) == [SET, GIVEN]
+
+
+def refusing(*refused: DaqConfig) -> Callable[[DaqConfig], None]:
+    def check(config: DaqConfig) -> None:
+        if config in refused:
+            raise Unavailable(f"No room for {config.image_timeout_s}.")
+
+    return check
+
+
+def test_a_config_that_cannot_run_gives_way_to_the_one_before_it_and_then_to_the_file(
+    saved: SavedConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved.save(SET)
+    saved.save(LATER)
+    assert saved.choose(fresh=False, check=refusing()) == [LATER, SET, GIVEN]
+    assert saved.trouble == ""
+    assert saved.choose(fresh=False, check=refusing(LATER)) == [SET, GIVEN]
+    assert saved.trouble.endswith("cannot run: No room for 0.75. The one before it is in use.")
+    assert saved.choose(fresh=False, check=refusing(LATER, SET)) == [GIVEN]
+    assert saved.trouble.endswith(f"No room for 0.25. {saved.config_file} is in use.")
+    assert saved.trouble in caplog.text
+
+
+def test_a_config_file_that_cannot_run_is_refused(saved: SavedConfig) -> None:
+    with pytest.raises(Unavailable, match="No room"):
+        saved.choose(fresh=False, check=refusing(GIVEN))
+
+
+def test_the_config_before_gives_way_to_a_file_edited_since(saved: SavedConfig) -> None:
+    saved.save(SET)
+    now = time.time()
+    os.utime(saved.path, (now - 60, now - 60))
+    os.utime(saved.config_file, (now - 30, now - 30))
+    saved.save(LATER)
+    assert saved.choose(fresh=False) == [LATER, GIVEN]
+
+
+def test_saving_a_config_again_keeps_the_one_before_it(saved: SavedConfig) -> None:
+    for config in (SET, LATER, LATER):
+        saved.save(config)
+    assert saved.choose(fresh=False) == [LATER, SET, GIVEN]
 
 
 def test_a_saved_config_that_is_no_longer_legal_is_passed_over(saved: SavedConfig) -> None:
     illegal = {**SET.as_dict(), "bit_depth": 7}
     saved.path.write_text(json.dumps({"config_file": str(saved.config_file), "config": illegal}))
-    assert saved.choose(fresh=False) == GIVEN
+    assert saved.choose(fresh=False)[0] == GIVEN
 
 
 def test_an_illegal_config_file_is_refused_whatever_was_set(saved: SavedConfig) -> None:
@@ -97,18 +178,30 @@ async def test_every_accepted_config_is_kept(saved: SavedConfig) -> None:
         for timeout_s in (0.25, 0.75):
             await daq.configure({"image_timeout_s": timeout_s})
             await daq.reconfigured()
-        await eventually(lambda: saved.choose(fresh=False).image_timeout_s == 0.75)
+        await eventually(lambda: saved.choose(fresh=False)[0].image_timeout_s == 0.75)
         keeping.cancel()
 
 
-async def test_a_config_set_in_the_last_moment_is_kept(saved: SavedConfig) -> None:
+async def test_a_config_that_ran_in_the_last_moment_is_kept(saved: SavedConfig) -> None:
     async with SimulatedDaq(GIVEN) as daq:
         keeping = asyncio.create_task(saved.keep(daq))
         await asyncio.sleep(0)
         await daq.configure({"image_timeout_s": 0.25})
+        await daq.reconfigured()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-    assert saved.choose(fresh=False) == SET
+    assert saved.choose(fresh=False)[0] == SET
+
+
+async def test_a_config_that_never_ran_is_not_kept(saved: SavedConfig) -> None:
+    async with SimulatedDaq(GIVEN, restart_s=1e6) as daq:
+        keeping = asyncio.create_task(saved.keep(daq))
+        await asyncio.sleep(0)
+        await daq.configure({"image_timeout_s": 0.25})
+        await asyncio.sleep(0.1)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert saved.choose(fresh=False) == [GIVEN]
 
 
 def test_a_kept_config_that_cannot_be_removed_is_one_clear_line(saved: SavedConfig) -> None:
@@ -117,15 +210,71 @@ def test_a_kept_config_that_cannot_be_removed_is_one_clear_line(saved: SavedConf
         saved.choose(fresh=True)
 
 
-async def test_a_full_disk_does_not_end_the_service(
-    saved: SavedConfig, caplog: pytest.LogCaptureFixture
+async def test_what_a_full_disk_refuses_is_told_and_kept_when_there_is_room(
+    saved: SavedConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(saved_config, "RETRY_S", 0.05)
+    full = saved.path.with_suffix(".new")
+    full.symlink_to("/dev/full")
+    async with SimulatedDaq(GIVEN) as daq:
+        keeping = asyncio.create_task(saved.keep(daq))
+        await asyncio.sleep(0)
+        assert "No space left on device" in await saved.prepare(SET)
+        await daq.configure({"image_timeout_s": 0.25})
+        await eventually(lambda: "No space left on device" in daq.snapshot.health.warning)
+        assert saved.choose(fresh=False) == [GIVEN]
+        full.unlink()
+        await eventually(lambda: daq.snapshot.health.warning == "")
+        assert saved.choose(fresh=False) == [SET, GIVEN]
+        assert await saved.prepare(SET) == ""
+        keeping.cancel()
+
+
+async def test_what_a_full_disk_refuses_is_kept_at_the_end_when_there_is_room(saved: SavedConfig) -> None:
+    full = saved.path.with_suffix(".new")
+    full.symlink_to("/dev/full")
+    async with SimulatedDaq(GIVEN) as daq:
+        keeping = asyncio.create_task(saved.keep(daq))
+        await asyncio.sleep(0)
+        await daq.configure({"image_timeout_s": 0.25})
+        await eventually(lambda: "No space left on device" in daq.snapshot.health.warning)
+        full.unlink()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert saved.choose(fresh=False)[0] == SET
+
+
+async def test_a_disk_that_hangs_delays_no_answer_for_long_and_is_told(
+    saved: SavedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_config, "PREPARE_S", 0.05)
+    monkeypatch.setattr(saved_config, "RETRY_S", 0.05)
+    hung, write = threading.Event(), saved._write_new
+    monkeypatch.setattr(saved, "_write_new", lambda config: write(config) if hung.wait(60) else saved.path)
+    async with SimulatedDaq(GIVEN) as daq:
+        keeping = asyncio.create_task(saved.keep(daq))
+        await asyncio.sleep(0)
+        assert "does not answer" in await saved.prepare(SET)
+        await daq.configure({"image_timeout_s": 0.25})
+        await eventually(lambda: "does not answer" in daq.snapshot.health.warning)
+        hung.set()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert saved.choose(fresh=False)[0] == SET
+
+
+async def test_a_config_set_back_to_what_is_kept_is_no_trouble_any_more(
+    saved: SavedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_config, "RETRY_S", 0.05)
     saved.path.with_suffix(".new").symlink_to("/dev/full")
     async with SimulatedDaq(GIVEN) as daq:
         keeping = asyncio.create_task(saved.keep(daq))
         await asyncio.sleep(0)
         await daq.configure({"image_timeout_s": 0.25})
-        await eventually(lambda: "cannot be saved" in caplog.text)
-        assert not keeping.done()
+        await eventually(lambda: daq.snapshot.health.warning != "")
+        await daq.configure({"image_timeout_s": GIVEN.image_timeout_s})
+        await eventually(lambda: daq.snapshot.health.warning == "")
         keeping.cancel()
-    assert saved.choose(fresh=False) == GIVEN
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert saved.choose(fresh=False) == [GIVEN]
