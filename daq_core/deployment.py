@@ -266,6 +266,7 @@ class Deployer:
         failed = self._board.snapshot.config_id
         name = config_id(time.time(), after=failed)
         self._board.config_trouble = f"the config {failed} does not run: {trouble} {result}"
+        self._board.unsaved = ""  # of the config that failed, which nobody wants to keep any more
         self._board.show(config=config, config_id=name, ran=config)
         self._show(ERROR, f"Deployment failed: {trouble} {result}")
         if result == FORMER:

@@ -170,7 +170,7 @@ def test_a_second_service_is_refused_and_the_run_of_the_first_goes_on(
     complaint = said.splitlines()[-1]
     assert code == 1
     assert complaint.startswith("std-daq-ioc: ")
-    assert ("cannot listen on" if shared == "ports" else "is in use by another service") in complaint
+    assert ("is held by daq-receiver" if shared == "ports" else "is in use by another service") in complaint
     assert "Traceback" not in said
     service.simulator().send(20, rate_hz=50)
     assert service.wait_for("FINISHED", "FAILED")["acquisition"]["message"] == "Completed."
