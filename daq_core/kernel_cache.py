@@ -40,15 +40,18 @@ def choose_folder() -> Path | None:
     The first that has kernels, or can have some; None when none can.
     """
     name = NAME + _digest()
-    wanted = [Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "std-daq-ioc", name)]
+    own = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "std-daq-ioc", name)
+    # Without an account, "~" stays as it is, and would be a folder wherever the service was started.
+    if own.is_absolute() and _is_of_use(own):
+        return own
     temporary = Path(tempfile.gettempdir(), f"std-daq-ioc-{os.geteuid()}")
-    if _make_private(temporary):
-        wanted.append(temporary / name)
-    for folder in wanted:
-        # Without an account, "~" stays as it is, and would be a folder wherever the service was started.
-        if folder.is_absolute() and (has_kernels(folder) or _is_writable(folder)):
-            return folder
+    if _make_private(temporary) and _is_of_use(temporary / name):
+        return temporary / name
     return None
+
+
+def _is_of_use(folder: Path) -> bool:
+    return has_kernels(folder) or _is_writable(folder)
 
 
 def _digest() -> str:

@@ -154,7 +154,7 @@ def running_service(config_file: Path, addresses: Addresses, folder: Path) -> It
         ) as process,
     ):
         try:
-            line = _first_line(process, log_file)
+            line = first_line(process, log_file)
             if not line.startswith("READY"):
                 raise DemoFailed(f"The service did not start; the end of {log_file}: {_last_line(log_file)}")
             console.print("   " + line)
@@ -165,7 +165,7 @@ def running_service(config_file: Path, addresses: Addresses, folder: Path) -> It
             raise DemoFailed(f"The service ended with exit code {process.returncode}; see {log_file}")
 
 
-def _first_line(process: subprocess.Popen[str], log_file: Path) -> str:
+def first_line(process: subprocess.Popen[str], log_file: Path) -> str:
     """Wait for the service's first line; meanwhile show how far it is with compiling itself.
 
     There is no limit by the clock: a service that says nothing any more is killed, and has no line.

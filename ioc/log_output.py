@@ -38,7 +38,7 @@ def log_to_stderr(level: LogLevel = "info") -> None:
 
     Whatever else writes to ``sys.stderr`` or ``sys.stdout`` does not wait for readers then, either.
     """
-    outlet = TextOutlet.instead_of(sys.stderr, _told_of_loss)
+    outlet = TextOutlet.instead_of(sys.stderr, told_of_loss)
     sys.stderr, sys.stdout = outlet, TextOutlet.instead_of(sys.stdout)
     handler = OutletHandler(outlet, _OneLine())
     logging.basicConfig(handlers=[handler], level="DEBUG" if level == "debug" else "WARNING", force=True)
@@ -49,7 +49,8 @@ def log_to_stderr(level: LogLevel = "info") -> None:
     logging.captureWarnings(True)
 
 
-def _told_of_loss(n_lines: int) -> str:
+def told_of_loss(n_lines: int) -> str:
+    """Return the line that stands where lines are missing."""
     text = f"{n_lines} log lines were dropped here: nobody read this output"
     record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
     return _OneLine().format(record) + "\n"

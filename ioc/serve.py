@@ -262,7 +262,7 @@ def ready_line(daq: Daq, options: ServeOptions) -> str:
     )
 
 
-def _tell_of_start(manager: ServiceManager, how_far: str) -> None:
+def tell_of_start(manager: ServiceManager, how_far: str) -> None:
     """Say how far a start is that takes long; a service manager is to wait for it so much longer."""
     log.info("%s", how_far)
     manager.tell(STATUS=how_far, EXTEND_TIMEOUT_USEC=int(LONGER_S * 1e6))
@@ -311,7 +311,7 @@ def run(
     ending = Ending()
     manager = ServiceManager()
     forks = forks or ForkServer()
-    forks.tell = lambda how_far: _tell_of_start(manager, how_far)
+    forks.tell = lambda how_far: tell_of_start(manager, how_far)
     with held_state_dir(options.state_dir):
         saved = SavedConfig(options.config, options.state_dir)
         config, *others = saved.choose(fresh=options.fresh, check=_patient_check(options.daq_options()))

@@ -11,7 +11,9 @@ import h5py
 import pytest
 
 from daq_core.config import DaqConfig
+from daq_core.kernel_progress import COMPILING
 from daq_core.simulator import Simulator
+from ioc import demo
 from ioc.demo import DemoFailed, check_file, check_first_image
 
 
@@ -50,6 +52,25 @@ def test_a_wrong_pixel_in_a_file_is_noticed(shown: tuple[str, Path]) -> None:
         opened["entry/data/data"][7, 500, 1000] ^= 1
     with pytest.raises(DemoFailed, match=r"image 7, id \d+, differs from what was sent"):
         check_file(file, simulator, 10)
+
+
+@pytest.mark.parametrize(
+    ("then", "line"), [("print('READY', flush=True)", "READY"), ("time.sleep(1000)", "")]
+)
+def test_a_service_is_waited_for_until_it_says_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str, line: str
+) -> None:
+    monkeypatch.setattr(demo, "SILENT_S", 5.0)
+    says = "for n in range(70): print(f'%s: {n} of 70 kernels', file=sys.stderr, flush=True); time.sleep(0.1)"
+    program = f"import sys, time\n{says % COMPILING}\n{then}"
+    log_file = tmp_path / "service.log"
+    with (
+        log_file.open("w") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=log, text=True
+        ) as service,
+    ):
+        assert demo.first_line(service, log_file) == line
 
 
 def test_a_first_image_that_comes_too_late_is_noticed() -> None:

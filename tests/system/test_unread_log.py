@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -46,6 +47,31 @@ def test_rest_runs_and_the_end_wait_for_no_reader_of_the_log(tmp_path: Path) -> 
         assert len(written["entry/data/data"]) == 10
     assert os.read(reading, 1 << 16).count(b"\n") >= 10  # what the pipe held is there still, line by line
     os.close(reading)
+
+
+def test_ctrl_s_in_the_terminal_stops_the_lines_and_nothing_else(tmp_path: Path) -> None:
+    service = Service(tmp_path, JUNGFRAU_2, {})
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ioc", "serve", *command_line(service.options)],
+        stdin=slave,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+    ) as process:
+        os.close(slave)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("READY")
+        os.write(master, b"\x13")  # Ctrl-S
+        for _ in range(20):
+            refused = service.post("/writer/write_async", {"output_file": "/no/where", "n_images": 1})
+            assert refused["status"] == "error"
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(END_WITHIN_S) == 0
+        finally:
+            process.kill()
+    os.close(master)
 
 
 def test_a_service_whose_stderr_is_closed_starts_and_ends(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ioc.notify import ServiceManager
+from ioc.serve import tell_of_start
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -27,6 +28,12 @@ def test_what_is_told_arrives_one_assignment_a_line(listener: tuple[str, socket.
     name, manager = listener
     ServiceManager({"NOTIFY_SOCKET": name}).tell(READY=1, STATUS="all\nis well")
     assert manager.recv(4096) == b"READY=1\nSTATUS=all is well"
+
+
+def test_a_start_that_takes_long_asks_for_more_time(listener: tuple[str, socket.socket]) -> None:
+    name, manager = listener
+    tell_of_start(ServiceManager({"NOTIFY_SOCKET": name}), "compiling: 3 of 16 kernels")
+    assert manager.recv(4096) == b"STATUS=compiling: 3 of 16 kernels\nEXTEND_TIMEOUT_USEC=120000000"
 
 
 async def test_the_watchdog_is_fed_at_half_its_limit_and_the_status_sent_when_it_changes(
