@@ -15,7 +15,8 @@ from daq_core.errors import InvalidConfig
 MAX_NAME_BYTES = 60
 """Length of a record's name in EPICS Base."""
 
-NAME = re.compile(r"[A-Za-z0-9_\-+:\[\]<>;]+")
+NAME = re.compile(r"[A-Za-z0-9_\-+:\[\]<>;{}]+")  # some facilities write XF:31IDA-OP{Tbl-Ax:X1}Mtr
+MARKS = "_-+:[]<>;{}"
 
 
 def pv_names(prefix: str) -> list[str]:
@@ -29,7 +30,7 @@ def check_prefix(prefix: str) -> None:
     """Refuse a prefix that makes names no C client or record could have; InvalidConfig says why."""
     longest = max(map(len, pv_names("")))
     if prefix and not NAME.fullmatch(prefix):
-        raise InvalidConfig(f"--prefix {prefix!r}: a PV's name has letters, digits and _-+:[]<>; alone.")
+        raise InvalidConfig(f"--prefix {prefix!r}: a PV's name has letters, digits and {MARKS} alone.")
     if len(prefix) + longest > MAX_NAME_BYTES:
         raise InvalidConfig(
             f"--prefix {prefix}: a PV's name has {MAX_NAME_BYTES} characters at most, which leaves "
@@ -78,7 +79,7 @@ def _alias(line: str, prefix: str, known: set[str]) -> tuple[str, str]:
     alias, name = fields
     if not NAME.fullmatch(alias) or len(alias) > MAX_NAME_BYTES:
         raise ValueError(
-            f"{alias!r} cannot be a PV's name: 1 to {MAX_NAME_BYTES} letters, digits and _-+:[]<>;"
+            f"{alias!r} cannot be a PV's name: 1 to {MAX_NAME_BYTES} letters, digits and {MARKS}"
         )
     if alias in known:
         raise ValueError(f"{alias} is the name of a PV itself")

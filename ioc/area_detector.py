@@ -24,7 +24,7 @@ from daq_core.detectors import layout_of
 from daq_core.errors import Busy, DaqError, InvalidRequest, RunFailed, Unavailable
 from daq_core.status import AcquisitionState, Snapshot, WriteRequest, checked_run_id
 from ioc.area_file_name import checked_folder, checked_name, checked_template, full_file_name
-from ioc.area_view import Area
+from ioc.area_view import Area, wrapped
 from ioc.view import View
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class AreaDetector:
     def _on_accepted(self, request: WriteRequest, area: Area, by_valve: bool, snapshot: Snapshot) -> None:
         """Count the file as soon as its run is accepted, before it is open."""
         if snapshot.status.pending is request and self.state.file_number == area.file_number:
-            number = area.file_number + (area.auto_increment == "Yes")
+            number = wrapped(area.file_number + (area.auto_increment == "Yes"))
             self._set(refused="", file_number=number, run_by_valve=request if by_valve else None)
             self._commands.changed()
 

@@ -14,7 +14,7 @@ from ioc.area_array_pvs import NAME, array, height, none, width
 from ioc.area_detector import AreaDetector
 from ioc.area_file_pvs import DRIVER_PORT, FILE, YES
 from ioc.area_rows import CAM, choices, declined, fixed, kept, meant, on_area, pixels
-from ioc.area_view import detector_state, time_remaining
+from ioc.area_view import detector_state, num_acquired, time_remaining
 from ioc.rows import Row, Source, action, command, count, enum, flag, number, pair, string, text
 
 MODES = "Single|Multiple|Continuous"
@@ -63,7 +63,7 @@ CAMERA = (
     *kept(CAM, "ao", "AcquireTime", 0.001, "Kept: the detector is set elsewhere", egu="s", precision=6),
     *kept(CAM, "ao", "AcquirePeriod", 0.001, "Kept: the detector is set elsewhere", egu="s", precision=6),
     *meant(CAM, "longout", "NumImages", "num_images", "Images that Acquire waits for", control=FROM_0),
-    count("NumImagesCounter_RBV", lambda v: v.area.n_acquired, "Images since Acquire", macro=CAM),
+    count("NumImagesCounter_RBV", num_acquired, "Images since Acquire", macro=CAM),
     *kept(CAM, "longout", "NumExposures", 1, "Kept: the detector is set elsewhere"),
     *meant(CAM, "mbbo", "ImageMode", "image_mode", "What ends an Acquire", **choices(MODES)),
     *kept(CAM, "mbbo", "TriggerMode", "External", "Kept", **choices(TRIGGERS)),
@@ -95,7 +95,7 @@ CAMERA = (
     number("TimeRemaining_RBV", "", 3, time_remaining, "Of the Acquire, at the present rate", macro=CAM),
     *kept(CAM, "ao", "Gain", None, "Kept: the detector is set elsewhere", precision=3),
     *fixed(CAM, "mbbo", "FrameType", lambda v: "Normal", "Always Normal", **choices(FRAMES)),
-    count("NumExposuresCounter_RBV", lambda v: v.area.n_acquired, "As NumImagesCounter_RBV", macro=CAM),
+    count("NumExposuresCounter_RBV", num_acquired, "As NumImagesCounter_RBV", macro=CAM),
     *kept(CAM, "ao", "Temperature", None, "Kept: the detector is set elsewhere", egu="C", precision=1),
     number("TemperatureActual", "C", 1, lambda v: None, "Not known", macro=CAM),
     text("StringToServer_RBV", NAME, lambda v: "", "Always empty", macro=CAM),

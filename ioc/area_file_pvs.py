@@ -27,7 +27,7 @@ from ioc.area_array_pvs import (
 )
 from ioc.area_detector import AreaDetector
 from ioc.area_rows import HDF, choices, declined, fixed, kept, meant, on_area
-from ioc.area_view import full_file_name, num_captured, write_failed, write_message
+from ioc.area_view import full_file_name, num_captured, num_dropped, write_failed, write_message
 from ioc.rows import Row, action, command, count, flag, number, pair, string, text
 from ioc.view import View
 
@@ -157,7 +157,7 @@ FILE = (
     *kept(HDF, "bo", "BlockingCallbacks", "No", "Kept", **choices(YES)),
     *PLUGIN,
     *pair(
-        fixed(HDF, "longout", "DroppedArrays", lambda v: v.losses.dropped_images, "This run: images lost")[0],
+        fixed(HDF, "longout", "DroppedArrays", num_dropped, "This run: images lost")[0],
         limits=ANY_LOSS,
     ),
     *meant(HDF, "longout", "CreateDirectory", "create_directory", "-n: make n folders", control=DEPTHS),

@@ -50,13 +50,18 @@ class Area:
     def array_counter(self, pv: str) -> int:
         """Return an ArrayCounter: what was put there, and the images that Acquire let through since."""
         value, then = self.counted_from.get(pv, (0, 0))
-        return value + self.n_passed - then
+        return wrapped(value + self.n_passed - then)
 
 
 def data_type(view: View) -> str:
     """Return the type of a pixel in the file, as areaDetector names it: ``UInt16``."""
     name = view.layout.dtype.name
     return name.replace("uint", "UInt") if name.startswith("u") else name.capitalize()
+
+
+def wrapped(n: int) -> int:
+    """Return a count as areaDetector shows it, in 31 bits: what comes after the largest is 0."""
+    return n if n < 2**31 else n % 2**31
 
 
 def time_remaining(view: View) -> float | None:
@@ -107,7 +112,16 @@ def full_file_name(view: View) -> str:
 
 def num_captured(view: View) -> int:
     """Return the images on disk, 0 from the moment a run is accepted."""
-    return 0 if view.status.pending is not None else view.run.n_write_completed
+    return 0 if view.status.pending is not None else wrapped(view.run.n_write_completed)
+
+
+def num_acquired(view: View) -> int:
+    """Return the images since the last Acquire began."""
+    return wrapped(view.area.n_acquired)
+
+
+def num_dropped(view: View) -> int:
+    return wrapped(view.losses.dropped_images)
 
 
 def refusal(view: View) -> str:

@@ -53,7 +53,7 @@ class Server:
         self.circuits: set[Circuit] = set()
         self.n_broken = 0  # clients that sent garbage
         self.n_dropped = 0  # updates, for slow clients
-        self.n_stalled = 0  # clients that stopped reading
+        self.n_stalled = 0  # clients that were disconnected because they had stopped reading
         self.n_updates = 0
         self._records = records
         self._fields: dict[str, Record] = {}
@@ -68,6 +68,11 @@ class Server:
     @property
     def n_channels(self) -> int:
         return sum(len(circuit.channels) for circuit in self.circuits)
+
+    @property
+    def n_stalled_now(self) -> int:
+        """Clients that have stopped reading and are still connected."""
+        return sum(circuit.is_stalled for circuit in self.circuits)
 
     def find(self, name: str) -> Record | None:
         """Return the record or field of a name: ``X``, ``X.VAL``, ``X.EGU``, ``X.VAL$``; None for others."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import caproto as ca
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEND_TIMEOUT_S = 6.0
+STALLED_S = 1.0  # a client that has taken nothing for so long is shown as stalled
 SEND_BUFFER_BYTES = 64 * 1024  # small, so that a client that stops reading is noticed soon
 MAX_CHANNELS = 10_000  # of a client: every PV and many fields; one more is not found
 MAX_MONITORS = 10_000  # of a client; one more is refused
@@ -53,6 +55,7 @@ class Circuit:
         self._updates = Updates()
         self._puts = Puts(server.commands, server.report)
         self._sending = asyncio.Lock()
+        self._waiting_since: float | None = None  # monotonic time; for the client to take what is sent
         self._closed = False
         _bound_buffers(writer)
 
@@ -84,6 +87,12 @@ class Circuit:
     @property
     def client(self) -> Client:
         return self.channels.client
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the client has stopped reading, and not been disconnected for it yet."""
+        since = self._waiting_since
+        return not self._closed and since is not None and time.monotonic() - since >= STALLED_S
 
     @property
     def _name(self) -> str:
@@ -261,8 +270,10 @@ class Circuit:
         data = b"".join(map(packed, responses))
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S), self._sending:
+                self._waiting_since = time.monotonic()
                 self._writer.write(data)
                 await self._writer.drain()
+                self._waiting_since = None
         except TimeoutError:
             if not self._closed:
                 self._server.n_stalled += 1

@@ -24,9 +24,27 @@ from ioc.service_client import Refused, ServiceClient
 POLL_S = 0.1
 READY_WITHIN_S = 30.0  # a config change restarts the receiver, which takes less than 5 s
 
+
+def _address(context: typer.Context, url: str) -> str:
+    """Where nothing names the service, it is on this machine, at the port that `serve` would take."""
+    source = context.get_parameter_source("api_url")
+    if source is not None and source.name != "DEFAULT":
+        return url
+    port = os.environ.get("STD_DAQ_REST_PORT") or "5000"
+    if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
+        raise typer.BadParameter(f"STD_DAQ_REST_PORT is {port!r}; it must be a port, 1 to 65535.")
+    return f"http://127.0.0.1:{port}"
+
+
 Url = Annotated[
     str,
-    typer.Option("--api-url", "-b", envvar="STD_DAQ_API_URL", help="REST address of the service."),
+    typer.Option(
+        "--api-url",
+        "-b",
+        envvar="STD_DAQ_API_URL",
+        callback=_address,
+        help="REST address of the service; by default at port STD_DAQ_REST_PORT of this machine.",
+    ),
 ]
 Token = Annotated[
     Path | None,

@@ -7,6 +7,7 @@ that a C IOC gives it (its unsigned longs are doubles to a client).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from caproto import AlarmStatus, ChannelType
@@ -23,6 +24,14 @@ FTYPES = (
 )
 SEVERITY_NAMES = ("NO_ALARM", "MINOR", "MAJOR", "INVALID")
 STATUS_NAMES = tuple(status.name for status in AlarmStatus)
+YES_NO = ("NO", "YES")
+PRIORITIES = ("LOW", "MEDIUM", "HIGH")
+SCANS = (
+    *("Passive", "Event", "I/O Intr", "10 second", "5 second", "2 second", "1 second"),
+    *(".5 second", ".2 second", ".1 second"),
+)
+PINIS = ("NO", "YES", "RUN", "RUNNING", "PAUSE", "PAUSED")
+SET_BY_DEVICE = -2  # TSE of a record whose time is that of the event itself
 STATE_WORDS = (
     *("ZR", "ON", "TW", "TH", "FR", "FV", "SX", "SV"),
     *("EI", "NI", "TE", "EL", "TV", "TT", "FT", "FF"),
@@ -39,7 +48,8 @@ def field_of(record: Record, name: str) -> Record | None:
     if look is None:
         return None
     field = _make(record, name, look(record))
-    field.group, field.level = record.group, FIELD_LEVEL
+    # Processing is for all who may put something: it shows what is shown anyway.
+    field.group, field.level = "RW" if name == "PROC" else record.group, FIELD_LEVEL
     field.refresh = lambda: _follow(field, look(record), record.time)
     field.refresh()
     record.followers.append(field)
@@ -54,6 +64,8 @@ def _make(record: Record, name: str, value: Any) -> Record:
     full = f"{record.name}.{name}"
     if isinstance(value, _Menu):
         return Choice(full, _row(full, "mbbi", choices=value.choices, severities=("",) * len(value.choices)))
+    if name == "PROC":
+        return Byte(full, replace(_row(full, "longout"), put=_process))
     if isinstance(value, bool):
         return Byte(full, _row(full, "longin"))
     if isinstance(value, _Short):
@@ -64,6 +76,10 @@ def _make(record: Record, name: str, value: Any) -> Record:
         row = record.row
         return Number(full, _row(full, "ai", egu=row.egu, precision=row.precision))
     return Integer(full, _row(full, "longin"))
+
+
+async def _process(commands: object, value: object, client: object) -> None:
+    """Do nothing: every record is up to date by itself, and a command is put, not processed."""
 
 
 def _row(name: str, record: Any, **more: Any) -> Row:
@@ -97,7 +113,20 @@ def _looks(record: Record) -> dict[str, Look]:
         "STAT": lambda r: _Menu(r.alarm.status.name, STATUS_NAMES),
         "AMSG": lambda r: r.alarm.message,
         "UDF": lambda r: r.value is None,
-        "DISA": lambda r: 0,  # ophyd asks a detector's DataType_RBV whether it is disabled
+        "DISA": lambda r: _Short(0),  # ophyd asks a detector's DataType_RBV whether it is disabled
+        "DISV": lambda r: _Short(1),
+        "DISP": lambda r: False,
+        "DISS": lambda r: _severity(0),
+        "PROC": lambda r: False,
+        "PACT": lambda r: False,
+        "PINI": lambda r: _Menu("NO", PINIS),
+        "PHAS": lambda r: _Short(0),
+        "PRIO": lambda r: _Menu("LOW", PRIORITIES),
+        "SCAN": lambda r: _Menu("Passive" if row.put else "I/O Intr", SCANS),
+        "TSE": lambda r: _Short(SET_BY_DEVICE),
+        # Alarms need not be acknowledged here: the highest one that is not is the present one.
+        "ACKS": lambda r: _severity(r.alarm.severity),
+        "ACKT": lambda r: _Menu("NO", YES_NO),
     }
     if record.data_type in (ChannelType.LONG, ChannelType.DOUBLE):
         looks["EGU"] = lambda r: row.egu
@@ -134,6 +163,7 @@ def _numeric(row: Row, kind: type[float] | type[int]) -> dict[str, Look]:
         "LSV": lambda r: _named("" if limits.low is None else "MINOR"),
         "HSV": lambda r: _named("" if limits.high is None else "MINOR"),
         "HHSV": lambda r: _named("" if limits.hihi is None else "MAJOR"),
+        **dict.fromkeys(("HYST", "ADEL", "MDEL"), lambda r: kind(0)),  # every change is told
     }
     if row.record in ("ao", "longout"):
         looks["DRVL"] = lambda r: kind(row.control[0])

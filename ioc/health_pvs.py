@@ -79,7 +79,7 @@ HEALTH = (
     health("Errors_RBV", "", 0, lambda v: v.ioc.errors + v.face.errors, "Errors since start"),
     health("UpdatesPerSec_RBV", "Hz", 1, lambda v: v.ioc.updates_per_second, "PV updates posted"),
     health("CaDropped_RBV", "", 0, lambda v: v.ioc.n_dropped, "Updates dropped for slow clients", ANY_CLIENT),
-    health("CaStalled_RBV", "", 0, lambda v: v.ioc.n_stalled, "CA clients that stopped reading", ANY_CLIENT),
+    health("CaStalled_RBV", "", 0, lambda v: v.ioc.n_stalled, "CA clients that do not read, now", ANY_CLIENT),
     text("LastError_RBV", PATH, lambda v: v.ioc.last_error or v.face.last_error, "Last error", macro="IOC"),
     *for_experts(
         command("SYSRESET", "No|Restart", Commands.restart, "End; the supervisor starts it anew", macro="IOC")

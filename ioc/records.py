@@ -7,6 +7,7 @@ A number, an integer, a list of them, one of a few states, a long text and a sho
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,11 @@ from ioc.dbr import (
 from ioc.record import Record
 from ioc.rows import Row
 
+HEXADECIMAL = re.compile(r"[+-]?0[xX][0-9a-fA-F]+")
+OCTAL = re.compile(r"[+-]?0[0-7]+")
+NOT_OCTAL = re.compile(r"[+-]?0[0-9]+")  # nor meant as decimal, for who knows C
+DECIMAL = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|inf|nan)", re.IGNORECASE)
+
 
 class Number(Record):
     """A 64-bit float."""
@@ -36,10 +42,14 @@ class Number(Record):
     def decode(self, native: ChannelType, values: Sequence[Any]) -> Any:
         if len(values) != 1:
             raise ValueError(f"{self.name} takes one number, got {len(values)}.")
-        number = _number(values[0])
+        number = self.number(values[0])
         if not math.isfinite(number):
             raise ValueError(f"{self.name} takes a finite number, got {number}.")
         return number
+
+    def number(self, value: Any) -> float:
+        """Return what one element means; a text means what it does to a C IOC, if it is a number at all."""
+        return _number(value, self.name)
 
     def elements(self, native: ChannelType) -> bytes:
         value = self.blank if self.value is None else self.value
@@ -58,6 +68,9 @@ class Integer(Number):
 
     data_type = ChannelType.LONG
     blank: Any = 0
+
+    def number(self, value: Any) -> float:
+        return _number(value, self.name, octal=True)
 
     def fit(self, value: Any) -> Any:
         return max(INT32[0], min(INT32[1], int(value)))
@@ -96,7 +109,7 @@ class Integers(Integer):
     def decode(self, native: ChannelType, values: Sequence[Any]) -> Any:
         if len(values) > self.nelm:
             raise ValueError(f"{self.name} takes up to {self.nelm} numbers, got {len(values)}.")
-        return tuple(_integer(_number(v), self.name) for v in values)
+        return tuple(_integer(self.number(v), self.name) for v in values)
 
 
 class Choice(Record):
@@ -112,15 +125,18 @@ class Choice(Record):
     def decode(self, native: ChannelType, values: Sequence[Any]) -> Any:
         if len(values) != 1:
             raise ValueError(f"{self.name} takes one state, got {len(values)}.")
-        if native is ChannelType.STRING and (name := _text(values[0])) in self.row.choices:
+        name = _text(values[0], self.name) if native is ChannelType.STRING else ""
+        if name and name in self.row.choices:
             return name
         try:
-            index = _integer(_number(values[0]), self.name)
+            index = _integer(_number(values[0], self.name), self.name)
         except ValueError:
             index = -1
         if not 0 <= index < len(self.row.choices):
-            got = _text(values[0]) if native is ChannelType.STRING else values[0]
-            raise ValueError(f"{self.name} is one of {', '.join(self.row.choices)}, got {got}.")
+            got = _text(values[0], self.name) if native is ChannelType.STRING else values[0]
+            named = any(self.row.choices)
+            known = ", ".join(self.row.choices if named else map(str, range(len(self.row.choices))))
+            raise ValueError(f"{self.name} is one of {known}, got {got}.")
         return self.row.choices[index]
 
     def elements(self, native: ChannelType) -> bytes:
@@ -152,7 +168,7 @@ class Text(Record):
             raise ValueError(f"{self.name} takes a text.")
         if len(data) >= self.nelm:
             raise ValueError(f"{self.name} takes up to {self.nelm - 1} bytes, got {len(data)}.")
-        return _text(data)
+        return _text(data, self.name)
 
     def elements(self, native: ChannelType) -> bytes:
         text = self.value or ""
@@ -173,7 +189,7 @@ class String(Record):
     def decode(self, native: ChannelType, values: Sequence[Any]) -> Any:
         if native is not ChannelType.STRING or len(values) != 1:
             raise ValueError(f"{self.name} takes a text.")
-        text = _text(values[0]).split("\0")[0]
+        text = _text(values[0], self.name).split("\0")[0]
         if len(text.encode()) > STRING_BYTES:
             raise ValueError(f"{self.name} takes up to {STRING_BYTES} bytes.")
         return text
@@ -185,7 +201,7 @@ class String(Record):
         if native is ChannelType.CHAR:
             return text.encode() + b"\0"
         try:
-            value = _number(text)
+            value = _number(text, self.name)
         except ValueError:
             value = 0.0
         return packed([value], native)
@@ -210,18 +226,30 @@ def record_of(row: Row, prefix: str = "") -> Record:
     return kinds[row.record](row.pv(prefix), row)
 
 
-def _text(data: Any) -> str:
+def _text(data: Any, name: str) -> str:
     try:
         return bytes(data).decode("utf-8") if not isinstance(data, str) else data
     except UnicodeDecodeError:
-        raise ValueError("The text is not UTF-8.") from None
+        raise ValueError(f"{name}: the text is not UTF-8.") from None
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, (bytes, str)):
-        return float(_text(value).strip())  # ValueError for anything else
-    number: float = value.item() if hasattr(value, "item") else value
-    return number
+def _number(value: Any, name: str, *, octal: bool = False) -> float:
+    """Return a number that was put, as text perhaps: ``0x10`` is 16, and 010 is 8 where there are integers.
+
+    That is how a C IOC reads them. It also takes the beginning of a text for the whole (``12abc``,
+    ``1_000``); here such a text is refused.
+    """
+    if not isinstance(value, (bytes, str)):
+        number: float = value.item() if hasattr(value, "item") else value
+        return number
+    text = _text(value, name).strip(" \t\r\n")
+    if HEXADECIMAL.fullmatch(text):
+        return float(int(text, 16))
+    if octal and OCTAL.fullmatch(text):
+        return float(int(text, 8))
+    if not DECIMAL.fullmatch(text) or (octal and NOT_OCTAL.fullmatch(text)):
+        raise ValueError(f"{name} takes a number, got {text!r}.")
+    return float(text)
 
 
 def _integer(value: float, name: str) -> int:

@@ -220,7 +220,7 @@ class Ioc:
             n_clients=len(self._server.circuits),
             n_channels=self._server.n_channels,
             n_dropped=self._server.n_dropped,
-            n_stalled=self._server.n_stalled,
+            n_stalled=self._server.n_stalled_now,
             updates_per_second=updates_per_second,
             errors=self._errors.n,
             last_error=self._errors.last,

@@ -85,7 +85,7 @@ class IocHealth:
     n_channels: int = 0
     n_records: int = 0
     n_dropped: int = 0  # updates, for slow clients
-    n_stalled: int = 0  # clients
+    n_stalled: int = 0  # clients that do not read at present
     updates_per_second: float = 0.0
     errors: int = 0
     last_error: str = ""

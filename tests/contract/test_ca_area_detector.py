@@ -284,6 +284,31 @@ def test_what_is_not_known_of_the_detector_is_not_shown(ioc: IocThread, peer: Ep
     assert peer.get(ioc.pv("cam1:TimeRemaining_RBV")) == 0
 
 
+def test_counters_beyond_31_bits_begin_again_at_0(ioc: IocThread, peer: EpicsPeer, prepared: Path) -> None:
+    largest = 2**31 - 1
+    for name in ("cam1:ArrayCounter", "HDF1:FileNumber"):
+        assert peer.put(ioc.pv(name), largest) == ECA_NORMAL
+        assert peer.get(ioc.pv(f"{name}_RBV")) == largest
+    assert peer.put(ioc.pv("cam1:NumImages"), 3) == ECA_NORMAL
+    acquire(ioc, peer, lambda: publish(ioc, 3))
+    assert peer.get(ioc.pv("cam1:ArrayCounter_RBV")) == 2
+    with EpicsPeer(ioc.ca_port) as simple:
+        simple.send_put(ioc.pv("HDF1:Capture"), 1)
+        wait_until_open(ioc)
+        ioc.receive(5)
+        assert simple.put_status() == ECA_NORMAL
+    assert peer.text(ioc.pv("HDF1:FullFileName_RBV")).endswith(f"run_{largest}.h5")
+    assert peer.get(ioc.pv("HDF1:FileNumber_RBV")) == peer.get(ioc.pv("HDF1:FileNumber")) == 0
+
+
+def test_processing_a_pv_is_taken_and_changes_nothing(ioc: IocThread, peer: EpicsPeer) -> None:
+    for name in ("HDF1:FileNumber", "HDF1:FileNumber_RBV", "DAQ:WriteAsync"):
+        before = peer.get(ioc.pv(name))
+        assert peer.put(ioc.pv(f"{name}.PROC"), 1) == ECA_NORMAL
+        assert peer.get(ioc.pv(name)) == before
+    assert peer.text(ioc.pv("DAQ:AcqState_RBV")) != "WAITING_IMAGES"
+
+
 def test_the_image_is_described_as_areadetector_does(ioc: IocThread, peer: EpicsPeer) -> None:
     size = [ioc.config.image_pixel_width, ioc.config.image_pixel_height]
     for prefix in ("cam1:", "HDF1:"):

@@ -16,12 +16,18 @@ from ioc.fields import STATE_WORDS
 from ioc.ports import channel_access_environment, free_ports
 from ioc.pvs import PVS
 from ioc.rows import MACROS, Row
-from tests.ca_wire import Connection
-from tests.epics_peer import ROOT, EpicsPeer
+from tests.ca_wire import STRING, Connection
+from tests.epics_peer import ECA_NORMAL, ROOT, EpicsPeer
 from tests.ioc_thread import IocThread
 
 TEMPLATE = ROOT / "db/daq.template"
 COMPARED = ("type", "count", "units", "precision", "enum_strs", "lower_ctrl_limit", "upper_ctrl_limit")
+
+
+OF_ALL = (
+    *("SEVR", "STAT", "AMSG", "UDF", "DISA", "DISV", "DISP", "DISS", "PROC", "PACT", "PINI", "PHAS", "PRIO"),
+    *("SCAN", "TSE", "ACKS", "ACKT"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +111,26 @@ def test_the_fields_of_a_value_are_of_the_types_of_a_c_ioc(
 ) -> None:
     """Values differ, as the C IOC's records are never processed; types do not."""
     (waveform,) = [row for row in PVS if row.pv("") == "DAQ:OutputFile"]
-    names = [f"{waveform.pv(ioc.prefix)}.{field}" for field in ("NORD", "SEVR", "STAT", "AMSG", "UDF")]
+    names = [f"{waveform.pv(ioc.prefix)}.{field}" for field in ("NORD", *OF_ALL)]
+    for record in ("bo", "mbbi", "stringin", "longout", "ai"):
+        row = next(row for row in PVS if row.record == record)
+        numeric = ("HYST", "ADEL", "MDEL") if record in ("longout", "ai") else ()
+        names += [f"{row.pv(ioc.prefix)}.{field}" for field in (*OF_ALL, *numeric)]
     assert c_ioc.info(names[0])
     ours, theirs = described(ioc.ca_port, names), described(c_port, names)
     assert {name: words[:2] for name, words in ours.items()} == {
         name: words[:2] for name, words in theirs.items()
     }
+
+
+@pytest.mark.parametrize("pv", ["cam1:NumImages", "cam1:AcquireTime"])
+def test_a_number_as_text_means_what_it_does_to_a_c_ioc(
+    ioc: IocThread, peer: EpicsPeer, c_ioc: EpicsPeer, pv: str
+) -> None:
+    for text in ("0x10", "0X1f", "010", " 12 ", "+7", "12.0", "0x7fffffff", "\t9"):
+        for client in (peer, c_ioc):
+            assert client.put(ioc.pv(pv), text, as_type=STRING) == ECA_NORMAL, text
+        assert peer.get(ioc.pv(pv)) == c_ioc.get(ioc.pv(pv)), text
 
 
 @pytest.mark.parametrize("file", sorted(set(files()) - {"daq.substitutions", "pvlist"}))

@@ -269,6 +269,18 @@ def test_without_a_service_the_exit_code_is_3(nowhere: Cli, command: str) -> Non
     assert len(err.splitlines()) == 1
 
 
+def test_client_commands_go_to_the_rest_port_of_the_environment(service: Service, nowhere: Cli) -> None:
+    """One file of settings for `serve` and for who asks it."""
+    elsewhere = nowhere.environment.pop("STD_DAQ_API_URL")
+    nowhere.environment["STD_DAQ_REST_PORT"] = service.rest_url.rpartition(":")[2]
+    assert nowhere("status")[0] == 0
+    assert nowhere("status", "-b", elsewhere)[0] == 3  # what is said on the command line comes first
+    nowhere.environment["STD_DAQ_REST_PORT"] = "5000/tcp"
+    code, _, err = nowhere("status")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "STD_DAQ_REST_PORT is '5000/tcp'" in err
+
+
 def test_logs_lists_the_last_runs_newest_first(cli: Cli, service: Service) -> None:
     files = [str(service.output / f"log{i}.h5") for i in range(2)]
     for file in files:

@@ -57,7 +57,11 @@ def test_the_mark_that_spreadsheets_write_at_the_beginning_is_no_name(tmp_path: 
     assert read(tmp_path, "\ufeffA,DAQ:Stop") == {"A": "X:DAQ:Stop"}
 
 
-@pytest.mark.parametrize("prefix", ["", "X:", "X02DA-ES1_[1]<a>;+:", "X" * 30])
+def test_a_name_may_have_curly_brackets(tmp_path: Path) -> None:
+    assert read(tmp_path, "XF:11ID-ES{Det:1}Stop,DAQ:Stop") == {"XF:11ID-ES{Det:1}Stop": "X:DAQ:Stop"}
+
+
+@pytest.mark.parametrize("prefix", ["", "XF:11ID-ES{Det:1}", "X:", "X02DA-ES1_[1]<a>;+:", "X" * 30])
 def test_a_prefix_that_records_may_have_is_taken(prefix: str) -> None:
     check_prefix(prefix)
     assert all(len(name) <= MAX_NAME_BYTES for name in pv_names(prefix))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ioc.dbr import EPICS_EPOCH, TIME_PADDING, Wire, structure, time_structure
 from ioc.pvs import PVS
 from ioc.record import Record
 from ioc.records import record_of
+from ioc.rows import Row
 
 RECORDS = {row.pv(""): row for row in PVS}
 READABLE = sorted(set(ChannelType) - {ChannelType.PUT_ACKT, ChannelType.PUT_ACKS})
@@ -196,3 +198,17 @@ def test_a_string_is_cut_between_characters(text: str) -> None:
 @pytest.mark.parametrize(("value", "severity"), [(0, 2), (1, 2), (5, 1), (10, 1), (11, 0)])
 def test_limits_are_part_of_the_alarm(value: float, severity: int) -> None:
     assert Limits(low=10, lolo=1).alarm(value).severity == severity
+
+
+@pytest.mark.parametrize("row", [row for row in PVS if row.put is not None], ids=lambda row: row.pv(""))
+def test_a_put_that_means_nothing_is_refused_by_the_name_of_its_pv(row: Row) -> None:
+    record = record_of(row, "X:")
+    with pytest.raises(ValueError, match=re.escape(record.name)):
+        record.decode(ChannelType.STRING, [b"\xff\xfe"])
+
+
+@pytest.mark.parametrize("text", ["0x", "12abc", "1_000", "\u0663", "0b11", "08", "1e", "--1", ""])
+def test_a_text_that_is_no_number_is_refused(text: str) -> None:
+    record = record_of(next(row for row in PVS if row.pv("") == "cam1:NumImages"))
+    with pytest.raises(ValueError, match="cam1:NumImages takes a"):
+        record.decode(ChannelType.STRING, [text.encode()])
