@@ -174,6 +174,6 @@ def _print_measured(test: SelfTest) -> None:
 
 def _rate_text(rate: Rate) -> str:
     return (
-        f"{rate.images_per_second:8.1f} images/s  {rate.bytes_per_second / 1e9:6.2f} GB/s  "
+        f"{rate.images_per_second:8.1f} images/s  {in_gb(rate.bytes_per_second):>7}/s  "
         f"({rate.n_images} images in {rate.seconds:.1f} s)"
     )

@@ -89,7 +89,7 @@ def _space(path: str, mount: str, free: int) -> Finding:
 
 def _speed(speed: Speed, kind: str, mount: str) -> Finding:
     how = "past the page cache" if speed.direct else "synced"
-    text = f"{speed.cache / GB:.2f} GB/s into memory, {speed.disk / GB:.2f} GB/s to the disk ({how})"
+    text = f"{in_gb(speed.cache)}/s into memory, {in_gb(speed.disk)}/s to the disk ({how})"
     if speed.disk >= FAST_ENOUGH or (kind in IN_MEMORY and speed.cache >= FAST_ENOUGH):
         return Finding("file system", "good", text)
     return Finding(
