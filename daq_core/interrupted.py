@@ -19,6 +19,7 @@ from typing import Any
 
 from daq_core.errors import DaqError
 from daq_core.journal import Begun
+from daq_core.losses import Losses
 from daq_core.status import Acquisition, AcquisitionState
 from daq_core.writer_task import OPEN_ELSEWHERE, WriterTask
 
@@ -90,5 +91,5 @@ def _acquisition(begun: Begun, answer: dict[str, Any]) -> Acquisition:
         n_write_completed=n_images,
         start_time=begun.start_time,
         stop_time=time.time(),
-        losses=None,  # who counted them was killed
+        losses=Losses(**end["losses"]) if end is not None and end["losses"] is not None else None,
     )

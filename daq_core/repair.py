@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import h5py
+import numpy as np
 from h5py import h5d
 
 from daq_core.file_layout import COLUMNS, UNFINISHED, extend_present, record_state
@@ -45,6 +46,7 @@ class RecordedEnd:
     run_id: str
     state: str
     message: str
+    losses: dict[str, int] | None = None  # as in ``daq_core.losses``; None where its writer was killed
 
 
 @dataclass(frozen=True)
@@ -234,9 +236,18 @@ def _end(path: str) -> RecordedEnd | None:
                 run_id=file["entry/entry_identifier"].asstr()[()],
                 state=file["entry/run/state"].asstr()[()],
                 message=file["entry/run/message"].asstr()[()],
+                losses=_losses(file),
             )
         except KeyError:
             return None
+
+
+def _losses(file: h5py.File) -> dict[str, int] | None:
+    """Return what a file says that its run lost; None when its writer did not come to say it."""
+    counters = {name: int(count[()]) for name, count in file["entry/run/counters"].items()}
+    if min(counters.values(), default=-1) < 0:
+        return None
+    return counters | {"not_good_images": int(np.count_nonzero(file["entry/data/status"][:]))}
 
 
 def _by(fd: int) -> str:

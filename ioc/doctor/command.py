@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daq_core.sizes import in_gb
 from ioc import environment
 from ioc.progress import shown_progress
 

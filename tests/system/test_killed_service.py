@@ -75,6 +75,9 @@ def test_a_run_of_a_killed_service_is_kept_as_failed(start_service: StartService
         assert file["entry/run/state"].asstr()[()] == "FAILED"
     assert service.get("/daq/logs/5")["logs"] == []  # of std_daq's log are FINISHED runs alone
     assert service.status()["state"] == "READY"
+    (run,) = service.get("/daq/runs/5")["runs"]
+    assert run["stats"]["n_incomplete"] == 0  # its writer closed the file, and said so in it
+    assert run["stats"]["efficiency"] == (1.0 if n_sent else None)
     next_run_is_perfect(service)
 
 
