@@ -22,12 +22,14 @@ import os
 import time
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
-from h5py import h5d
+
+if TYPE_CHECKING:  # control asks for BLOCK_BYTES, and does without HDF5
+    import h5py
+    from h5py import h5d
 
 BLOCK_BYTES = 4096
 """What addresses in memory and file, and lengths, are multiples of: a page, the largest block of disks."""
