@@ -13,9 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from daq_core.disk_thread import DiskThread
+from daq_core.output import UNKNOWN, space_left
 
 LOOK_S = 5.0  # between two looks at the same folder
-UNKNOWN = 0  # as Word.DISK_FREE has it
 
 
 class FreeSpace:
@@ -58,7 +58,7 @@ class FreeSpace:
 
 
 def free_bytes(folder: str) -> int:
-    """Return what its file system has left, or UNKNOWN.
+    """Return what its file system has left, or UNKNOWN: it is not there, or does not say.
 
     A folder inside one that only the writer's user may enter has the space of that one.
     """
@@ -70,4 +70,4 @@ def free_bytes(folder: str) -> int:
         except OSError:  # it is not there
             return UNKNOWN
         else:
-            return space.f_bavail * space.f_frsize
+            return space_left(space)

@@ -15,9 +15,12 @@ from daq_core.roots import check_roots
 from daq_core.sizes import in_gb
 from daq_core.user import user_name
 
+UNKNOWN = 0
+"""Free bytes where nobody says how many there are; of a full file system they are 1."""
+
 
 def check_output(path: str, *, roots: Sequence[str], overwrite: bool) -> int:
-    """Check an output path and return the free bytes of its file system.
+    """Check an output path and return the free bytes of its file system, or UNKNOWN.
 
     Raises
     ------
@@ -28,8 +31,14 @@ def check_output(path: str, *, roots: Sequence[str], overwrite: bool) -> int:
     folder = os.path.dirname(path)
     check_folder(folder, roots)
     _check_existing(path, overwrite)
-    space = os.statvfs(folder)
-    return space.f_bavail * space.f_frsize
+    return space_left(os.statvfs(folder))
+
+
+def space_left(space: os.statvfs_result) -> int:
+    """Return the free bytes of a file system, or UNKNOWN where it counts none, as ramfs and some of FUSE."""
+    if space.f_blocks * space.f_frsize == 0:
+        return UNKNOWN
+    return max(1, space.f_bavail * space.f_frsize)
 
 
 def check_folder(folder: str, roots: Sequence[str]) -> None:
@@ -81,7 +90,7 @@ def _me() -> str:
 
 
 def check_space(free_bytes: int, n_images: int, image_bytes: int, *, compressed: bool = False) -> str:
-    """Return a warning when little space would be left, "" otherwise.
+    """Return a warning when little space would be left, "" otherwise, and where nobody knows.
 
     How small images become nobody knows before, so of compressed ones this is never sure.
 
@@ -90,6 +99,8 @@ def check_space(free_bytes: int, n_images: int, image_bytes: int, *, compressed:
     InvalidRequest
         A run of known length, uncompressed, cannot fit.
     """
+    if free_bytes == UNKNOWN:
+        return ""
     needed = n_images * image_bytes
     if needed > free_bytes and compressed:
         return (

@@ -43,7 +43,7 @@ from daq_core.conversion import Converter
 from daq_core.errors import DaqError
 from daq_core.file_layout import COUNTERS, RunMetadata
 from daq_core.hdf5 import ImageFile
-from daq_core.output import check_output, check_space
+from daq_core.output import check_output, check_space, space_left
 from daq_core.part_files import part_path, repair_run, share_of
 from daq_core.repair import RepairReport
 from daq_core.ring import (
@@ -254,8 +254,7 @@ class Writer:
             self._noted_s = now
             file.check_exists()
             with contextlib.suppress(OSError):  # the folder was renamed
-                space = os.statvfs(os.path.dirname(self.path))
-                self.own[Word.DISK_FREE] = space.f_bavail * space.f_frsize
+                self.own[Word.DISK_FREE] = space_left(os.statvfs(os.path.dirname(self.path)))
 
     def _counters(self, epoch: int) -> dict[str, int]:
         """Return what the receiver counted for this run, for the file; nothing if it never began it."""

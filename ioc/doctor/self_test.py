@@ -30,6 +30,7 @@ from daq_core.errors import DaqError, Unavailable
 from daq_core.forks import ForkServer
 from daq_core.losses import Losses
 from daq_core.options import DaqOptions
+from daq_core.output import space_left
 from daq_core.receive_threads import ReceiveThreads
 from daq_core.simulator import Simulator
 from daq_core.status import AcquisitionState, WriteRequest
@@ -134,8 +135,7 @@ class _SelfTest:
         self._progress = progress
         self._n_done = 0
         self._n_compared = 0
-        space = os.statvfs(folder)
-        self._most_bytes = min(MOST_BYTES, space.f_bavail * space.f_frsize / 4)
+        self._most_bytes = min(MOST_BYTES, (space_left(os.statvfs(folder)) or 4 * MOST_BYTES) / 4)
 
     async def run(self) -> SelfTest:
         with SenderProcess(self._config) as self._sender:

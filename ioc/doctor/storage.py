@@ -14,7 +14,7 @@ from pathlib import Path
 
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidRequest
-from daq_core.output import check_folder
+from daq_core.output import UNKNOWN, check_folder, space_left
 from daq_core.sizes import in_gb
 from daq_core.user import become, find_owner, user_name
 from ioc.doctor.finding import Finding, Findings
@@ -50,9 +50,10 @@ def look_at_storage(folder: Path, config: DaqConfig) -> Findings:
         return
     kind, mount = file_system(path)
     yield _folder(path, kind)
-    space = os.statvfs(path)
-    free = space.f_bavail * space.f_frsize
+    free = space_left(os.statvfs(path))
     yield _space(path, mount, free)
+    if free == UNKNOWN:
+        free = 2 * MOST_BYTES
     if free < 4 * PIECE_BYTES:
         return
     try:
@@ -77,6 +78,10 @@ def _folder(path: str, kind: str) -> Finding:
 
 
 def _space(path: str, mount: str, free: int) -> Finding:
+    if free == UNKNOWN:
+        return Finding(
+            "disk space", "limits", f"{mount} does not say how much is free", f"findmnt --target {path}"
+        )
     text = f"{in_gb(free)} free on {mount}"
     if free < 1 * GB:
         return Finding("disk space", "problem", text, f"du -xsh {mount}/* | sort -h   # what takes it?")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daq_core.errors import InvalidRequest
-from daq_core.output import check_output, check_space
+from daq_core.output import UNKNOWN, check_output, check_space, space_left
 from daq_core.sizes import in_gb
 from tests.machine.judges import absent
 
@@ -171,6 +171,34 @@ def test_little_space_is_a_warning_and_enough_is_none() -> None:
 )
 def test_a_size_below_a_gigabyte_is_not_a_zero(n_bytes: float, text: str) -> None:
     assert in_gb(n_bytes) == text
+
+
+def statvfs(n_blocks: int, n_free: int) -> os.statvfs_result:
+    """What the kernel says of a file system with so many blocks of 4 KiB."""
+    return os.statvfs_result((4096, 4096, n_blocks, n_free, n_free, 0, 0, 0, 0, 255))
+
+
+def test_a_file_system_that_counts_no_blocks_is_not_a_full_one() -> None:
+    assert space_left(statvfs(0, 0)) == UNKNOWN
+    assert space_left(statvfs(1000, 10)) == 40960
+    full = space_left(statvfs(1000, 0))
+    assert full != UNKNOWN
+    assert check_space(UNKNOWN, 1000, 8_000_000) == ""
+    with pytest.raises(InvalidRequest, match=r"1000 images need .*, but .* are free"):
+        check_space(full, 1000, 8_000_000)
+
+
+def test_a_run_is_taken_on_a_file_system_that_counts_no_blocks(tmp_path: Path) -> None:
+    folder = tmp_path / "ram"
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "ramfs", "none", folder], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        absent("mounts", f"ramfs: {error}")
+    try:
+        assert check(folder / "a.h5") == UNKNOWN
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def test_a_compressed_run_is_warned_of_and_never_refused() -> None:
