@@ -89,7 +89,7 @@ def make_folders(folder: str, may_make: int, roots: Sequence[str]) -> None:
         inner = os.dup(existing)
         try:
             for name in (os.path.basename(path.rstrip("/")) for path in reversed(missing)):
-                os.mkdir(name, dir_fd=inner)
+                os.mkdir(name, 0o775, dir_fd=inner)
                 inner = entered(inner, name)
         finally:
             os.close(inner)

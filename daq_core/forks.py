@@ -20,6 +20,7 @@ from typing import Literal
 
 from daq_core.errors import Unavailable
 from daq_core.kernel_progress import READY, Compiled, Diligence
+from daq_core.surroundings import environment_of_forks
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class ForkServer:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
-                    env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # a process that forks has one thread
+                    env=environment_of_forks(os.environ),
                     start_new_session=True,  # Ctrl-C is ours to handle
                 )
             except OSError as error:

@@ -276,6 +276,7 @@ def _create_hdf5(path: str, aligned: bool) -> h5py.File:
     creation = h5p.create(h5p.FILE_CREATE)
     creation.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)  # see create_layout
     access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fapl_sec2()  # named, for HDF5_DRIVER in the environment could name another
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)  # the oldest format with SWMR
     # On ext4 a chunk that does not begin at a page costs 1.3 times as much CPU time. Compressing hides
     # that, and half a page would be lost at each chunk: 4 to 9 % of the file.
@@ -301,7 +302,7 @@ def new_descriptor(path: str, overwrite: bool, roots: Sequence[str]) -> Iterator
     with opened_folder(os.path.dirname(path), roots) as folder:
         name = os.path.basename(path)
         try:
-            fd = os.open(name, flags if overwrite else flags | os.O_EXCL, 0o666, dir_fd=folder)
+            fd = os.open(name, flags if overwrite else flags | os.O_EXCL, 0o664, dir_fd=folder)
         except FileExistsError:
             raise FileExistsError(f"Output file {path} exists already. Choose another name.") from None
         try:

@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 
 from daq_core.disk_thread import DiskThread
 from daq_core.errors import Unavailable
+from daq_core.private_file import private
 from daq_core.status import Acquisition, WriteRequest
 
 log = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ class Journal:
 
 def _append(path: Path, lines: str) -> None:
     """Append lines and sync them; when the disk refuses, leave the file as it was."""
-    with path.open("a+b", buffering=0) as file:
+    with open(path, "a+b", buffering=0, opener=private) as file:
         size = file.seek(0, os.SEEK_END)
         if size > 0:
             file.seek(-1, os.SEEK_END)

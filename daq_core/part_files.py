@@ -101,7 +101,12 @@ def make_virtual_file(
             new_descriptor(path, overwrite, roots) as fd,
             # Without HDF5's lock, which a reader who polls for the file could take before us.
             h5py.File(
-                f"/proc/self/fd/{fd}", "w", libver=("v110", "v110"), track_order=True, locking=False
+                f"/proc/self/fd/{fd}",
+                "w",
+                driver="sec2",
+                libver=("v110", "v110"),
+                track_order=True,
+                locking=False,
             ) as file,
         ):
             end = _end_of(parts)

@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from daq_core.errors import DaqError, InvalidConfig
+from daq_core.surroundings import disregard_hdf5_settings, let_no_others_write, speak_utf8
 from ioc import compiling, control, database, inspection, packets, repairing, serve_command
 from ioc.doctor import command as doctor
 from ioc.service_client import Unreachable
@@ -75,6 +76,9 @@ database.register(app)
 
 def main() -> None:
     """Run the program; every error a user can make or meet is one line."""
+    speak_utf8()
+    disregard_hdf5_settings()
+    let_no_others_write()
     try:
         with serve_command.launched_forks(sys.argv[1:]) as forks:
             status = app(prog_name="std-daq-ioc", standalone_mode=False, obj=forks)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from daq_core.private_file import private
+
 
 def replace_file(path: Path, text: str) -> None:
     """Put a new content in a file's place; OSError leaves the old one there. It waits for the disk.
 
-    Written beside it under the name ``….new``, synced, renamed; then the name is synced, too.
+    Only its owner may read it. Written beside it under the name ``….new``, synced, renamed; then the
+    name is synced, too.
     """
     write_beside(path, text).replace(path)
     sync_names(path.parent)
@@ -18,7 +21,7 @@ def replace_file(path: Path, text: str) -> None:
 def write_beside(path: Path, text: str) -> Path:
     """Write what is to replace a file, so that its space is taken; returns where."""
     new = path.with_suffix(".new")
-    with new.open("w", encoding="utf-8") as file:
+    with open(new, "w", encoding="utf-8", opener=private) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

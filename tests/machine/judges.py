@@ -14,6 +14,7 @@ import pytest
 
 JUDGES = {
     "hdf5": "on Debian: apt-get install pkg-config libhdf5-dev",
+    "locales": "on Debian: apt-get install locales",
     "mounts": "run the tests as root, where file systems may be mounted",
     "netns": "run the tests as root, with iproute2 and util-linux installed",
     "others": "put the clone, and the Python of its .venv, where others may read and run them",

@@ -353,5 +353,5 @@ async def test_a_real_user_writes_by_a_supplementary_group_and_root_leaves_no_tr
     for path in folder.iterdir():
         about = path.stat()
         assert (about.st_uid, about.st_gid) == (user.pw_uid, group)
-        assert stat.S_IMODE(about.st_mode) == 0o666 & ~umask
+        assert stat.S_IMODE(about.st_mode) == 0o664 & ~umask
     assert sorted(path.name for path in folder.iterdir()) == ["a.h5", "b.h5"]
