@@ -99,6 +99,9 @@ class End:
     output_file: str
     n_images: int
     n_completed: int
+    n_incomplete: int = 0
+    n_missing_packets: int = 0
+    n_dropped: int = 0
 
 
 @dataclass(frozen=True)

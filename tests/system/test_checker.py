@@ -312,6 +312,7 @@ BAD: dict[str, tuple[int, Callable[[Evidence], Evidence], str]] = {
         of_face("CA", message="Interrupted."),
         "message is 'Completed.' in REST",
     ),
+    "a face says other losses": (5, of_face("Redis", n_dropped=9), "n_dropped is 0 in REST and 9 in Redis"),
     "the file says another end": (5, of_file(lambda f: replace(f, message="Interrupted.")), "the file says"),
     "the file is never finished": (5, of_file(lambda f: replace(f, state="WRITING")), "still says WRITING"),
     "CA and file count losses differently": (

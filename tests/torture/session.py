@@ -42,6 +42,9 @@ PVS = {
     "output_file": "AcqOutputFile_RBV",
     "n_images": "AcqNImages_RBV",
     "n_completed": "AcqNWriteCompleted_RBV",
+    "n_incomplete": "IncompleteImages_RBV",
+    "n_missing_packets": "MissingPackets_RBV",
+    "n_dropped": "DroppedImages_RBV",
 }
 COUNTER_PVS = {
     "received": "PacketsReceived_RBV",
@@ -377,4 +380,8 @@ def _end(status: Mapping[str, Any]) -> End:
         output_file=acquisition["info"]["output_file"] or "",
         n_images=acquisition["info"]["n_images"],
         n_completed=acquisition["stats"]["n_write_completed"],
+        **{
+            name: acquisition["stats"][name] or 0
+            for name in ("n_incomplete", "n_missing_packets", "n_dropped")
+        },
     )
