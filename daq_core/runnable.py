@@ -7,7 +7,6 @@ A config that passes may still not come up, for others take ports and memory mea
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import socket
 from collections.abc import Collection
@@ -16,11 +15,10 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.memory import present_memory
-from daq_core.port_holders import holder_of
 from daq_core.ring_size import choose_ring
+from daq_core.sockets import why_not_opened
 
 OTHER_DESCRIPTORS = 64  # what a receiver has open besides a socket for each port
-SHOWN = 5
 
 
 def check_runnable(
@@ -66,16 +64,6 @@ def _try(host: str, port: int) -> int:
 
 
 def _told(wanting: dict[int, int], host: str) -> str:
-    port, reason = next(iter(wanting.items()))
+    port, number = next(iter(wanting.items()))
     others = f" (and {len(wanting) - 1} more)" if len(wanting) > 1 else ""
-    text = f"UDP port {port}{others} on {host} cannot be opened: "
-    if reason == errno.EADDRINUSE:
-        who = holder_of(port)
-        held = f"it is held by {who}" if who else "it is in use"
-        show = "" if "process" in who else f"; `ss -ulpn sport = :{port}` shows by whom"
-        return f"{text}{held}{show}. End that program, or change start_udp_port in the config."
-    if reason == errno.EADDRNOTAVAIL:
-        return f"{text}this machine has no such address; see --udp-host."
-    if reason == errno.EACCES:
-        return f"{text}ports below 1024 need root or CAP_NET_BIND_SERVICE."
-    return f"{text}{os.strerror(reason)}."
+    return f"UDP port {port}{others} on {host} cannot be opened: {why_not_opened(number, port)}"

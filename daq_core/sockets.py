@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import socket
 import struct
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.errors import Unavailable
+from daq_core.port_holders import holder_of
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +44,33 @@ def open_receiver(host: str, port: int, buffer_bytes: int) -> socket.socket:
     Unavailable
         The port is taken or the address is not of this machine.
     """
-    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    receiver = None
     try:
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         enlarge_buffer(receiver, buffer_bytes)
         receiver.bind((host, port))
     except OSError as error:
-        receiver.close()
-        raise Unavailable(f"UDP port {port} on {host} cannot be opened: {_why(error, port)}") from None
+        if receiver is not None:
+            receiver.close()
+        why = why_not_opened(error.errno or errno.EINVAL, port)
+        raise Unavailable(f"UDP port {port} on {host} cannot be opened: {why}") from None
     return receiver
 
 
-def _why(error: OSError, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"it is in use; `ss -ulpn sport = :{port}` shows by whom. Is another DAQ running?"
-    if error.errno == errno.EADDRNOTAVAIL:
+def why_not_opened(number: int, port: int) -> str:
+    """Say why a UDP port cannot be opened, of an errno, and what to do; looks into /proc for who holds it."""
+    if number == errno.EADDRINUSE:
+        who = holder_of(port)
+        held = f"it is held by {who}" if who else "it is in use"
+        show = "" if "process" in who else f"; `ss -ulpn sport = :{port}` shows by whom"
+        return f"{held}{show}. End that program, or change start_udp_port in the config."
+    if number < 0:  # of the name service
+        return "that is no IPv4 address; see --udp-host."
+    if number == errno.EADDRNOTAVAIL:
         return "this machine has no such address; see --udp-host."
-    if error.errno == errno.EACCES:
+    if number == errno.EACCES:
         return "ports below 1024 need root or CAP_NET_BIND_SERVICE."
-    return f"{error.strerror}."
+    return f"{os.strerror(number)}."
 
 
 def enlarge_buffer(receiver: socket.socket, buffer_bytes: int) -> None:

@@ -197,6 +197,7 @@ async def test_a_config_that_does_not_come_up_gives_way_to_the_one_before_and_al
     assert (now.deployment.status, now.deployment.config_id) == ("ERROR", accepted.config_id)
     assert f"UDP port {port + 1}" in now.deployment.message
     assert f"the config {accepted.config_id} does not run: UDP port {port + 1}" in now.health.warning
+    assert f"(process {os.getpid()})" in now.health.warning
     assert now.health.config in now.health.warning
     await bench.perfect_run(2)
     await bench.daq.configure({"image_timeout_s": 0.45})

@@ -66,6 +66,11 @@ def test_an_address_of_another_machine_is_told() -> None:
         check_runnable(config(50_000), "192.0.2.1")
 
 
+def test_an_address_of_ipv6_is_told() -> None:
+    with pytest.raises(Unavailable, match="that is no IPv4 address; see --udp-host"):
+        check_runnable(config(50_000), "::1")
+
+
 def test_more_ports_than_open_files_are_refused() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     first = free_ports(100, socket.SOCK_DGRAM)
