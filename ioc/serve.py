@@ -247,7 +247,7 @@ def ready_line(daq: Daq, options: ServeOptions) -> str:
     """Say where each face answers, on one line; no password of a Redis URL is in it."""
     redis = "none"
     if options.redis_url is not None:
-        redis = options.redis_url.rpartition("@")[2].removeprefix("redis://")
+        redis = options.redis_url.rpartition("@")[2].removeprefix("redis://").partition("?")[0]
     elif options.redis_port is not None:
         redis = f"{options.bind}:{options.redis_port}"
     config = daq.snapshot.config

@@ -28,7 +28,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -36,9 +35,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from daq_core.errors import Unavailable
 from daq_core.status import Acquisition, DaqStatus, Snapshot
 from rest_bridge import models
+from rest_bridge.redis_url import checked_url, place_of
 
 if TYPE_CHECKING:
     from daq_core.daq import Daq
@@ -77,6 +76,7 @@ class RedisPublisher:
 
     Attributes
     ----------
+    place : str                host and port, without user and password
     connected : bool           Redis took the last entries
     latency_s : float | None   time the last batch took; None while not connected
     dropped : int              entries given up since start: queue full, or their key is no stream
@@ -94,8 +94,8 @@ class RedisPublisher:
             The URL cannot be understood.
         """
         self._daq = daq
-        self._url = url if "://" in url else f"redis://{url}"
-        self._place = _place(self._url)
+        self._url = checked_url(url)
+        self.place = place_of(self._url)
         self.connected = False
         self.latency_s: float | None = None
         self.dropped = 0
@@ -286,9 +286,9 @@ class RedisPublisher:
             trouble = f"{names} is no stream there: delete or rename that key"
         if trouble != self.trouble:
             if trouble:
-                log.error("Redis at %s: %s", self._place, trouble)
+                log.error("Redis at %s: %s", self.place, trouble)
             else:
-                log.info("publishing to Redis at %s", self._place)
+                log.info("publishing to Redis at %s", self.place)
         self.connected, self.trouble = connected, trouble
         if not connected:
             self.latency_s = None
@@ -296,20 +296,9 @@ class RedisPublisher:
         if not trouble:
             self._whole_at_s = now_s
         elif self._renew is not None and now_s - self._whole_at_s > RENEW_AFTER_S:
-            log.error("Redis at %s is ours and of no use for %g s: started again", self._place, RENEW_AFTER_S)
+            log.error("Redis at %s is ours and of no use for %g s: started again", self.place, RENEW_AFTER_S)
             self._renew()
             self._whole_at_s = now_s
-
-
-def _place(url: str) -> str:
-    """Return host and port of a URL: the password in it must not get into a log."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 6379
-        redis.ConnectionPool.from_url(url)
-    except ValueError as error:
-        raise Unavailable(f"The Redis URL cannot be used: {error}. It is like redis://host:6379.") from None
-    return f"{host}:{port}" if host else parts.path
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from redis.asyncio import Redis
@@ -30,6 +31,7 @@ from ioc.ports import LOOPBACK, free_ports
 from rest_bridge import models, redis_streams
 from rest_bridge.redis_server import EmbeddedRedis
 from rest_bridge.redis_streams import CONFIG, LOG, STAT, STATUS, WRITER_STATUS, RedisPublisher
+from rest_bridge.redis_url import checked_url, place_of
 from tests.service import JUNGFRAU_2, Service
 from tests.simulated_daq import SimulatedDaq
 
@@ -408,6 +410,61 @@ async def test_what_is_queued_when_the_service_ends_is_still_sent(
 def test_a_url_that_is_none_is_refused() -> None:
     with pytest.raises(Unavailable, match="The Redis URL cannot be used"):
         RedisPublisher(SimulatedDaq(DaqConfig.parse({**JUNGFRAU_2, "start_udp_port": 2000})), "http://x:1")
+
+
+ODD = "pa#s/s?w@r:d[%]"
+
+
+@pytest.mark.parametrize("written", [ODD, quote(ODD, safe="")], ids=["as it is", "quoted"])
+async def test_a_password_may_have_any_character_and_is_never_shown(
+    daq: SimulatedDaq, admin: Redis, server: EmbeddedRedis, caplog: pytest.LogCaptureFixture, written: str
+) -> None:
+    await admin.acl_setuser("odd", enabled=True, passwords=[f"+{ODD}"], keys=["*"], categories=["+@all"])
+    place = f"{LOOPBACK}:{server.port}"
+    with caplog.at_level("INFO"):
+        async with publishing(daq, f"redis://odd:{written}@{place}/0") as publisher:
+            await until_sent(publisher)
+            assert (publisher.place, publisher.trouble) == (place, "")
+        async with publishing(daq, f"redis://odd:x{written}@{place}/0") as publisher:
+            await until(lambda: "not connected yet" not in publisher.trouble)
+            assert publisher.trouble
+            assert "pa#s" not in publisher.trouble
+    assert place in caplog.text
+    assert "pa#s" not in caplog.text
+    assert "pa%23s" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret#word",
+        "redis://:secret/word",
+        "redis://secret:word",
+        "redis://user:secret@host:port/0",
+        "redis://user:secret@[::1/0",
+        "http://user:secret@host:1",
+        "redis://host:1/0?password=secret&socket_timeout=word",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(Unavailable, match="The Redis URL cannot be used") as refused:
+        checked_url(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("host", "host:6379"),
+        ("host:7", "host:7"),
+        ("redis://u:p#@host:7/1", "host:7"),
+        ("rediss://u:p/@host", "host:6379"),
+        ("redis://u:p@[::1]:7", "[::1]:7"),
+        ("unix:///run/redis.sock?db=1", "/run/redis.sock"),
+    ],
+)
+def test_the_place_of_a_server_is_shown_and_nothing_else(url: str, place: str) -> None:
+    assert place_of(checked_url(url)) == place
 
 
 # ------------------------------------------------------------------------- the service
