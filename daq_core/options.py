@@ -39,7 +39,9 @@ class DaqOptions:
     def check(self, config: DaqConfig) -> None:
         """Refuse a config that these options do not go with: InvalidConfig says why."""
         if any(network.version != 4 for network in self.udp_sources):
-            raise InvalidConfig("--udp-sources must be IPv4 addresses or networks: packets come by IPv4.")
+            raise InvalidConfig(
+                "--udp-sources has IPv6: packets come by IPv4, so it must be IPv4 addresses or networks."
+            )
         if self.id_source != "frame" and not config.detector_type.startswith("jungfrau"):
             raise InvalidConfig(
                 f"Config errors: --id-source {self.id_source} is for a Jungfrau; "

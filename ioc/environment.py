@@ -6,9 +6,12 @@ caproto would read these names from the environment itself, some of them wrongly
 
 from __future__ import annotations
 
+import logging
 import os
 
 from daq_core.network import is_loopback
+
+log = logging.getLogger(__name__)
 from ioc.own_addresses import broadcast_addresses
 
 CA_PORT, BEACON_PORT = 5064, 5065
@@ -32,7 +35,17 @@ def beacon_addresses(bind: str) -> list[Address]:
     listed = os.environ.get("EPICS_CAS_BEACON_ADDR_LIST", "").split()
     if os.environ.get("EPICS_CAS_AUTO_BEACON_ADDR_LIST", "YES").upper() != "NO":
         listed.append("255.255.255.255")
-    return [_address(text, default_port) for text in dict.fromkeys(listed)]
+    return [_address(text, default_port) for text in dict.fromkeys(listed) if not _is_ipv6(text)]
+
+
+def _is_ipv6(text: str) -> bool:
+    """Tell whether a beacon address is one that Channel Access does not know, and say so."""
+    if text.count(":") < 2:
+        return False
+    log.warning(
+        "EPICS_CAS_BEACON_ADDR_LIST: %s is an IPv6 address, and Channel Access knows IPv4 alone", text
+    )
+    return True
 
 
 def search_addresses(bind: str, port: int) -> list[Address]:

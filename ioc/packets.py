@@ -16,6 +16,7 @@ import typer
 
 from daq_core.chaos import Chaos, explained
 from daq_core.errors import InvalidRequest, Unavailable
+from ioc import ipv4
 from ioc.progress import shown_progress
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from daq_core.sender import SendReport
 
 Config = Annotated[Path, typer.Option(help="Detector config, as std_daq's JSON.", show_default=False)]
-Host = Annotated[str, typer.Option(help="Where the packets go: name or address.")]
+Host = Annotated[str, typer.Option(help="Where the packets go: name or address.", callback=ipv4.sending)]
 PortOffset = Annotated[int, typer.Option(help="Added to every port of the config.")]
 CHAOS_HELP = "Faults of --chaos, as in --chaos seed=7,loss=0.01,duplicate=0.01:\n\n"
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, for scripts.")]
@@ -144,7 +145,9 @@ def record(
     config: Config,
     images: Annotated[int | None, typer.Option(min=1, help="End after so many complete images.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.001, help="End after this time.")] = None,
-    udp_host: Annotated[str, typer.Option(help="Address the packets arrive at.")] = "0.0.0.0",
+    udp_host: Annotated[
+        str, typer.Option(help="Address the packets arrive at.", callback=ipv4.receiving)
+    ] = "0.0.0.0",
     port_offset: Annotated[int, typer.Option(help="Added to every UDP port of the config.")] = 0,
     as_json: Json = False,
 ) -> None:

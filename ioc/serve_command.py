@@ -17,7 +17,7 @@ import typer
 
 from daq_core.network import Network, is_loopback, parse_networks
 from daq_core.receive_threads import ReceiveThreads, parse_cpus
-from ioc import environment
+from ioc import environment, ipv4
 from ioc.aliases import check_prefix, pv_names, read_aliases
 from ioc.log_output import LogLevel
 
@@ -81,7 +81,12 @@ def serve(
         ),
     ],
     bind: Annotated[
-        str, typer.Option(envvar="STD_DAQ_BIND", help="Address REST, Redis and Channel Access listen on.")
+        str,
+        typer.Option(
+            envvar="STD_DAQ_BIND",
+            help="Address REST, Redis and Channel Access listen on.",
+            callback=ipv4.listening,
+        ),
     ] = "127.0.0.1",
     token_file: Annotated[
         Path | None,
@@ -125,7 +130,12 @@ def serve(
         bool, typer.Option("--no-redis", envvar="STD_DAQ_NO_REDIS", help="Publish nothing to Redis.")
     ] = False,
     udp_host: Annotated[
-        str, typer.Option(envvar="STD_DAQ_UDP_HOST", help="Address the detector's packets arrive at.")
+        str,
+        typer.Option(
+            envvar="STD_DAQ_UDP_HOST",
+            help="Address the detector's packets arrive at.",
+            callback=ipv4.receiving,
+        ),
     ] = "0.0.0.0",
     udp_sources: Annotated[
         str,

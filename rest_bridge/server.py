@@ -94,7 +94,11 @@ class _Server(uvicorn.Server):
 def _listen(bind: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            bind,
+            port,
+            socket.AF_INET6 if ":" in bind else socket.AF_INET,  # of a name, the one that the others take
+            socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
         )[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:

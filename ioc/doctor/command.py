@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daq_core.sizes import in_gb
-from ioc import environment
+from ioc import environment, ipv4
 from ioc.progress import shown_progress
 
 if TYPE_CHECKING:
@@ -71,10 +71,18 @@ def doctor(
     ] = False,
     seconds: Annotated[float, typer.Option(min=3, max=100, help="How long --measure takes, about.")] = 90.0,
     udp_host: Annotated[
-        str, typer.Option(envvar="STD_DAQ_UDP_HOST", help="As serve's: where packets arrive.")
+        str,
+        typer.Option(
+            envvar="STD_DAQ_UDP_HOST", help="As serve's: where packets arrive.", callback=ipv4.receiving
+        ),
     ] = "0.0.0.0",
     bind: Annotated[
-        str, typer.Option(envvar="STD_DAQ_BIND", help="As serve's: where REST, Redis and CA listen.")
+        str,
+        typer.Option(
+            envvar="STD_DAQ_BIND",
+            help="As serve's: where REST, Redis and CA listen.",
+            callback=ipv4.listening,
+        ),
     ] = "127.0.0.1",
     token_file: Annotated[
         Path | None, typer.Option(envvar="STD_DAQ_TOKEN_FILE", help="As serve's.", show_default=False)
