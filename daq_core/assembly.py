@@ -41,6 +41,7 @@ from daq_core.ring import (
 LATE, DUPLICATE, NO_SLOT, NO_ROOM = -1, -2, -3, -4  # what claim and slot_for answer instead of a slot
 
 REMEMBERED_DROPS = 64
+REMEMBERED_PROOFS = 64
 
 
 class _Local(NamedTuple):
@@ -56,8 +57,11 @@ class _Local(NamedTuple):
     NEWEST_FRAME: int = 7  # highest frame number of this history, its 64 bits as they are
     N_DROPS: int = 8  # images refused since the history began
     CLAIMED: int = 9  # units that the last claim marked
+    N_EARLY: int = 10  # frames proven to have another format whose image is not known yet (``verdicts``)
+    JUDGED_FROM: int = 11  # monotonic time of the newest packet in a kept image of the run
     DROPS: int = 16  # the frame numbers of the last of them, to count each once
-    COUNT: int = 16 + REMEMBERED_DROPS
+    EARLY: int = 16 + REMEMBERED_DROPS  # those frames: number, and sequence number of the next image then
+    COUNT: int = 16 + REMEMBERED_DROPS + 2 * REMEMBERED_PROOFS
 
 
 Local = _Local()
@@ -69,6 +73,7 @@ RING_TYPE = types.NamedTuple(
         _int64,
         numba.from_dtype(SLOT)[::1],
         types.uint64[:, ::1],
+        _int64,
         _int64,
         types.uint8[:, ::1],
         types.int64[:, ::1],
@@ -143,7 +148,7 @@ def claim(
     if slot < 0:
         return slot
     image = ring.slots[slot]
-    if image.image_id != image_id:
+    if image.image_id != image_id and image.status == GOOD:
         image.status = ID_MISMATCH
     image.newest_ns = now
     before = image.n_received

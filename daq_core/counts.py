@@ -9,6 +9,7 @@ from daq_core.losses import Losses
 from daq_core.ring import WRITER_WORDS, SocketState, Word, words_of
 from daq_core.sockets import BUFFER_BYTES
 from daq_core.status import Counters, DaqStats, Rate
+from daq_core.strangers import sentences
 
 if TYPE_CHECKING:
     from daq_core.pipeline import Pipeline
@@ -91,6 +92,7 @@ def read_losses(pipeline: Pipeline) -> Losses:
         dropped_images=int(words[Word.RUN_DROPPED]) + n_given_up,
         given_up_images=n_given_up,
         mismatched_images=int(words[Word.RUN_MISMATCHED]),
+        other_format_images=int(words[Word.RUN_OTHER_FORMAT]),
         not_good_images=int(words[Word.RUN_NOT_GOOD]),
         invalid_pixels=int(words_of(words, Word.INVALID_PIXELS).sum()),
         silent_modules=tuple(silent) if heard and words[Word.RUN_KEPT] + words[Word.RUN_DROPPED] > 0 else (),
@@ -114,6 +116,7 @@ def read_warnings(pipeline: Pipeline, losses: Losses) -> list[str]:
     if losses.silent_modules:
         modules = ", ".join(map(str, losses.silent_modules))
         warnings.append(f"nothing arrives from module {modules} while others send: check cable and UDP port")
+    warnings += sentences(pipeline.config, pipeline.layout, pipeline.ring)
     if losses.sparse_images:
         warnings.append(
             f"images of the run that hold less than half of their packets: {losses.sparse_images}; "

@@ -30,7 +30,15 @@ FINISHED = "FINISHED"
 UNFINISHED = "WRITING"
 """``/entry/run/state`` of a file that was not closed, or not yet."""
 
-COUNTERS = ("missing_packets", "incomplete_images", "dropped_images", "mismatched_images", "invalid_pixels")
+COUNTERS = (
+    "missing_packets",
+    "incomplete_images",
+    "dropped_images",
+    "mismatched_images",
+    "other_format_images",
+    "sparse_images",
+    "invalid_pixels",
+)
 """The losses of a run as in ``status.Losses``; −1 in the file until it is closed."""
 
 MAX_TIME_BYTES = 32

@@ -170,6 +170,23 @@ class ImageFile:
         for index, chunk in enumerate(self._chunks(images), self.n_written):
             self._data.write_direct_chunk((index, 0, 0), chunk)
 
+    def restate(self, rows: npt.NDArray[np.int64], status: int) -> None:
+        """Give images that are in the file already another status.
+
+        Raises
+        ------
+        OSError  the file says now one thing now another of them, e.g. because its disk is gone
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            with explained(f"Cannot change the status of images in {self.path}"):
+                self._columns[list(COLUMNS).index("status")].change(rows, status)
+                h5f.flush(self._file.id)
+        except OSError as error:
+            self._failure = error
+            raise
+
     def close(self, *, state: str, message: str, stop_time: float, counters: Mapping[str, int]) -> None:
         """Record how the run ended and close the file; every dataset is n_written long.
 
@@ -266,6 +283,17 @@ class _Column:
             self._dataset.write_direct_chunk((self._n_rows - start,), self._chunk)
             self._n_rows += len(fitting)
             rows = rows[len(fitting) :]
+
+    def change(self, rows: npt.NDArray[np.int64], value: int) -> None:
+        """Give some rows, which are there, another value."""
+        newest = (self._n_rows - 1) // ROWS_PER_CHUNK
+        for number in np.unique(rows // ROWS_PER_CHUNK).tolist():
+            at = (number * ROWS_PER_CHUNK,)
+            chunk = self._chunk
+            if number != newest:
+                chunk = np.frombuffer(self._dataset.read_direct_chunk(at)[1], self._chunk.dtype).copy()
+            chunk[rows[rows // ROWS_PER_CHUNK == number] % ROWS_PER_CHUNK] = value
+            self._dataset.write_direct_chunk(at, chunk)
 
     def cut(self, n_rows: int) -> None:
         self._dataset.set_extent((n_rows,))

@@ -15,7 +15,19 @@ import numpy as np
 
 from daq_core.assembly import Local, floor, is_marked, is_settled, is_taking
 from daq_core.compiled import kernel, load_acquire, store_release, wake, yield_cpu
-from daq_core.ring import COMPLETE, GOOD, ID_MISMATCH, INCOMPLETE, MISSING_PACKETS, NO_END, SKIPPED, Word
+from daq_core.ring import (
+    COMPLETE,
+    GOOD,
+    ID_MISMATCH,
+    INCOMPLETE,
+    MISSING_PACKETS,
+    NO_END,
+    OTHER_FORMAT,
+    SKIPPED,
+    SocketState,
+    Word,
+)
+from daq_core.verdicts import was_convicted
 
 
 @kernel
@@ -97,16 +109,22 @@ def _begin_run(ring: Any, local: Any) -> None:
         Word.RUN_MISSING,
         Word.RUN_MISMATCHED,
         Word.RUN_SPARSE,
+        Word.RUN_OTHER_FORMAT,
         Word.RUN_NOT_GOOD,
+        Word.RUN_FORGOTTEN,
         Word.RUN_HIGH_WATER,
     ):
         words[word] = 0
     for module in range(ring.module_packets.shape[0]):
         ring.module_packets[module] = 0
+    for port in range(ring.sockets.shape[0]):
+        for column in range(SocketState.ODD_HEADERS, SocketState.ODD_NUMBER + 1):
+            ring.sockets[port, column] = 0
     words[Word.RUN_FIRST] = words[Word.OPENED]
     words[Word.RUN_END] = NO_END
     local[Local.HISTORY] = words[Word.OPENED]
     local[Local.N_DROPS] = 0
+    local[Local.JUDGED_FROM] = 0
 
 
 @kernel
@@ -169,6 +187,8 @@ def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
     if image.state != SKIPPED:
         words[Word.IMAGES_PUBLISHED] += 1
         words[Word.LAST_IMAGE_ID] = np.int64(image.image_id)
+        if local[Local.N_EARLY] > 0 and was_convicted(local, image):
+            image.status = OTHER_FORMAT
         if image.n_received == local[Local.UNITS]:
             image.state = COMPLETE
         else:
@@ -186,6 +206,8 @@ def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
     if kept:
         words[Word.RUN_KEPT] += 1
         words[Word.RUN_NOT_GOOD] += image.status != GOOD
+        words[Word.RUN_OTHER_FORMAT] += image.status == OTHER_FORMAT
+        local[Local.JUDGED_FROM] = max(local[Local.JUDGED_FROM], image.newest_ns)
     if passes and (kept or not by_valve):
         words[Word.PASSED_ID] = np.int64(image.image_id)
         words[Word.PASSED_NS] = image.first_ns

@@ -6,7 +6,8 @@ recvmmsg would return two to five packets a call. After ``IDLE_NS`` without a
 packet it waits in poll(2) instead.
 
 A run begins at the top of a turn, and ends at the bottom of one, when the sockets
-were read (``daq_core.draining``).
+were read (``daq_core.draining``). For some turns more it is looked out for what its
+last images turn out to be (``daq_core.verdicts``).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from daq_core.crew import begin_turn, enter, leave, rest_until
 from daq_core.draining import begin_draining, count_read, everybody_has_drained
 from daq_core.publication import end_run, give_up_oldest, is_ordered, publish_ready, take_orders
 from daq_core.ring import SocketState, Word
-from daq_core.sockets import MESSAGE_LENGTH, MSG_DONTWAIT, MSG_TRUNC
+from daq_core.sockets import MSG_DONTWAIT, MSG_TRUNC
 from daq_core.sources import drop_foreign
+from daq_core.verdicts import is_on_trial, judge, look_for_next_frame
 
 FLAGS = MSG_DONTWAIT | MSG_TRUNC
 REST_NS = 300_000
@@ -65,19 +67,6 @@ def place(
             enter(crew)
             give_up_oldest(ring, local, layout, erase)
             leave(crew)
-
-
-@kernel
-def note_lengths(messages: Any, n: int, datagram_bytes: int, taken: Any, counts: Any) -> None:
-    """Keep what lengths the datagrams have that cannot be packets: a row of Ring.sockets, for people.
-
-    taken : (batch, 2) int64, as :func:`place` left it; what was taken is a packet, be it a short one
-    """
-    for i in range(n):
-        length = np.int64(messages[i, MESSAGE_LENGTH])
-        if taken[i, 0] < 0 and length != datagram_bytes:
-            counts[SocketState.ODD_LENGTHS] += 1
-            counts[SocketState.ODD_LENGTH] = length
 
 
 @kernel_of(
@@ -158,19 +147,22 @@ def receive(
             if ending != 0:
                 begin_draining(crew, me, ending, rooms, unread)
         busy = False
+        on_trial = is_on_trial(ring)
         for k in range(descriptors.shape[0]):
             n = recvmmsg(descriptors[k], messages.ctypes.data, np.uint32(batch), np.int32(FLAGS), 0)
+            is_read = n < batch
             if ending != 0:
                 count_read(messages, n, unread, k)
             if n <= 0:
+                if on_trial:
+                    look_for_next_frame(ring, local, taken, 0, ports[k], is_read, now)
                 continue
             last_packet = now
-            busy |= n == batch
+            busy |= not is_read
             if names.shape[0] > 0:
                 enter(crew)
                 n = drop_foreign(names, allowed, datagrams, stride, messages, n, ring)
                 leave(crew)
-            malformed = ring.words[Word.MALFORMED]
             place(
                 take,
                 put,
@@ -188,18 +180,19 @@ def receive(
                 taken,
                 crew,
             )
-            counts = ring.sockets[ports[k]]
-            counts[SocketState.RECEIVED] += n
-            if ring.words[Word.MALFORMED] != malformed:
-                note_lengths(messages, n, layout[ports[k]].datagram_bytes, taken, counts)
+            ring.sockets[ports[k], SocketState.RECEIVED] += n
+            if on_trial:
+                look_for_next_frame(ring, local, taken, n, ports[k], is_read, now)
         enter(crew)
         publish_ready(ring, local, layout, erase, now)
         if ending != 0 and everybody_has_drained(crew, me, ending, unread):
             end_run(ring, local, layout, erase, ending)
+        judge(ring)
+        on_trial = is_on_trial(ring)
         leave(crew)
         if busy:
             continue
-        if now - last_packet < IDLE_NS or ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+        if now - last_packet < IDLE_NS or ring.words[Word.PUBLISHED] < ring.words[Word.OPENED] or on_trial:
             rest_until(crew, me, now + REST_NS)
             sleep_ns(REST_NS, timespec)
         else:

@@ -32,7 +32,7 @@ NO_END = 2**63 - 1  # value of RUN_END while the run goes on
 FREE, OPEN, COMPLETE, INCOMPLETE, SKIPPED = range(5)
 
 # Status of an image in the file.
-GOOD, MISSING_PACKETS, ID_MISMATCH = range(3)
+GOOD, MISSING_PACKETS, ID_MISMATCH, OTHER_FORMAT = range(4)
 
 MAX_WRITERS = 64
 WRITER_WORDS = 8  # a cache line
@@ -63,6 +63,7 @@ class _Words(NamedTuple):
     HEARTBEAT: int = 19  # monotonic nanoseconds of the receive loop's last turn
     LAST_IMAGE_ID: int = 20  # of the newest published image, its 64 bits as they are
     RUN_SPARSE: int = 21  # kept images of the run that hold less than half of their packets
+    RUN_OTHER_FORMAT: int = 22  # kept images of the run whose format is not the config's
     RUN_NOT_GOOD: int = 23  # kept images of the run whose status is not GOOD, each once
     RECEIVED: int = 24
     PLACED: int = 25
@@ -78,21 +79,24 @@ class _Words(NamedTuple):
     RESTARTS: int = 35  # times the frame number jumped back further than the window
     UNWANTED: int = 36  # images dropped while no run wanted them: no loss
     RUN_EPOCH: int = 37  # epoch that RUN_FIRST, RUN_END and the RUN_ counts belong to
+    RUN_JUDGED: int = 38  # the last epoch of whose images nothing more will turn out (``daq_core.verdicts``)
+    N_VERDICTS: int = 39  # entries ever made in Ring.verdicts
+    RUN_FORGOTTEN: int = 40  # proofs of another format that could not be kept until their image came
 
     # receiver's housekeeping thread
-    KERNEL_DROPS: int = 40
-    SOCKET_BUFFER: int = 41  # bytes granted per port
+    KERNEL_DROPS: int = 48
+    SOCKET_BUFFER: int = 49  # bytes granted per port
 
     # writer; those of writer w of several lie w × WRITER_WORDS further on, see words_of
-    CONSUMED: int = 48  # sequence number after the newest image the writer is done with
-    COMPLETED: int = 49  # images of the run that a reader of the file can see
-    LATENCY_NS: int = 50  # newest image: first packet to flushed
-    DISK_FREE: int = 51  # bytes free where the run is written, about once a second
-    GIVEN_UP: int = 52  # images of the run that a stop did not leave the time to write
-    INVALID_PIXELS: int = 53  # of the run: in a gain stage that does not exist
+    CONSUMED: int = 56  # sequence number after the newest image the writer is done with
+    COMPLETED: int = 57  # images of the run that a reader of the file can see
+    LATENCY_NS: int = 58  # newest image: first packet to flushed
+    DISK_FREE: int = 59  # bytes free where the run is written, about once a second
+    GIVEN_UP: int = 60  # images of the run that a stop did not leave the time to write
+    INVALID_PIXELS: int = 61  # of the run: in a gain stage that does not exist
 
     # control process: the valve of images, see daq_core.valve
-    VALVE: int = 48 + MAX_WRITERS * WRITER_WORDS  # odd: open
+    VALVE: int = 56 + MAX_WRITERS * WRITER_WORDS  # odd: open
     VALVE_IMAGES: int = VALVE + 1  # that it lets through while it is open this time; 0: until it is closed
     BY_VALVE: int = VALVE + 2  # 1: the armed run keeps what the valve lets through, nothing else
 
@@ -127,7 +131,7 @@ SLOT = np.dtype(
 
 
 class _SocketColumns(NamedTuple):
-    """Columns of Ring.sockets, one row and one cache line for each UDP port."""
+    """Columns of Ring.sockets, one row and two cache lines for each UDP port."""
 
     # receiver's housekeeping thread
     DROPS: int = 0  # datagrams that the kernel dropped, since the service was started
@@ -139,8 +143,13 @@ class _SocketColumns(NamedTuple):
     RECEIVED: int = 4  # datagrams since the ring was made, without those of foreign senders
     ODD_LENGTHS: int = 5  # of them: those whose length no packet of the detector has
     ODD_LENGTH: int = 6  # bytes of the last of these
+    ODD_HEADERS: int = 8  # datagrams since the last run began whose header is another detector's
+    ODD_HEADER: int = 9  # the bits of the last of these that LAYOUT's header_mask has
+    ODD_NUMBERS: int = 10  # those with a packet or row that the config's frames do not have
+    ODD_NUMBER: int = 11  # the highest of these numbers
+    SETTLED: int = 12  # the last epoch after whose images this port has shown others, or nothing in time
 
-    COUNT: int = 8
+    COUNT: int = 16
 
 
 SocketState = _SocketColumns()
@@ -156,6 +165,8 @@ class Ring(NamedTuple):
     placed         (n_slots,) int64         units whose pixels are in place; less than n_received
                                             while a receive thread still copies
     pixels         (n_slots, image_bytes) uint8
+    verdicts       (2 n_slots,) int64       sequence numbers of images that turned out to have another
+                                            format after they were published, in turn
     sockets        (n_ports, SocketState.COUNT) int64, what is known of each UDP port
     """
 
@@ -164,6 +175,7 @@ class Ring(NamedTuple):
     slots: Any
     marks: Any
     placed: Any
+    verdicts: Any
     pixels: Any
     sockets: Any
 
@@ -192,10 +204,11 @@ class RingShape:
         slots = modules + _pages(self.n_modules * 8)
         marks = slots + _pages(self.n_slots * SLOT.itemsize)
         placed = marks + _pages(self.n_slots * self.n_marks * 8)
-        pixels = placed + _pages(self.n_slots * 8)
+        verdicts = placed + _pages(self.n_slots * 8)
+        pixels = verdicts + _pages(self.n_slots * 16)
         sockets = pixels + self.n_slots * self.slot_bytes
         end = sockets + _pages(self.n_ports * SocketState.COUNT * 8)
-        return modules, slots, marks, placed, pixels, sockets, end
+        return modules, slots, marks, placed, verdicts, pixels, sockets, end
 
     @property
     def total_bytes(self) -> int:
@@ -210,7 +223,7 @@ class RingShape:
 
     def attach(self, descriptor: int) -> Ring:
         """Map the ring; the descriptor may be closed afterwards. ``daq_core.prefault`` fetches its pages."""
-        modules, slots, marks, placed, pixels, sockets, _ = self._offsets()
+        modules, slots, marks, placed, verdicts, pixels, sockets, _ = self._offsets()
         raw: npt.NDArray[np.uint8] = np.asarray(_Mapping(descriptor, self.total_bytes))
         return Ring(
             words=raw[: Word.COUNT * 8].view(np.int64),
@@ -220,6 +233,7 @@ class RingShape:
             .view(np.uint64)
             .reshape(self.n_slots, self.n_marks),
             placed=raw[placed : placed + self.n_slots * 8].view(np.int64),
+            verdicts=raw[verdicts : verdicts + self.n_slots * 16].view(np.int64),
             pixels=raw[pixels:sockets].reshape(self.n_slots, self.slot_bytes),
             sockets=raw[sockets : sockets + self.n_ports * SocketState.COUNT * 8]
             .view(np.int64)
@@ -236,7 +250,7 @@ def choose_n_slots(
     whichever is less; at least 8 images, at most a million.
     """
     one = RingShape(1, n_modules, n_units, room_bytes)
-    slot_cost = one.slot_bytes + one.n_marks * 8 + 8 + SLOT.itemsize
+    slot_cost = one.slot_bytes + one.n_marks * 8 + 24 + SLOT.itemsize
     wanted = int(ram_buffer_gb * 2**30) if ram_buffer_gb > 0 else min(2**30, free_bytes // 4)
     return max(8, min(1_000_000, wanted // slot_cost))
 

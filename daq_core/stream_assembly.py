@@ -10,6 +10,7 @@ from daq_core.assembly import ERASE, LAYOUT_TYPE, RING_TYPE, claim
 from daq_core.compiled import kernel_of, store_release
 from daq_core.publication import end_run, publish_ready, take_orders
 from daq_core.ring import FREE, Word
+from daq_core.verdicts import judge
 
 _words = types.int64[::1]
 
@@ -23,13 +24,16 @@ def nothing_to_erase(layout: Any, port: int, unit: int, pixels: Any) -> None:
 def turn(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> int:
     """Begin a run when told to, and show that the loop is alive; returns the epoch of an end, or 0."""
     ring.words[Word.HEARTBEAT] = now
-    return take_orders(ring, local, layout, erase)
+    epoch = take_orders(ring, local, layout, erase)
+    judge(ring)
+    return epoch
 
 
 @kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
 def end(erase: Any, layout: Any, ring: Any, local: Any, epoch: int) -> None:
     """End the run."""
     end_run(ring, local, layout, erase, epoch)
+    judge(ring)
 
 
 @kernel_of(types.int64(RING_TYPE, _words, types.uint64, types.int64, types.int64))
@@ -54,3 +58,4 @@ def publish(erase: Any, layout: Any, ring: Any, local: Any, slot: int, is_good: 
         ring.slots[slot].state = FREE
         store_release(ring.words, Word.OPENED, ring.words[Word.OPENED] - 1)
     publish_ready(ring, local, layout, erase, now)
+    judge(ring)

@@ -43,10 +43,12 @@ from daq_core.conversion import Converter
 from daq_core.errors import DaqError
 from daq_core.file_layout import COUNTERS, RunMetadata
 from daq_core.hdf5 import ImageFile
+from daq_core.late_verdicts import LateVerdicts
 from daq_core.output import check_output, check_space, space_left
 from daq_core.part_files import part_path, repair_run, share_of
 from daq_core.repair import RepairReport
 from daq_core.ring import (
+    OTHER_FORMAT,
     SKIPPED,
     WRITER_WORDS,
     Ring,
@@ -92,6 +94,7 @@ class Writer:
         self.given_up = False  # do not wait for the rest of the images
         self._n_seen = 0  # images of the run that were to be written, by whichever writer
         self._mapped = np.zeros(len(ring.slots), np.bool_)  # slots whose pages this process has
+        self._verdicts = LateVerdicts(ring)
         self._noted_s = 0.0  # when the free space was looked at last
 
     def run(self, start_time: float, epoch: int) -> None:
@@ -142,6 +145,7 @@ class Writer:
         try:
             for first, end in self._hand_overs(epoch):
                 self._append(file, first, end)
+            self._take_up_verdicts(file)
         except OSError as problem:
             error = str(problem)
         if self.given_up and self.words[Word.RUN_EPOCH] == epoch:
@@ -183,7 +187,11 @@ class Writer:
             if self.failure:  # the receiver is gone and will not end the run
                 end = min(end, published)
             if cursor >= end:
-                return
+                if self.failure or words[Word.RUN_JUDGED] == epoch:
+                    return
+                wait_for_change(words, Word.PUBLISHED, published, WAIT_S)
+                self._listen()
+                continue
             ready = min(published, end)
             if cursor < ready:
                 early = due - time.monotonic()
@@ -211,13 +219,15 @@ class Writer:
 
     def _append(self, file: ImageFile, first: int, end: int) -> None:
         """Write the images of a range of sequence numbers that are to be kept."""
-        slots = np.arange(first, end) % len(self.ring.slots)
-        slots = slots[self.ring.slots["state"][slots] != SKIPPED]
+        self._take_up_verdicts(file)
+        sequences = np.arange(first, end)
+        sequences = sequences[self.ring.slots["state"][sequences % len(self.ring.slots)] != SKIPPED]
         mine = (self.number - self._n_seen) % self.task.n_writers
-        self._n_seen += len(slots)
-        slots = slots[mine :: self.task.n_writers]
-        if not len(slots):
+        self._n_seen += len(sequences)
+        sequences = sequences[mine :: self.task.n_writers]
+        if not len(sequences):
             return
+        slots = sequences % len(self.ring.slots)
         images = self.ring.slots[slots]
         file.append(
             self._pixels(slots),
@@ -227,10 +237,17 @@ class Writer:
             images["first_ns"] / 1e9,
             queueing=self.words[Word.PUBLISHED] - first > len(self.ring.slots) // QUEUEING_PARTS,
         )
+        self._verdicts.note(sequences, file.n_written - len(sequences))
         # Of a clock that was set back meanwhile, nothing is known.
         self.own[Word.LATENCY_NS] = max(0, time.time_ns() - int(images["first_ns"][-1]))
         self.own[Word.COMPLETED] = file.n_written
         self._look_at_disk(file)
+
+    def _take_up_verdicts(self, file: ImageFile) -> None:
+        """Give images that are in the file already the status that has turned out since."""
+        rows = self._verdicts.rows()
+        if len(rows):
+            file.restate(rows, OTHER_FORMAT)
 
     def _pixels(self, slots: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
         """Return the images of some slots: where they lie, or converted."""
@@ -266,6 +283,8 @@ class Writer:
             "incomplete_images": int(words[Word.RUN_INCOMPLETE]),
             "dropped_images": int(words[Word.RUN_DROPPED] + words_of(words, Word.GIVEN_UP).sum()),
             "mismatched_images": int(words[Word.RUN_MISMATCHED]),
+            "other_format_images": int(words[Word.RUN_OTHER_FORMAT]),
+            "sparse_images": int(words[Word.RUN_SPARSE]),
             "invalid_pixels": int(words_of(words, Word.INVALID_PIXELS).sum()),
         }
 

@@ -167,6 +167,12 @@ PANELS = (
                 label("late packets"),
                 value("DAQ:PacketsLate_RBV"),
             ),
+            line(
+                "Other format",
+                value("DAQ:OtherFormat_RBV"),
+                label("mostly empty"),
+                value("DAQ:SparseImages_RBV"),
+            ),
             line("Silent modules", value("DAQ:SilentModules_RBV")),
             line("Warning", value("DAQ:Warning_RBV")),
         ),

@@ -22,6 +22,7 @@ from daq_core.receive_loop import place
 from daq_core.receiver import new_local
 from daq_core.ring import SKIPPED, WRITER_WORDS, Ring, Word
 from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
+from daq_core.verdicts import judge, look_for_next_frame
 from tests.oracle.assembly import ReferenceAssembly
 
 BATCH = 64
@@ -80,6 +81,12 @@ def _place_all(
     crew: Any,
 ) -> None:
     place(take, put, erase, datagrams, stride, messages, n, layout, port, now, now, ring, local, taken, crew)
+
+
+@kernel_of(types.void(RING_TYPE, _words, types.int64[:, ::1], types.int64, types.int64, types.int64))
+def _look_and_judge(ring: Any, local: Any, taken: Any, n: int, port: int, now: int) -> None:
+    look_for_next_frame(ring, local, taken, n, port, True, now)
+    judge(ring)
 
 
 load_kernels()
@@ -198,6 +205,12 @@ class Assembler:
     def publish_ready(self, now: int = 0) -> None:
         _publish_ready(self.kernels.erase, self.layout.ports, self.ring, self.local, now)
 
+    def read_to_its_end(self, port: int, datagrams: list[bytes], now: int) -> bool:
+        """Let a port bring all it has, after the end of a run; returns whether that is judged then."""
+        self.receive_at(port, datagrams, now)
+        _look_and_judge(self.ring, self.local, self._taken, len(datagrams), port, now)
+        return bool(self.words[Word.RUN_JUDGED] == self.words[Word.RUN_EPOCH])
+
     # ---- what a reader of the ring sees
 
     @property
@@ -239,7 +252,7 @@ def assert_agreement(assembler: Assembler, reference: ReferenceAssembly) -> None
         counted[name] for name in ("PLACED", "DUPLICATE", "LATE", "MALFORMED", "UNPLACED")
     )
     of_run = assembler.count("RUN_KEPT", "RUN_DROPPED", "RUN_INCOMPLETE", "RUN_MISSING", "RUN_MISMATCHED")
-    of_run |= assembler.count("RUN_SPARSE", "RUN_NOT_GOOD")
+    of_run |= assembler.count("RUN_SPARSE", "RUN_NOT_GOOD", "RUN_OTHER_FORMAT")
     assert of_run == {name: reference.run[name.removeprefix("RUN_").lower()] for name in of_run}
     assert assembler.words[Word.OPENED] == len(reference.images)
     assert assembler.n_published == reference.n_published

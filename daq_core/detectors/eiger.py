@@ -68,6 +68,8 @@ def layout(config: DaqConfig) -> Layout:
             segment_pixels=CHIP_COLUMNS,
             item_bytes=pixel_type.itemsize,
             packing=config.bit_depth if packed else 0,
+            header_mask=sls.IDENTITY_MASK,
+            header_value=sls.identity(DETECTOR_TYPE),
             edges=image_bytes + index * n_packets * EDGE_BYTES,
         )
         for index, p in enumerate(placements)

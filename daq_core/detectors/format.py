@@ -40,6 +40,8 @@ LAYOUT = np.dtype(
         ("segment_pixels", np.int64),
         ("item_bytes", np.int64),  # of a pixel in the image
         ("packing", np.int64),  # bits of a pixel on the wire, where they are packed; 0: as in the image
+        ("header_mask", np.uint64),  # bits that the header's identifying word must share with
+        ("header_value", np.uint64),  # this; which word it is, the detector's `take` knows
         ("edges", np.int64),  # byte of the slot, behind the image, where packets' outermost bytes are kept
     ],
     align=True,

@@ -60,6 +60,10 @@ HEADER_BYTES = HEADER.itemsize
 assert HEADER_BYTES == 32
 
 PROTOCOL_ID = 0xCB
+ROWS_MASK = 0x03FE0000
+IDENTITY_MASK = 0x0000FFFF | ROWS_MASK
+"""Protocol, length of a row and rows of a quadrant (0 where a sender does not say), in the first 64-bit word.
+Quadrant and link are not looked at, the port tells them; nor the swap bit and the kind of correction."""
 MAX_PAYLOAD_BYTES = 7400
 PADDING_BYTES = 36
 LINKS = 8
@@ -115,8 +119,16 @@ def _port(config: DaqConfig, port: int) -> tuple[int, ...]:
         segment_pixels=link_columns,
         item_bytes=2,
         packing=12,
+        header_mask=IDENTITY_MASK,
+        header_value=_identity(link_columns, link_rows),
         edges=0,
     )
+
+
+def _identity(link_columns: int, link_rows: int) -> int:
+    """Return what the headers of a link have where IDENTITY_MASK looks."""
+    quadrant_rows = 2 * link_rows
+    return PROTOCOL_ID | link_columns // 12 << 8 | (quadrant_rows & 0xFF) << 16 | quadrant_rows >> 8 << 24
 
 
 def rows_per_packet(link_columns: int, link_rows: int) -> int:
@@ -203,11 +215,12 @@ def units(
     lengths : (n,) int64, bytes of each datagram
     """
     firsts = headers["first_row"].astype(np.int64)
+    said = headers.view(np.uint64).reshape(-1, HEADER_BYTES // 8)[:, 0] & np.uint64(IDENTITY_MASK)
+    without_rows = int(here.header_value) & ~ROWS_MASK
     is_packet = (
         (lengths <= here.datagram_bytes)
         & (firsts < here.n_units)
-        & (headers["protocol_id"] == PROTOCOL_ID)
-        & (headers["row_blocks"].astype(np.int64) * 12 == here.segment_pixels)
+        & np.isin(said, np.array([here.header_value, without_rows], np.uint64))
     )
     n_rows = np.maximum(lengths - HEADER_BYTES, 0) // int(here.segment_pixels * 3 // 2)
     return firsts, np.where(is_packet, np.minimum(n_rows, here.n_units - firsts), 0)

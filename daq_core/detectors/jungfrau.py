@@ -102,6 +102,8 @@ def _port(config: DaqConfig, p: Placement, index: int, half: int, first_unit: in
         segment_pixels=COLUMNS * ROWS_PER_PACKET // rows,
         item_bytes=2,
         packing=0,
+        header_mask=sls.IDENTITY_MASK,
+        header_value=sls.identity(DETECTOR_TYPE),
         edges=0,
     )
 

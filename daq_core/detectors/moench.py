@@ -58,6 +58,8 @@ def layout(config: DaqConfig) -> Layout:
             segment_pixels=COLUMNS,
             item_bytes=2,
             packing=0,
+            header_mask=sls.IDENTITY_MASK,
+            header_value=sls.identity(DETECTOR_TYPE),
             edges=0,
         )
         for index, p in enumerate(placements)

@@ -52,6 +52,16 @@ HEADER = np.dtype(
 HEADER_BYTES = HEADER.itemsize
 assert HEADER_BYTES == 48
 
+HEADER_VERSION = 2
+IDENTITY_MASK = 0xFFFF << 48
+"""Detector type and header version in the sixth 64-bit word. Nothing else in the header tells detectors
+apart: ids, row and column are not unique in practice, and some senders leave much at 0."""
+
+
+def identity(detector_type: int) -> int:
+    """Return what a detector's headers have where IDENTITY_MASK looks."""
+    return detector_type << 48 | HEADER_VERSION << 56
+
 
 def pack(
     image: npt.NDArray[Any], layout: npt.NDArray[Any], *, detector_type: int, frame: int, bunch_id: int = 0
@@ -76,7 +86,7 @@ def pack(
         header["packet_number"] = int(here.first_packet) + np.arange(n_packets)
         header["module_id"] = here.module
         header["detector_type"] = detector_type
-        header["header_version"] = 2
+        header["header_version"] = HEADER_VERSION
         stamp(packets, frame, bunch_id)
         pixels = pack_pixels(flat[pixel_numbers(here)], int(here.packing))
         packets[:, HEADER_BYTES:] = pixels.reshape(n_packets, -1)
@@ -100,7 +110,10 @@ def units(
     lengths : (n,) int64, bytes of each datagram
     """
     packets = headers["packet_number"].astype(np.int64) - int(here.first_packet)
-    is_packet = (lengths == here.datagram_bytes) & (packets >= 0) & (packets < here.n_units)
+    detector_type = int(here.header_value) >> 48 & 0xFF
+    is_ours = np.isin(headers["detector_type"], (0, detector_type))
+    is_ours &= np.isin(headers["header_version"], (0, HEADER_VERSION))
+    is_packet = is_ours & (lengths == here.datagram_bytes) & (packets >= 0) & (packets < here.n_units)
     return packets, is_packet.astype(np.int64)
 
 

@@ -8,10 +8,12 @@ import numpy as np
 
 from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local, claim
 from daq_core.compiled import kernel, kernel_of
-from daq_core.detectors.gigafrost import DO_NOT_STORE, HEADER_BYTES, PROTOCOL_ID
+from daq_core.detectors.gigafrost import DO_NOT_STORE, HEADER_BYTES, ROWS_MASK
+from daq_core.placing.strangers import note_header, note_length, note_number
 from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
 from daq_core.strips import expect_strip, unpack_12
+from daq_core.verdicts import convict
 
 
 @kernel
@@ -63,6 +65,7 @@ def take(
     all ports, to count missing packets by, those of silent links too.
     """
     here = layout[port]
+    headers = datagrams.view(np.uint64)
     words = datagrams.view(np.uint32)
     halves = datagrams.view(np.uint16)
     row_bytes = here.segment_pixels * 3 // 2
@@ -73,20 +76,20 @@ def take(
         taken[i, 0] = -1
         row = np.int64(halves[(at >> 1) + 7])
         n_rows = (np.int64(messages[i, MESSAGE_LENGTH]) - HEADER_BYTES) // row_bytes
+        frame = np.uint64(words[(at >> 2) + 2])
         if (
             n_rows < 1
             or messages[i, MESSAGE_LENGTH] > here.datagram_bytes
             or row >= here.n_units
-            or datagrams[at] != PROTOCOL_ID
-            or np.int64(datagrams[at + 1]) * 12 != here.segment_pixels
+            or (headers[at >> 3] & here.header_mask) != here.header_value
+        ) and not _is_acceptable(
+            ring, local, layout, port, frame, row, headers[at >> 3], n_rows, messages[i, MESSAGE_LENGTH]
         ):
-            ring.words[Word.MALFORMED] += 1
             continue
         n_rows = min(n_rows, here.n_units - row)
         if (row == 0 or row + n_rows < here.n_units) and n_rows != here.units_per_packet:
             for k in range(layout.shape[0]):
                 layout[k].units_per_packet = n_rows
-        frame = np.uint64(words[(at >> 2) + 2])
         claimed = claim(ring, local, frame, frame, here.first_unit + row, n_rows, slot, now, real)
         if claimed == NO_ROOM:
             n = i
@@ -102,6 +105,25 @@ def take(
     ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed
     return n
+
+
+@kernel
+def _is_acceptable(
+    ring: Any, local: Any, layout: Any, port: int, frame: Any, row: Any, word: Any, n_rows: Any, length: Any
+) -> bool:
+    """Say what is wrong with a datagram; nothing is where its sender leaves the rows of a quadrant at 0."""
+    here = layout[port]
+    said = word & here.header_mask
+    if n_rows < 1 or length > here.datagram_bytes:
+        note_length(ring, port, length)
+    elif said != here.header_value and said != here.header_value & ~np.uint64(ROWS_MASK):
+        note_header(ring, port, np.int64(said))
+    elif row >= here.n_units:
+        note_number(ring, port, row)
+        convict(ring, local, frame)
+    else:
+        return True
+    return False
 
 
 @kernel_of(PUT)

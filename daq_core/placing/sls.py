@@ -8,7 +8,8 @@ import numpy as np
 
 from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local, claim
 from daq_core.compiled import kernel, kernel_of
-from daq_core.detectors.sls import HEADER_BYTES
+from daq_core.detectors.sls import HEADER_BYTES, HEADER_VERSION
+from daq_core.placing.strangers import note_header, note_length, note_number
 from daq_core.placing.twelve_bit import erase_12_bit, put_12_bit, row_bytes
 from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
@@ -21,6 +22,7 @@ from daq_core.strips import (
     unpack_4,
     unpack_4_mirrored,
 )
+from daq_core.verdicts import convict
 
 ID_FRAME, ID_BUNCH_DOUBLE, ID_BUNCH_INTEGER = range(3)
 
@@ -126,17 +128,31 @@ def take(
     here = layout[port]
     headers = datagrams.view(np.uint64)
     bunch_ids = datagrams.view(np.float64)
+    # Not read again for each packet: for all that the compiler knows, placing might change the layout.
+    datagram_bytes, first_packet, first_unit, n_units = (
+        here.datagram_bytes,
+        here.first_packet,
+        here.first_unit,
+        here.n_units,
+    )
+    mask, identity = here.header_mask, here.header_value
     slot = -1
     n_placed = 0
     for i in range(first, n):
         at = i * stride
         word = at >> 3
         taken[i, 0] = -1
-        packet = np.int64(headers[word + 1] >> np.uint64(32)) - here.first_packet
-        if messages[i, MESSAGE_LENGTH] != here.datagram_bytes or packet < 0 or packet >= here.n_units:
-            ring.words[Word.MALFORMED] += 1
-            continue
+        packet = np.int64(headers[word + 1] >> np.uint64(32)) - first_packet
         frame = headers[word]
+        if (
+            messages[i, MESSAGE_LENGTH] != datagram_bytes
+            or packet < 0
+            or packet >= n_units
+            or (headers[word + 5] & mask) != identity
+        ) and not _is_acceptable(
+            ring, local, layout, port, frame, packet, headers[word + 5], messages[i, MESSAGE_LENGTH]
+        ):
+            continue
         image_id = frame
         if local[Local.ID_SOURCE] == ID_BUNCH_INTEGER:
             image_id = headers[word + 2]
@@ -145,7 +161,7 @@ def take(
                 ring.words[Word.MALFORMED] += 1
                 continue
             image_id = np.uint64(bunch_ids[word + 2])
-        unit = here.first_unit + packet
+        unit = first_unit + packet
         claimed = claim(ring, local, frame, image_id, unit, 1, slot, now, real)
         if claimed == NO_ROOM:
             n = i
@@ -158,6 +174,26 @@ def take(
     ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed
     return n
+
+
+@kernel
+def _is_acceptable(
+    ring: Any, local: Any, layout: Any, port: int, frame: Any, packet: int, word: Any, length: int
+) -> bool:
+    """Say what is wrong with a datagram; nothing is where its sender leaves detector type or version at 0."""
+    here = layout[port]
+    kind, version = word >> np.uint64(48) & np.uint64(0xFF), word >> np.uint64(56)
+    wanted = here.header_value >> np.uint64(48) & np.uint64(0xFF)
+    if length != here.datagram_bytes:
+        note_length(ring, port, length)
+    elif (kind != wanted and kind != 0) or (version != HEADER_VERSION and version != 0):
+        note_header(ring, port, np.int64(kind | version << np.uint64(8)))
+    elif packet < 0 or packet >= here.n_units:
+        note_number(ring, port, packet + here.first_packet)
+        convict(ring, local, frame)
+    else:
+        return True
+    return False
 
 
 @kernel_of(PUT)

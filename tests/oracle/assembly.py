@@ -16,7 +16,9 @@ import numpy as np
 
 from tests.oracle.packets import HEADER, PAYLOAD_BYTES, Corners, packet_numbers, place_packet
 
-GOOD, MISSING_PACKETS, ID_MISMATCH = 0, 1, 2
+GOOD, MISSING_PACKETS, ID_MISMATCH, OTHER_FORMAT = 0, 1, 2, 3
+DETECTOR_TYPES = {"eiger": 1, "jungfrau": 3, "moench": 5}
+HEADER_VERSION = 2
 
 
 @dataclass(eq=False)
@@ -29,12 +31,15 @@ class Image:
     newest: int
     packets: set[tuple[int, int]] = field(default_factory=set)  # (module, packet number)
     mismatch: bool = False
+    other_format: bool = False  # a packet of its frame has a number that the config's frames do not have
     abandoned: bool = False  # of a former run, and its frame number came again
     kept: bool = False
     n_missing: int = 0
 
     @property
     def status(self) -> int:
+        if self.other_format:
+            return OTHER_FORMAT
         return ID_MISMATCH if self.mismatch else MISSING_PACKETS if self.n_missing else GOOD
 
 
@@ -68,6 +73,7 @@ class ReferenceAssembly:
         self.history_from = 0  # images before this one are forgotten
         self.newest_frame = 0
         self.refused: set[int] = set()
+        self.early: dict[int, int] = {}  # frames of another format without an image → the next image then
         self.count: Counter[str] = Counter()
         # the run
         self.run_from = 0
@@ -143,8 +149,11 @@ class ReferenceAssembly:
         """Take one datagram and say what became of it."""
         if len(sent) != HEADER.size + PAYLOAD_BYTES[self.detector]:
             return "malformed"
-        frame, _, number, bunch, *_ = HEADER.unpack_from(sent)
+        frame, _, number, bunch, *_, kind, version = HEADER.unpack_from(sent)
+        if kind not in (0, DETECTOR_TYPES[self.detector]) or version not in (0, HEADER_VERSION):
+            return "malformed"
         if (module, number) not in self.expected:
+            self._convict(frame)
             return "malformed"
         image_id = frame
         if self.id_source == "bunch-int":
@@ -178,6 +187,18 @@ class ReferenceAssembly:
         corners = self.positions[module]
         place_packet(image.pixels, sent, detector=self.detector, bit_depth=self.bit_depth, corners=corners)
         return "placed"
+
+    def _convict(self, frame: int) -> None:
+        """A frame has another format: the newest image of it that is known is not good."""
+        oldest = max(len(self.images) - self.n_slots, min(self.run_from, self.n_published), 0)
+        for image in reversed(self.images[oldest:]):
+            if image.frame == frame:
+                if image.kept and not image.other_format:
+                    self.run["other_format"] += 1
+                    self.run["not_good"] += image.status == GOOD
+                image.other_format = True
+                return
+        self.early[frame] = len(self.images)
 
     def _open_image(self, frame: int) -> Image | None:
         for image in reversed(self.images[self.n_published :]):
@@ -230,6 +251,8 @@ class ReferenceAssembly:
         self.n_published += 1
         if image.abandoned:
             return
+        if image.frame in self.early:
+            image.other_format |= self.n_published - 1 - self.early.pop(image.frame) <= self.window
         image.n_missing = len(self.expected) - len(image.packets)
         image.kept = self.running and self.n_published > self.run_from
         self.count["images_published"] += 1
@@ -237,7 +260,7 @@ class ReferenceAssembly:
         self.count["missing"] += image.n_missing
         if not image.kept:
             return
-        self.run["mismatched"] += image.mismatch
+        self.run["mismatched"] += image.status == ID_MISMATCH
         self.run["incomplete"] += image.n_missing > 0
         if image.n_missing and self.drop_incomplete:
             image.kept = False
@@ -247,6 +270,7 @@ class ReferenceAssembly:
         self.run["missing"] += image.n_missing
         self.run["sparse"] += 2 * len(image.packets) < len(self.expected)
         self.run["not_good"] += image.status != GOOD
+        self.run["other_format"] += image.other_format
         self.run["kept"] += 1
         if self.run["kept"] == self.wanted:
             self.running, self.run_end = False, self.n_published

@@ -10,7 +10,7 @@ from daq_core.compiled import JIT
 from daq_core.config import DaqConfig
 from tests.assembler import Assembler, assert_agreement
 from tests.assembly_bench import N_SLOTS, SECOND, sent
-from tests.oracle.packets import packet_numbers
+from tests.oracle.packets import datagram, packet_numbers
 from tests.property.geometries import configs
 
 
@@ -66,6 +66,21 @@ class AssemblyMachine(RuleBasedStateMachine):
         self.assembler.receive(module, batch, self.now)
         for one in batch:
             self.reference.receive(module, one, self.now)
+
+    @rule(ahead=st.integers(-2, 6), number=st.sampled_from([0, 61, 66, 127, 2**32 - 1]), data=st.data())
+    def a_packet_of_another_format_arrives(self, ahead: int, number: int, data: st.DataObject) -> None:
+        module, _ = data.draw(st.sampled_from(self.packets))
+        one = datagram((self.base + ahead) % 2**64, number, bytes(8192))
+        self.assembler.receive(module, [one], self.now)
+        self.reference.receive(module, one, self.now)
+
+    @rule(ahead=st.integers(0, 6), kind=st.sampled_from([0, 1, 3]), version=st.sampled_from([0, 1, 2]))
+    def a_header_says_less_or_something_else(self, ahead: int, kind: int, version: int) -> None:
+        module, nth = self.packets[0]
+        one = bytearray(sent(self.config, (self.base + ahead) % 2**64, module, nth, self.edition))
+        one[46:48] = kind, version
+        self.assembler.receive(module, [bytes(one)], self.now)
+        self.reference.receive(module, bytes(one), self.now)
 
     @rule()
     def the_loop_turns(self) -> None:

@@ -187,7 +187,8 @@ async def test_foreign_and_malformed_packets_are_counted_and_harm_nothing(bench:
     before = bench.counters()
     (whole, *_), *_ = bench.simulator.packets(ids[0])
     out_of_range = whole.copy()
-    out_of_range[:48].view(JUNGFRAU.header)["packet_number"] = 9_999
+    header = out_of_range[:48].view(JUNGFRAU.header)
+    header["packet_number"], header["frame_number"] = 9_999, 2**40  # of a frame that is no image here
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for datagram in (b"", b"x", whole[:-1], np.append(whole, whole[:1]), out_of_range):
             sender.sendto(bytes(datagram), (LOOPBACK, bench.simulator.ports[0]))

@@ -1,0 +1,289 @@
+"""A packet that the config does not have shows, whenever it comes, that its frame has another format."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daq_core.assembly import REMEMBERED_PROOFS
+from daq_core.config import DaqConfig
+from daq_core.detectors import Layout, format_of, layout_of
+from daq_core.detectors.eiger import PIXEL_TYPES
+from daq_core.late_verdicts import LateVerdicts
+from daq_core.ring import GOOD, MISSING_PACKETS, OTHER_FORMAT, Word
+from daq_core.strangers import sentences
+from daq_core.verdicts import GRACE_NS
+from tests.assembler import Assembler
+from tests.assembly_bench import Bench, sent
+from tests.loopback import eiger
+from tests.machine.judges import absent
+from tests.oracle.packets import datagram
+from tests.unit.test_replay import SHARED
+
+FRAME = 7
+
+
+def proof(frame: int, number: int = 65) -> bytes:
+    """Return a packet of a Jungfrau that reads more than 8 rows, whose packets are 63 and 64."""
+    return datagram(frame, number, bytes(8192))
+
+
+def said(bench: Any) -> list[str]:
+    return list(sentences(bench.config, layout_of(bench.config), bench.assembler.ring))
+
+
+# ------------------------------------------------------------------ when the proof comes
+
+
+def test_a_proof_that_comes_while_the_image_is_open_makes_it_not_good() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.receive(FRAME, 0)
+    bench.assembler.receive(0, [proof(FRAME)])
+    bench.receive(FRAME, 1)
+    assert bench.assembler.slot(0).status == OTHER_FORMAT
+    assert bench.assembler.count("RUN_KEPT", "RUN_OTHER_FORMAT", "RUN_NOT_GOOD", "RUN_MISSING") == {
+        "RUN_KEPT": 1,
+        "RUN_OTHER_FORMAT": 1,
+        "RUN_NOT_GOOD": 1,
+        "RUN_MISSING": 0,
+    }
+
+
+def test_a_proof_that_comes_after_the_image_was_published_changes_its_status_and_is_put_down() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    verdicts = LateVerdicts(bench.assembler.ring)
+    for frame in (6, 7, 8):
+        bench.receive(frame)
+    verdicts.note(np.array([0, 1, 2]), 0)
+    for number in (65, 66, 127):
+        bench.assembler.receive(0, [proof(FRAME, number)])
+    assert [int(bench.assembler.slot(s).status) for s in range(3)] == [GOOD, OTHER_FORMAT, GOOD]
+    assert bench.words[Word.RUN_OTHER_FORMAT] == bench.words[Word.RUN_NOT_GOOD] == 1
+    assert verdicts.rows().tolist() == [1]
+    assert verdicts.rows().tolist() == []
+
+
+def test_a_proof_that_comes_before_all_other_packets_is_kept_in_mind() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.assembler.receive(0, [proof(FRAME)])
+    bench.receive(FRAME)
+    bench.receive(FRAME + 1)
+    assert [int(bench.assembler.slot(s).status) for s in range(2)] == [OTHER_FORMAT, GOOD]
+    assert bench.words[Word.RUN_OTHER_FORMAT] == 1
+
+
+def test_a_frame_without_a_packet_of_the_config_is_no_image_but_is_said() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.assembler.receive(0, [proof(FRAME, number) for number in range(65, 128)])
+    assert bench.words[Word.OPENED] == 0
+    assert bench.words[Word.MALFORMED] == 63
+    (sentence,) = said(bench)
+    assert "UDP port 50000, module 0: packet 127" in sentence
+
+
+def test_an_image_that_lacks_packets_too_says_that_its_format_is_another() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.receive(FRAME, 0)
+    bench.assembler.receive(0, [proof(FRAME)])
+    bench.turn(1.0)
+    slot = bench.assembler.slot(0)
+    assert (slot.status, slot.n_missing) == (OTHER_FORMAT, 1)
+    assert bench.words[Word.RUN_INCOMPLETE] == bench.words[Word.RUN_NOT_GOOD] == 1
+
+
+def test_a_proof_for_an_image_that_lacked_packets_counts_it_once_as_not_good() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.receive(FRAME, 0)
+    bench.turn(1.0)
+    assert bench.assembler.slot(0).status == MISSING_PACKETS
+    bench.assembler.receive(0, [proof(FRAME)])
+    assert bench.assembler.slot(0).status == OTHER_FORMAT
+    assert bench.words[Word.RUN_OTHER_FORMAT] == bench.words[Word.RUN_NOT_GOOD] == 1
+
+
+def test_more_early_proofs_than_can_be_kept_in_mind_are_counted_and_told() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    for frame in range(REMEMBERED_PROOFS + 2):
+        bench.assembler.receive(0, [proof(frame)])
+    assert bench.words[Word.RUN_FORGOTTEN] == 2
+    assert said(bench)[1].startswith("2 packets that the config's frames do not have")
+    bench.receive(REMEMBERED_PROOFS + 1)
+    assert bench.assembler.slot(0).status == OTHER_FORMAT
+
+
+def test_images_of_the_next_run_are_good_again() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.receive(FRAME)
+    bench.assembler.receive(0, [proof(FRAME)])
+    bench.assembler.disarm()
+    bench.assembler.end_writer()
+    bench.assembler.arm()
+    bench.receive(FRAME)
+    assert bench.assembler.slot(1).status == GOOD
+    assert bench.words[Word.RUN_OTHER_FORMAT] == bench.words[Word.RUN_NOT_GOOD] == 0
+    assert said(bench) == []
+
+
+# ------------------------------------------------------------------ headers
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "sentence"),
+    [
+        (3, 2, ""),
+        (0, 2, ""),
+        (3, 0, ""),
+        (0, 0, ""),
+        (1, 2, "detector type 1 (Eiger) in the header, of jungfrau it is 3"),
+        (77, 0, "detector type 77 (unknown) in the header, of jungfrau it is 3"),
+        (3, 1, "header version 1, only 2 is known"),
+        (3, 3, "header version 3, only 2 is known"),
+    ],
+)
+def test_a_header_of_another_detector_or_version_is_malformed_and_named(
+    kind: int, version: int, sentence: str
+) -> None:
+    """A sender that leaves them at 0 says nothing wrong."""
+    bench = Bench()
+    for nth in range(2):
+        one = bytearray(sent(bench.config, FRAME, 0, nth))
+        one[46:48] = kind, version
+        bench.assembler.receive(0, [bytes(one)])
+    bench.assembler.publish_ready()
+    assert bench.published() == ([] if sentence else [FRAME])
+    assert bench.words[Word.MALFORMED] == (2 if sentence else 0)
+    assert len(said(bench)) == bool(sentence)
+    if sentence:
+        assert f"UDP port 50000, module 0: {sentence}" in said(bench)[0]
+
+
+def test_a_packet_of_another_detector_proves_nothing_of_the_frame_with_its_number() -> None:
+    bench = Bench()
+    one = bytearray(proof(FRAME))
+    one[46] = 1
+    bench.receive(FRAME)
+    bench.assembler.receive(0, [bytes(one)])
+    assert bench.assembler.slot(0).status == GOOD
+
+
+# ------------------------------------------------------------------ Eiger's bit depths
+
+DEPTHS = sorted(PIXEL_TYPES)
+
+
+def datagrams_of(config: DaqConfig, frame: int) -> list[list[bytes]]:
+    """Return what each port of a detector sends of an image without dark pixels."""
+    layout: Layout = layout_of(config)
+    image = np.ones(layout.image_shape, layout.dtype)
+    return [[bytes(one) for one in port] for port in format_of(config).pack(image, layout, frame)]
+
+
+@pytest.mark.parametrize(("daq", "detector"), list(itertools.permutations(DEPTHS, 2)))
+def test_no_image_of_an_eiger_at_another_depth_is_good(daq: int, detector: int) -> None:
+    """Of one that sends more the format is seen; one that sends less always lacks packets."""
+    config = eiger(daq, 2, start_udp_port=50000)
+    assembler = Assembler(config, 8)
+    assembler.arm()
+    for frame in (1, 2):
+        for port, datagrams in enumerate(datagrams_of(config.merge({"bit_depth": detector}), frame)):
+            assembler.receive_at(port, datagrams)
+    assembler.publish_ready(10**10)
+    expected = OTHER_FORMAT if detector > daq else MISSING_PACKETS
+    assert [int(assembler.slot(s).status) for s in assembler.run_images()] == [expected] * 2
+    told = list(sentences(config, assembler.layout, assembler.ring))
+    if detector > daq:
+        n_sent, n = 4 * detector, 4 * daq
+        (sentence,) = told
+        assert sentence == (
+            f"UDP port 50000, module 0: packet {n_sent - 1}, a {daq}-bit frame has {n}: is the detector at "
+            f"{detector} bit? Such images get status 3; 1 more port alike"
+        )
+    else:
+        assert told == []
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "is_good"),
+    [
+        ("eiger-500k-32bit", 32, True),
+        ("eiger-500k-32bit", 16, False),
+        ("eiger-500k-32bit", 12, False),
+        ("eiger-500k-16bit", 16, True),
+        ("eiger-500k-16bit", 12, False),
+        ("eiger-500k-16bit", 8, False),
+        ("jungfrau-1-module", 16, True),
+    ],
+)
+def test_a_recording_is_good_under_its_own_config_alone(name: str, depth: int, is_good: bool) -> None:
+    if not (SHARED / name).exists():
+        absent("recordings", f"{name} is not there")
+    config = DaqConfig.load(SHARED / name / "config.json").merge({"bit_depth": depth})
+    assembler = Assembler(config, 8)
+    assembler.arm()
+    for port, udp_port in enumerate(assembler.layout.udp_ports):
+        recorded, datagrams = (SHARED / name / f"{udp_port}.dat").read_bytes(), []
+        while recorded:
+            end = 8 + int.from_bytes(recorded[:8], "little")
+            datagrams.append(recorded[8:end])
+            recorded = recorded[end:]
+        assembler.receive_at(port, datagrams)
+    assembler.publish_ready(10**10)
+    status = {int(assembler.slot(s).status) for s in assembler.run_images()}
+    assert status == {GOOD if is_good else OTHER_FORMAT}
+    assert (assembler.words[Word.MALFORMED] == 0) == is_good
+
+
+# ------------------------------------------------------------------ when a run may be closed
+
+
+def two_modules() -> Bench:
+    positions = {"0": [0, 0, 1023, 7], "1": [0, 8, 1023, 15]}
+    return Bench(n_modules=2, module_positions=positions, image_pixel_height=16)
+
+
+def packets_of(bench: Bench, frame: int, module: int) -> list[bytes]:
+    return [sent(bench.config, frame, module, nth) for nth in range(2)]
+
+
+def test_a_run_is_judged_when_every_port_has_shown_a_later_image() -> None:
+    bench = two_modules()
+    assembler = bench.assembler
+    assembler.arm(1)
+    for module in range(2):
+        assembler.receive(module, packets_of(bench, 1, module), 0)
+    assembler.publish_ready(0)
+    assert not assembler.read_to_its_end(0, packets_of(bench, 2, 0), 1)
+    assert not assembler.read_to_its_end(1, [proof(1, 70)], 2)
+    assert assembler.read_to_its_end(1, packets_of(bench, 2, 1), 3)
+    assert assembler.slot(0).status == OTHER_FORMAT
+
+
+def test_a_run_is_judged_when_its_ports_are_read_and_the_time_is_over() -> None:
+    bench = two_modules()
+    assembler = bench.assembler
+    assembler.arm(1)
+    for module in range(2):
+        assembler.receive(module, packets_of(bench, 1, module), 5)
+    assembler.publish_ready(5)
+    assert not assembler.read_to_its_end(0, [], 5 + GRACE_NS - 1)
+    assert not assembler.read_to_its_end(1, [], 5 + GRACE_NS)
+    assert assembler.read_to_its_end(0, [], 5 + GRACE_NS)
+
+
+def test_a_stop_long_after_the_last_image_waits_for_nothing() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.receive(1)
+    bench.assembler.disarm()
+    assert bench.assembler.read_to_its_end(0, [], 10 * GRACE_NS)
