@@ -19,6 +19,8 @@ from tests.oracle.packets import HEADER, PAYLOAD_BYTES, packet_numbers, pixel_pl
 Unit = tuple[int, int]  # module, and packet number or row of the link's frame
 
 GIGAFROST_PROTOCOL = 0xCB
+DETECTOR_TYPES = {"eiger": 1, "jungfrau": 3, "moench": 5}
+HEADER_VERSION = 2
 GIGAFROST_MOST_BYTES = 7400  # behind the header
 
 
@@ -46,6 +48,9 @@ class Units(Protocol):
 
     def heading(self, port: int, data: bytes) -> Heading | None:
         """Read the head of a datagram that came to a port, counted from 0; None: no receiver may use it."""
+
+    def proves(self, port: int, data: bytes) -> int | None:
+        """Return the frame that a datagram without a heading shows to be of another format, if it does."""
 
     def pixels(self, heading: Heading, data: bytes) -> dict[Unit, bytes]:
         """Return the pixels of each unit in a datagram, as the image has them."""
@@ -83,13 +88,25 @@ class _Packets:
         }
 
     def heading(self, port: int, data: bytes) -> Heading | None:
-        if len(data) != HEADER.size + PAYLOAD_BYTES[self._detector]:
+        if not self._is_ours(data):
             return None
         module = self._modules[port]
         frame, _, number, *_ = HEADER.unpack_from(data)
         if number not in self._numbers[module]:
             return None
         return Heading(frame, module, range(number, number + 1))
+
+    def proves(self, port: int, data: bytes) -> int | None:
+        if not self._is_ours(data):
+            return None
+        frame, _, number, *_ = HEADER.unpack_from(data)
+        return None if number in self._numbers[self._modules[port]] else int(frame)
+
+    def _is_ours(self, data: bytes) -> bool:
+        if len(data) != HEADER.size + PAYLOAD_BYTES[self._detector]:
+            return False
+        *_, kind, version = HEADER.unpack_from(data)
+        return kind in (0, DETECTOR_TYPES[self._detector]) and version in (0, HEADER_VERSION)
 
     def pixels(self, heading: Heading, data: bytes) -> dict[Unit, bytes]:
         payload = data[HEADER.size :]
@@ -123,12 +140,29 @@ class _Rows:
                 found[module, row] = y, slice(left, left + self._columns)
         return found
 
-    def heading(self, port: int, data: bytes) -> Heading | None:
+    def proves(self, port: int, data: bytes) -> int | None:
+        if not self._is_ours(data):
+            return None
+        _, _, _, _, _, frame, _, first, *_ = GIGAFROST_HEADER.unpack_from(data)
+        return int(frame) if first >= self._n_rows else None
+
+    def _is_ours(self, data: bytes) -> bool:
         n_bytes = len(data) - GIGAFROST_HEADER.size
         if not self._row_bytes <= n_bytes <= GIGAFROST_MOST_BYTES:
+            return False
+        protocol, blocks, rows, status, *_ = GIGAFROST_HEADER.unpack_from(data)
+        high = rows & 0xFE | (status & 3) << 8
+        return (protocol, blocks * 12) == (GIGAFROST_PROTOCOL, self._columns) and high in (
+            0,
+            2 * self._n_rows,
+        )
+
+    def heading(self, port: int, data: bytes) -> Heading | None:
+        n_bytes = len(data) - GIGAFROST_HEADER.size
+        if not self._is_ours(data):
             return None
-        protocol, blocks, _, _, _, frame, _, first, *_ = GIGAFROST_HEADER.unpack_from(data)
-        if protocol != GIGAFROST_PROTOCOL or blocks * 12 != self._columns or first >= self._n_rows:
+        _, _, _, _, _, frame, _, first, *_ = GIGAFROST_HEADER.unpack_from(data)
+        if first >= self._n_rows:
             return None
         module = port % 8  # 16 ports: two for each link, for even and odd images
         return Heading(frame, module, range(first, min(first + n_bytes // self._row_bytes, self._n_rows)))

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.oracle.units import Heading, Unit, Units, packets_lacking, units_of
-from tests.system.evidence import Images, RunEvidence
+from tests.system.evidence import Images, RunEvidence, Sent
+
+OTHER_FORMAT = 3
 
 Places = dict[Unit, Any]
 Candidates = dict[tuple[int, Unit], list[bytes]]  # all pixels that went out under a frame number, of a unit
@@ -38,6 +40,7 @@ class SentImage:
     units: dict[Unit, bytes] = field(default_factory=dict)
     datagrams: dict[Unit, Unit] = field(default_factory=dict)  # unit → first unit of the datagram it was in
     ports: dict[Unit, int] = field(default_factory=dict)  # by the first unit of each datagram
+    is_proven: bool = False  # a packet of it has a number that the config's frames do not have
     is_raced: bool = False  # two ports brought one packet: nobody knows which was read first
 
     def take(self, port: int, heading: Heading, pixels: dict[Unit, bytes]) -> None:
@@ -55,6 +58,7 @@ class Sendings:
 
     images: dict[int, SentImage]
     candidates: Candidates
+    proven: set[int]  # frame numbers under which a packet went out that the config's frames do not have
     sizes: set[int]  # units that a receiver may take a full packet to have
 
 
@@ -63,9 +67,14 @@ def sendings(config: Any, run: RunEvidence) -> Sendings:
     units = units_of(config)
     images: dict[int, SentImage] = {}
     candidates: Candidates = defaultdict(list)
-    headings = []
+    headings: list[Heading] = []
+    proofs: list[tuple[int, int, Sent]] = []  # place, frame number
     for place, sent in enumerate(run.sent):
-        if sent.is_foreign or (heading := units.heading(sent.port, sent.data)) is None:
+        if sent.is_foreign:
+            continue
+        if (heading := units.heading(sent.port, sent.data)) is None:
+            if (frame := units.proves(sent.port, sent.data)) is not None:
+                proofs.append((place, frame, sent))
             continue
         headings.append(heading)
         pixels = units.pixels(heading, sent.data)
@@ -75,7 +84,13 @@ def sendings(config: Any, run: RunEvidence) -> Sendings:
         image = images.setdefault(sent.image, new)
         image.last, image.last_s = place, sent.until_s
         image.take(sent.port, heading, pixels)
-    return Sendings(images, candidates, units.believed_sizes(headings))
+    for place, frame, sent in proofs:
+        found = images.get(sent.image)
+        if found is not None and found.frame == frame:
+            found.is_proven = True
+            found.first, found.first_s = min((found.first, found.first_s), (place, sent.from_s))
+            found.last, found.last_s = max((found.last, found.last_s), (place, sent.until_s))
+    return Sendings(images, candidates, {frame for _, frame, _ in proofs}, units.believed_sizes(headings))
 
 
 def judge_images(config: Any, run: RunEvidence, file: Images) -> Iterator[tuple[int, str]]:
@@ -126,7 +141,7 @@ def _truth(
         n_missing, status = int(file.columns["missing_packets"][row]), int(file.columns["status"][row])
         if not least <= n_missing <= most:
             yield 3, f"{where}: {most} packets are missing, it says {n_missing}"
-        if status != (n_missing > 0):
+        if status != (n_missing > 0) and (status != OTHER_FORMAT or image_id not in sent.proven):
             yield 3, f"{where}: status {status} with {n_missing} packets missing"
 
 
@@ -165,9 +180,17 @@ def _completeness(
     for row, image_id in enumerate(ids):  # a late packet opens a second one after a restart
         if image_id not in rows or len(shown[row]) > len(shown[rows[image_id]]):
             rows[image_id] = row
+    # What went out before an image that is whole in the file has been read before the file was closed.
+    frames = Counter(image.frame for image in images.values())
+    whole = [i for i in images.values() if len(i.units) == n_units and i.frame in rows]
+    whole_until = max((image.first for image in whole if frames[image.frame] == 1), default=0)
     absent, short = [], 0
     for image, is_due in _prompt(config, run, images, ids, n_units):
         row = rows.get(image.frame)
+        if image.is_proven and row is not None and image.last < whole_until and n_drops == 0:
+            status = int(file.columns["status"][row])
+            if status != OTHER_FORMAT:
+                yield 2, f"image id {image.frame} has another format than the config's, and status {status}"
         is_whole = len(image.units) == n_units
         if row is None:
             if is_due and (is_whole or not drops_incomplete):

@@ -415,3 +415,23 @@ def test_a_frame_number_that_is_sent_again_after_the_run_does_not_make_it_longer
     n_packets = 7 + len(run.sent) + len(later)
     after = Counters(received=n_packets, placed=n_packets)
     assert check(of_run(0, sent=[*run.sent, *later], after=after)(evidence)) == []
+
+
+def with_proof(status: int) -> Evidence:
+    """A packet that the config does not have goes out at the end of image 2, whose row has that status."""
+    evidence = of_file(column("status", 1, status))(good())
+    run = evidence.runs[0]
+    end = max(i for i, packet in enumerate(run.sent) if packet.image == 2) + 1
+    proof = run.sent[end - 1]._replace(data=datagram(2, 65, bytes(8192)))
+    sent = [*run.sent[:end], proof, *run.sent[end:]]
+    after = Counters(received=8 + len(run.sent), placed=7 + len(run.sent), malformed=1)
+    return of_run(0, sent=sent, after=after)(evidence)
+
+
+def test_an_image_of_another_format_may_not_be_called_good() -> None:
+    assert check(with_proof(3)) == []
+    assert {broken.invariant for broken in check(with_proof(0))} == {2}
+
+
+def test_an_image_may_not_be_called_another_format_without_a_proof() -> None:
+    assert {broken.invariant for broken in check(of_file(column("status", 1, 3))(good()))} == {3}

@@ -69,14 +69,24 @@ class Detector:
     """A simulated detector with faults, sending in a thread; keeps everything that really went out."""
 
     def __init__(
-        self, service: Service, chaos: Chaos, first_id: int, rows_per_packet: int | None = None
+        self,
+        service: Service,
+        chaos: Chaos,
+        first_id: int,
+        rows_per_packet: int | None = None,
+        bit_depth: int | None = None,
     ) -> None:
         self.sent: list[Sent] = []
         self._n_timed = 0  # how many of them are known to be out
         self._first_id = first_id
         self._stop = threading.Event()
+        config = service.config
+        self.is_at_another_depth = config.detector_type == "eiger" and bit_depth not in (
+            None,
+            config.bit_depth,
+        )
         self._simulator = Simulator(
-            service.config,
+            config.merge({"bit_depth": bit_depth}) if self.is_at_another_depth else config,
             host=LOOPBACK,
             chaos=chaos,
             tell=self._note,

@@ -30,6 +30,7 @@ class Plan:
     stop_face: str
     sends_before: bool  # the detector is sending when the run is started
     rows_per_packet: int | None  # of a GigaFRoST, other than its own
+    bit_depth: int | None  # of an Eiger, other than the config's
 
     def __str__(self) -> str:
         faults = ", ".join(f"{fault.name} at {when:.2f} s" for fault, when in self.faults) or "none"
@@ -37,6 +38,7 @@ class Plan:
             "" if self.stop_after_s is None else f", stopped at {self.stop_after_s:.2f} s by {self.stop_face}"
         )
         stop += ", sending before" if self.sends_before else ""
+        stop += f", an Eiger at {self.bit_depth} bit" if self.bit_depth else ""
         return (
             f"{self.n_images} images by {self.face}, {self.n_sent} sent at {self.rate_hz:.0f} Hz, "
             f"chaos {self.chaos or 'none'}, faults {faults}{stop}"
@@ -80,4 +82,5 @@ def plan(dice: random.Random, faults: Sequence[Fault]) -> Plan:
         stop_face=dice.choice(FACES),
         sends_before=dice.random() < 0.15,
         rows_per_packet=dice.choice((None, GIGAFROST_OTHER_ROWS)),
+        bit_depth=dice.choice((None, None, 4, 8, 12, 16, 32)),
     )

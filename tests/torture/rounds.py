@@ -161,7 +161,8 @@ class Rounds:
         early = [fault for fault, when in planned.faults if when < 0]
         if any(self._inject(fault, planned) for fault in early if fault.loses_service):
             before = session.counters()
-        detector = session.detector(planned.chaos, planned.rows_per_packet)
+        detector = session.detector(planned.chaos, planned.rows_per_packet, planned.bit_depth)
+        self.tally.faults["another bit depth"] += detector.is_at_another_depth
         if planned.sends_before:
             detector.begin(2 * planned.n_sent, planned.rate_hz)
         for fault, _ in planned.faults:

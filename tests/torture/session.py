@@ -60,6 +60,8 @@ LOSS_PVS = {
     "missing_packets": "MissingPackets_RBV",
     "incomplete_images": "IncompleteImages_RBV",
     "dropped_images": "DroppedImages_RBV",
+    "other_format_images": "OtherFormat_RBV",
+    "sparse_images": "SparseImages_RBV",
 }
 
 
@@ -246,9 +248,11 @@ class Session:
         ports = ", 16 ports" if config.n_udp_ports == 16 else ""
         return f"{config.detector_type} {config.bit_depth} bit{ports}"
 
-    def detector(self, chaos: Chaos, rows_per_packet: int | None = None) -> Detector:
+    def detector(
+        self, chaos: Chaos, rows_per_packet: int | None = None, bit_depth: int | None = None
+    ) -> Detector:
         first_id, self._next_id = self._next_id, self._next_id + IDS_APART
-        return Detector(self.service, chaos, first_id, rows_per_packet)
+        return Detector(self.service, chaos, first_id, rows_per_packet, bit_depth)
 
     # ------------------------------------------------------------ what the faces say
 
