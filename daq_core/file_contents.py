@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.errors import InvalidRequest, Unavailable
-from daq_core.file_layout import UNFINISHED
-from daq_core.repair import SIGNATURE, SUPERBLOCK
+from daq_core.file_layout import SIGNATURE, UNFINISHED
+from daq_core.repair import SUPERBLOCK
 from daq_core.ring import ID_MISMATCH
 
 CONSISTENCY_FLAGS = 11

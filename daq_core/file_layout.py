@@ -26,6 +26,9 @@ COLUMNS = {"image_id": "u8", "status": "u8", "missing_packets": "u4", "timestamp
 ROWS_PER_CHUNK = 512
 """Rows of a column in one chunk: a page of 8-byte numbers, rewritten whole at each hand-over."""
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+"""What every file begins with. Source: HDF5 File Format Specification 3.0, II.A "Superblock"."""
+
 FINISHED = "FINISHED"
 UNFINISHED = "WRITING"
 """``/entry/run/state`` of a file that was not closed, or not yet."""

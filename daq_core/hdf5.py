@@ -27,6 +27,7 @@ from daq_core.direct_io import BLOCK_BYTES, DirectWriter, is_worth_it
 from daq_core.file_layout import (
     COLUMNS,
     ROWS_PER_CHUNK,
+    SIGNATURE,
     RunMetadata,
     create_layout,
     extend_present,
@@ -71,6 +72,8 @@ class ImageFile:
                 self._direct = DirectWriter(file, self._data)
         self._failure: OSError | None = None
         self._has_name = self._is_named()
+        self._n_bytes = 0  # of the file, as far as it has been handed to the operating system
+        self._note_size()
 
     @classmethod
     def create(
@@ -149,6 +152,7 @@ class ImageFile:
         self._check(images, columns)
         n_images = self.n_written + len(images)
         try:
+            self._check_size()
             with explained(f"Cannot write image {self.n_written} to {self.path}"):
                 # Rows first and `data` last: a reader who sees an image finds its row.
                 for column, rows in zip(self._columns, columns, strict=True):
@@ -158,6 +162,8 @@ class ImageFile:
                 else:
                     self._append_chunks(images)
                 h5f.flush(self._file.id)
+            self._note_size()
+            self._check_size()
         except OSError as error:
             self._failure = error
             raise
@@ -202,19 +208,27 @@ class ImageFile:
         """
         if self._failure is not None:
             self._attempt(self._cut)
+        else:
+            self._try(self._check_size)
         self._attempt(self._file.flush)
         if self._direct is not None:
             self._direct.close()
             self._attempt(self._direct.verify)
-        try:
-            self._check_name()
-        except OSError as error:
-            self._failure = self._failure or error
+        self._try(self._check_name)
         if self._failure is not None and state == "FINISHED":
             state, message = "FAILED", f"ERROR: {self._failure}"
         self._attempt(lambda: extend_present(self._file, self.n_written))
         self._attempt(lambda: record_end(self._file, state, message, stop_time, counters))
-        self._attempt(self._file.close)
+        same = os.dup(self._file.id.get_vfd_handle())
+        try:
+            if self._failure is None:
+                self._attempt(self._file.flush)
+                self._note_size()
+            self._attempt(self._file.close)
+            if self._failure is None:
+                self._try(lambda: self._check_size(same))
+        finally:
+            os.close(same)
         if self._failure is not None:
             _abandoned.append(self._file)
             raise self._failure
@@ -223,6 +237,25 @@ class ImageFile:
         """Raise OSError when the file was removed meanwhile; HDF5 goes on writing to it without a word."""
         if os.fstat(self._file.id.get_vfd_handle()).st_nlink == 0:
             raise OSError(f"{self.path} was removed while it was written; its images are lost.")
+
+    def _note_size(self) -> None:
+        """Remember how long the file has to be from now on; everything was flushed."""
+        self._n_bytes = self._file.id.get_filesize()
+
+    def _check_size(self, descriptor: int | None = None) -> None:
+        """Raise OSError when somebody else has cut the file, whatever became of its length since."""
+        descriptor = self._file.id.get_vfd_handle() if descriptor is None else descriptor
+        n_bytes = os.fstat(descriptor).st_size
+        if n_bytes < self._n_bytes:
+            raise OSError(
+                f"{self.path} was truncated while it was written: it has {n_bytes} bytes, "
+                f"{self._n_bytes} were written; its images are lost."
+            )
+        if os.pread(descriptor, len(SIGNATURE), 0) != SIGNATURE:
+            raise OSError(
+                f"{self.path} was overwritten by somebody else: of {n_bytes} bytes the first are not "
+                f"what was written; its images are lost."
+            )
 
     def _check_name(self) -> None:
         self.check_exists()
@@ -253,6 +286,13 @@ class ImageFile:
             self._direct.cut(self.n_written)
         for column in self._columns:
             column.cut(self.n_written)
+
+    def _try(self, look: Callable[[], None]) -> None:
+        """Look at the file; remember the first failure, which explains itself, and go on."""
+        try:
+            look()
+        except OSError as error:
+            self._failure = self._failure or error
 
     def _attempt(self, step: Callable[[], None]) -> None:
         """Take a step of closing; remember the first failure and go on."""

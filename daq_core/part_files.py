@@ -218,15 +218,17 @@ def _end_of(parts: Sequence[_Part]) -> RecordedEnd:
     return RecordedEnd(parts[0].run_id, FINISHED, stopped[0] if stopped else COMPLETED)
 
 
-def repair_run(path: str, *, failure: str = "", roots: Sequence[str] = ("/",)) -> RepairReport:
+def repair_run(
+    path: str, *, failure: str = "", run_id: str = "", roots: Sequence[str] = ("/",)
+) -> RepairReport:
     """Make the file of a run readable; one of several writers over their files, which are repaired first.
 
     Parameters and errors as for :func:`daq_core.repair.repair`.
     """
     parts = [part for n in range(MAX_WRITERS) if os.path.lexists(part := part_path(path, n))]
     if not parts or _is_whole(path):
-        return repair(path, failure=failure, roots=roots)
-    reports = [repair(part, failure=failure, roots=roots) for part in parts]
+        return repair(path, failure=failure, run_id=run_id, roots=roots)
+    reports = [repair(part, failure=failure, run_id=run_id, roots=roots) for part in parts]
     for report in reports:
         if report.outcome == "refused" and OPEN_ELSEWHERE in report.message:
             return replace(report, path=path)

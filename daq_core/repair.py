@@ -26,15 +26,13 @@ import h5py
 import numpy as np
 from h5py import h5d
 
-from daq_core.file_layout import COLUMNS, UNFINISHED, extend_present, record_state
+from daq_core.file_layout import COLUMNS, SIGNATURE, UNFINISHED, extend_present, record_state
 from daq_core.roots import opened_folder
 from daq_core.writer_task import OPEN_ELSEWHERE
 
 SUPERBLOCK = struct.Struct("<8s B B B B Q Q Q Q L")
 """Signature, version, bytes of an offset and of a length, consistency flags; then the
 addresses: base, extension, end of file, root group; and the checksum of all before it."""
-
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 OPEN_FOR_WRITE, OPEN_FOR_SWMR = 0x01, 0x04  # consistency flags
 
@@ -68,7 +66,7 @@ class _Refused(Exception):
     """Why a file was left alone."""
 
 
-def repair(path: str, *, failure: str = "", roots: Sequence[str] = ("/",)) -> RepairReport:
+def repair(path: str, *, failure: str = "", run_id: str = "", roots: Sequence[str] = ("/",)) -> RepairReport:
     """Make a file that its writer could not close open again with the images counted so far.
 
     Its state becomes FAILED, unless the writer had recorded another one, and all
@@ -79,6 +77,7 @@ def repair(path: str, *, failure: str = "", roots: Sequence[str] = ("/",)) -> Re
     ----------
     failure : what the run ended with, if that is known: a FINISHED that the writer could not make
         true, because the disk refused its very last bytes, becomes FAILED with that message
+    run_id  : of the run whose file it has to be; another's, put there meanwhile, is refused. "": any
     roots   : folders that it may be in, links resolved
 
     Raises
@@ -94,7 +93,7 @@ def repair(path: str, *, failure: str = "", roots: Sequence[str] = ("/",)) -> Re
             size = os.fstat(fd).st_size
             end = max(size, superblock.end_of_file)
             with _extended(fd, size, end):
-                n_images, state = _inspect(_by(fd), size, swmr=superblock.flags != 0)
+                n_images, state = _inspect(_by(fd), size, run_id, swmr=superblock.flags != 0)
             finished = state not in _untrue(failure)
             if superblock.flags == 0 and size == end and finished:
                 return RepairReport(path, "intact", n_images, f"{path} needs no repair.", _end(_by(fd)))
@@ -181,13 +180,15 @@ def _untrue(failure: str) -> tuple[str, ...]:
     return (UNFINISHED, "FINISHED") if failure else (UNFINISHED,)
 
 
-def _inspect(path: str, size: int, *, swmr: bool) -> tuple[int, str]:
+def _inspect(path: str, size: int, run_id: str, *, swmr: bool) -> tuple[int, str]:
     """Return how many images the file has, and the state that its writer recorded.
 
-    Refuse a file of another program, and one that does not have all images in its first `size` bytes.
+    Refuse a file of another program or run, and one that does not have all images in its first `size` bytes.
     """
     try:
         with h5py.File(path, "r", swmr=swmr, locking=False) as file:
+            if run_id and file["entry/entry_identifier"].asstr()[()] != run_id:
+                raise _Refused("it is the file of another run")
             datasets = [file["entry/data"][name] for name in ("data", *COLUMNS)]
             if max(map(_end_of_chunks, datasets)) > size:
                 raise _Refused("it is cut off in the middle of its images; is it an unfinished copy?")

@@ -300,7 +300,12 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     if task.repair:
         try:
             become(find_owner(task.writer_user_id, writer_group=task.writer_group))
-            report = repair_run(task.output_file, failure=task.failure, roots=task.output_roots)
+            report = repair_run(
+                task.output_file,
+                failure=task.failure,
+                run_id=str(task.run_id),
+                roots=task.output_roots,
+            )
             control.tell(repaired=report.message, outcome=report.outcome, end=_end_of(report))
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})

@@ -325,6 +325,45 @@ async def test_a_file_that_is_removed_during_the_run_is_no_success(bench: Bench,
     assert acquisition.message == f"ERROR: {path} was removed while it was written; its images are lost."
 
 
+@pytest.mark.parametrize("left", ["nothing", "half", "all but a byte"])
+@pytest.mark.parametrize("n_after", [0, 2])
+async def test_a_file_that_somebody_truncates_is_no_success(bench: Bench, left: str, n_after: int) -> None:
+    """Whether more images come after that or not; the message has both sizes."""
+    path, ids = await bench.start(0), bench.next_ids(3 + n_after)
+    await bench.send(ids[:3])
+    await bench.until_written(3)
+    expected = path.stat().st_size
+    seen = {"nothing": 0, "half": expected // 2, "all but a byte": expected - 1}[left]
+    os.truncate(path, seen)
+    if n_after:
+        await bench.send(ids[3:])
+        acquisition = (await bench.end(60)).acquisition
+    else:
+        acquisition = (await bench.stop()).acquisition
+    assert acquisition.state is AcquisitionState.FAILED
+    assert acquisition.message == (
+        f"ERROR: {path} was truncated while it was written: it has {seen} bytes, "
+        f"{expected} were written; its images are lost."
+    )
+
+
+async def test_a_file_that_is_replaced_during_the_run_is_no_success_and_the_other_is_left_alone(
+    bench: Bench,
+) -> None:
+    other, ids = await bench.start(2), bench.next_ids(2)
+    await bench.send(ids)
+    await bench.end()
+    path, ids = await bench.start(0), bench.next_ids(2)
+    await bench.send(ids)
+    await bench.until_written(2)
+    theirs = other.read_bytes()
+    os.replace(other, path)
+    acquisition = (await bench.stop()).acquisition
+    assert acquisition.state is AcquisitionState.FAILED
+    assert acquisition.message == f"ERROR: {path} was removed while it was written; its images are lost."
+    assert path.read_bytes() == theirs
+
+
 async def test_an_open_ended_run_ends_when_its_file_is_removed(bench: Bench) -> None:
     path = await bench.start(0)
     path.unlink()

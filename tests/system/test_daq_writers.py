@@ -90,6 +90,18 @@ async def test_a_stopped_run_has_what_came_in(bench: Bench, n_images: int) -> No
         assert file["entry/run/message"].asstr()[()] == "Interrupted."
 
 
+async def test_a_part_that_somebody_truncates_fails_the_run(bench: Bench) -> None:
+    path, ids = await bench.start(0), bench.next_ids(6)
+    await bench.send(ids)
+    await bench.until_written(6)
+    part = part_path(str(path), 1)
+    os.truncate(part, 5000)
+    await bench.stop()
+    acquisition = bench.status.acquisition
+    assert acquisition.state is AcquisitionState.FAILED
+    assert f"{part} was truncated while it was written: it has 5000 bytes" in acquisition.message
+
+
 async def test_the_folder_can_be_moved_and_a_missing_part_shows(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     path, ids = await bench.start(9, tmp_path / "here" / "run.h5"), bench.next_ids(9)

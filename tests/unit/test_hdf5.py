@@ -52,6 +52,58 @@ def test_readers_who_look_for_the_file_do_not_disturb_its_making(tmp_path: Path)
             assert_holds(reader, 1, shape=(2, 3))
 
 
+@pytest.mark.parametrize("later", [0, 1, 600])
+def test_rows_can_get_another_status_in_every_chunk_and_keep_it(tmp_path: Path, later: int) -> None:
+    """Also when more images come after it."""
+    file = create(tmp_path / "a.h5", shape=(2, 3))
+    append(file, 1100, shape=(2, 3))
+    changed = [0, 5, 511, 512, 513, 1023, 1024, 1099]
+    file.restate(np.array(changed), 3)
+    if later:
+        append(file, later, shape=(2, 3))
+    close(file)
+    with h5py.File(tmp_path / "a.h5") as reader:
+        status = reader["entry/data/status"][()]
+        assert np.flatnonzero(status == 3).tolist() == changed
+        expected = np.arange(1100 + later) % 3
+        expected[changed] = 3
+        np.testing.assert_array_equal(status, expected)
+
+
+# ---- cut by somebody else
+
+
+@pytest.mark.parametrize("left", [0, 100, -1])
+@pytest.mark.parametrize("then", ["more images", "the close"])
+def test_a_file_that_is_truncated_meanwhile_is_no_success(tmp_path: Path, left: int, then: str) -> None:
+    file = create(tmp_path / "a.h5")
+    append(file, 3)
+    expected = os.stat(tmp_path / "a.h5").st_size
+    seen = left if left >= 0 else expected + left
+    os.truncate(tmp_path / "a.h5", seen)
+    said = f"a.h5 was truncated while it was written: it has {seen} bytes, {expected} were written"
+    if then == "more images":
+        with pytest.raises(OSError, match=said):
+            append(file, 1)
+    with pytest.raises(OSError, match=said):
+        close(file)
+
+
+@pytest.mark.parametrize("then", ["more images", "the close"])
+def test_a_file_that_is_emptied_and_made_as_long_again_is_no_success(tmp_path: Path, then: str) -> None:
+    file = create(tmp_path / "a.h5")
+    append(file, 3)
+    expected = os.stat(tmp_path / "a.h5").st_size
+    os.truncate(tmp_path / "a.h5", 0)
+    os.truncate(tmp_path / "a.h5", expected)
+    said = f"a.h5 was overwritten by somebody else: of {expected} bytes the first are not what was written"
+    if then == "more images":
+        with pytest.raises(OSError, match=said):
+            append(file, 1)
+    with pytest.raises(OSError, match=said):
+        close(file)
+
+
 # ---- what is in it
 
 
