@@ -10,9 +10,9 @@ import logging
 import os
 
 from daq_core.network import is_loopback
+from ioc.own_addresses import broadcast_addresses
 
 log = logging.getLogger(__name__)
-from ioc.own_addresses import broadcast_addresses
 
 CA_PORT, BEACON_PORT = 5064, 5065
 Address = tuple[str, int]

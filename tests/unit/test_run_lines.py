@@ -13,6 +13,7 @@ from rest_bridge import models
 
 REQUEST = WriteRequest("/data/a.h5", 10, 7)
 LOSSY = Losses(missing_packets=3, incomplete_images=2, not_good_images=2, silent_modules=(1,))
+LOSSES_LINE = "losses   2 images incomplete, 3 packets missing, nothing from module 1; efficiency 20.0%"
 YELLOW, RED, PLAIN = "\x1b[33m", "\x1b[31m", "\x1b[0m"
 
 
@@ -46,8 +47,7 @@ def test_losses_come_back_from_the_wire_as_they_were() -> None:
         (Losses(), "losses   none; efficiency 40.0%", True),
         (
             LOSSY,
-            f"{YELLOW}losses   2 images incomplete, 3 packets missing, nothing from module 1; "
-            f"efficiency 20.0%{PLAIN}",
+            f"{YELLOW}{LOSSES_LINE}{PLAIN}",
             False,
         ),
         (None, "losses   not known", False),
