@@ -55,14 +55,14 @@ def test_a_wrong_pixel_in_a_file_is_noticed(shown: tuple[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "line"), [("print('READY', flush=True)", "READY"), ("time.sleep(1000)", "")]
+    ("n_lines", "then", "line"), [(35, "print('READY', flush=True)", "READY"), (1, "time.sleep(1000)", "")]
 )
 def test_a_service_is_waited_for_until_it_says_nothing_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str, line: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_lines: int, then: str, line: str
 ) -> None:
-    monkeypatch.setattr(demo, "SILENT_S", 5.0)
-    says = "for n in range(70): print(f'%s: {n} of 70 kernels', file=sys.stderr, flush=True); time.sleep(0.1)"
-    program = f"import sys, time\n{says % COMPILING}\n{then}"
+    monkeypatch.setattr(demo, "SILENT_S", 3.0)
+    says = f"print(f'{COMPILING}: {{n}} of 40 kernels', file=sys.stderr, flush=True); time.sleep(0.1)"
+    program = f"import sys, time\nfor n in range({n_lines}): {says}\n{then}"
     log_file = tmp_path / "service.log"
     with (
         log_file.open("w") as log,
