@@ -73,6 +73,9 @@ class TextOutlet(io.TextIOBase):
             *lines, self._begun_line = (self._begun_line + text).split("\n")
             for line in lines:
                 self._queue(line + "\n")
+            if len(self._begun_line) > self._max_queued:  # a line without an end is none
+                self._begun_line = ""
+                self._n_dropped += 1
         return len(text)
 
     def _queue(self, line: str) -> None:

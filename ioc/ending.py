@@ -1,8 +1,8 @@
 """Which signals end the service, and how: in order, and at once only for somebody who insists.
 
-SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal closed) and SIGQUIT end it in order. ``timeout`` and shells
-send theirs twice, and a terminal's end is often two signals: what comes within a second of
-the first counts as the same. SIGTERM or SIGINT after that end it at once; SIGHUP and SIGQUIT never do.
+SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal closed), SIGQUIT and SIGPWR end it in order. ``timeout``
+and shells send theirs twice, and a terminal's end is often two signals: what comes within a second of
+the first counts as the same. SIGTERM or SIGINT after that end it at once; the others never do.
 
 What else a terminal or a supervisor may send (SIGUSR1 …) means nothing here, and is no reason to end.
 """
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 SAME_WITHIN_S = 1.0
 INSISTENT = (signal.SIGTERM, signal.SIGINT)
-IN_ORDER = (signal.SIGHUP, signal.SIGQUIT)
+IN_ORDER = (signal.SIGHUP, signal.SIGQUIT, signal.SIGPWR)
 NOT_OURS = (signal.SIGUSR1, signal.SIGUSR2)
 UNHEARD = (
     signal.SIGALRM,

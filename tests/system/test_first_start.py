@@ -14,7 +14,7 @@ import pytest
 from daq_core import forks
 from daq_core.errors import Unavailable
 from daq_core.forks import ForkServer
-from daq_core.kernel_cache import NAME
+from daq_core.kernel_cache import NAME, remove_others
 from daq_core.kernel_progress import COMPILING, Compiled, Diligence
 
 N_KERNELS = 40
@@ -122,7 +122,11 @@ async def test_compile_leaves_nothing_to_compile_to_the_first_start_and_removes_
     server, told = ForkServer(), []
     server.tell = told.append
     await server.start()
+    (used,) = (tmp_path / "std-daq-ioc").iterdir()
+    newer = used.with_name(NAME + "of-a-newer-version")
+    assert remove_others(newer) == []  # while a service uses them
     await server.end()
+    assert remove_others(newer) == [used]
     assert not [line for line in told if COMPILING in line]
 
 
