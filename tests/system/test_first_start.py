@@ -78,7 +78,7 @@ async def test_a_start_that_does_not_get_on_is_given_up(
 ) -> None:
     monkeypatch.setattr(forks, "LOOK_S", 0.05)
     monkeypatch.setattr(forks, "END_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(forks, "Diligence", functools.partial(Diligence, idle_s=10.0, most_cpu_s=1.0))
+    monkeypatch.setattr(forks, "Diligence", functools.partial(Diligence, idle_s=5.0, most_cpu_s=1.0))
     slow(pause_s=0.0, then=then)
     server = ForkServer()
     with pytest.raises(Unavailable, match="did not start"):
