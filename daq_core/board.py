@@ -30,6 +30,7 @@ class Board:
         self.snapshot = snapshot
         self.run_warning = ""  # what the writer of the run found worth a warning
         self.low_space = ""  # and what it said of the free space
+        self.waiting = ""  # what the run waits for; who says that has logged it
         self.log_trouble = ""  # why the acquisition log is not on the disk
         self.config_trouble = ""  # why the config in use is not the one that was wanted
         self.unsaved = ""  # why the config is not kept for the next start
@@ -61,6 +62,7 @@ class Board:
                 warning=self._warn(),
                 low_space=self.low_space,
                 config=" ".join(filter(None, (self.config_trouble, self.unsaved))),
+                waiting=self.waiting,
             ),
             **changes,
         )
@@ -88,7 +90,7 @@ class Board:
             if _without_numbers(warning) not in self._warned:
                 log.warning("%s", warning)
         self._warned = set(map(_without_numbers, warnings))
-        return "; ".join(warnings)
+        return "; ".join(filter(None, (self.waiting, *warnings)))
 
 
 def _without_numbers(warning: str) -> str:

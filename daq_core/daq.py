@@ -420,9 +420,13 @@ class Daq:
             await asyncio.sleep(due - time.monotonic())
             self._board.log_trouble = self._journal.trouble
             self._deployer.look()
+            self._board.waiting = self._waits_for()
             if self._run is None:  # in a run its writer looks
                 self._space.look()
             self._board.show(stats=self._meter.rates(self._pipeline, time.monotonic()))
+
+    def _waits_for(self) -> str:
+        return self._run.waits_for if self._run is not None else ""
 
     def _note_free_bytes(self, n_bytes: int) -> None:
         self._pipeline.words[Word.DISK_FREE] = n_bytes
@@ -434,6 +438,7 @@ class Daq:
         if status == before:
             return status
         self._meter.n_written += _newly_written(before, status)
+        self._board.waiting = "" if _ended(before, status) else self._waits_for()
         self._board.show(status=status)
         if _ended(before, status) and not isinstance(event, ReceiverLost):
             self._record()  # after a lost receiver the file still closes, and _follow records

@@ -31,6 +31,7 @@ from daq_core.options import DaqOptions
 from daq_core.pipeline import Pipeline
 from daq_core.ring import Word, words_of
 from daq_core.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
+from daq_core.waiting import Waiting
 from daq_core.writer_channel import WriterChannel, WriterLostError
 from daq_core.writer_task import OPEN_ELSEWHERE, WriterTask
 
@@ -70,6 +71,7 @@ class Run:
         self._timeouts = timeouts or ImageTimeouts()
         self._channel = WriterChannel(task, pipeline.open_channel)
         self._epoch = 0  # 0: not armed yet
+        self._waiting: Waiting | None = None  # from when it is
         self.warning = ""  # of the user whose files these will be
         self.low_space = ""  # of the file system
         self.stopped = False  # a stop was asked for, be it before the run began
@@ -128,8 +130,8 @@ class Run:
             while True:
                 await asyncio.wait({heard}, timeout=TICK_S)
                 if not heard.done():
+                    self._see_it_wait(apply)  # before the images are shown: with them the wait is over
                     self._fold_counters(apply)
-                    self._end_when_overdue(apply)
                 elif "opened" in (message := heard.result()):
                     if not self.aborted:
                         self._arm(apply)
@@ -161,6 +163,8 @@ class Run:
             self._epoch = self._pipeline.pass_over()
         else:
             self._epoch = self._pipeline.arm(self.task.n_images, self.task.n_writers, by_valve=self.by_valve)
+            pipeline = self._pipeline
+            self._waiting = Waiting(pipeline.ring, pipeline.layout, pipeline.config, time.monotonic())
         apply(FileOpened())
 
     def _end(self, message: dict[str, Any], apply: Apply) -> None:
@@ -209,19 +213,27 @@ class Run:
             apply(AllAcquired())
         apply(ImagesWritten(n_kept, n_completed))
 
-    def _end_when_overdue(self, apply: Apply) -> None:
-        """Have a run that has waited too long for images closed as FAILED, with those it has."""
-        if not self._epoch or self.aborted:
+    @property
+    def waits_for(self) -> str:
+        """What is amiss when no image comes, "" while images come."""
+        return self._waiting.sentence if self._waiting is not None else ""
+
+    def _see_it_wait(self, apply: Apply) -> None:
+        """Notice when no image comes; a run that waits too long is closed as FAILED, with those it has."""
+        if self._waiting is None or self.aborted:
             return
         words = self._pipeline.words
         if self.by_valve and words[Word.VALVE] % 2 == 0:
             self._timeouts.pause()  # it waits for a client, not for the detector
+            self._waiting.pause()
             return
         status = apply(ImagesWritten(0, 0))
         state = status.acquisition.state
         if status.state is not DaqState.WRITING or state is AcquisitionState.FLUSHING_IMAGES:
+            self._waiting.pause()
             return
         n_images = int(words[Word.RUN_KEPT] + words[Word.RUN_DROPPED]) if self._is_taken_up else 0
+        self._waiting.look(n_images, time.monotonic())
         if reason := self._timeouts.overdue(n_images, time.monotonic()):
             apply(AllAcquired())
             self._pipeline.disarm()

@@ -241,6 +241,7 @@ class Health:
     warning: str = ""  # e.g. a socket buffer smaller than asked for
     low_space: str = ""  # part of it: the present or last run leaves little free space
     config: str = ""  # part of it: the config in use is not the wanted one, or is not kept for the next start
+    waiting: str = ""  # part of it: what the run waits for, when no image has come for some seconds
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The client commands: status, start, stop, config, logs, stats.
+"""The client commands: status, start, wait, watch, stop, config, logs, stats.
 
 They speak to a running service by REST, so they work from any machine that
 reaches it, and know nothing of the DAQ but its answers.
@@ -17,11 +17,10 @@ from typing import Annotated, Any
 import typer
 
 from ioc.config_changes import read_changes
-from ioc.progress import shown_progress
+from ioc.following import POLL_S, follow
 from ioc.run_lines import is_whole, log_line, status_lines, why_busy
 from ioc.service_client import Refused, ServiceClient
 
-POLL_S = 0.1
 READY_WITHIN_S = 30.0  # a config change restarts the receiver, which takes less than 5 s
 
 
@@ -55,6 +54,7 @@ Token = Annotated[
         show_default=False,
     ),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit code 4 when anything was lost.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the service's JSON, for scripts.")]
 
 STD_DAQ_BUSY = "Cannot start new acquisition while previous one is running"
@@ -65,16 +65,17 @@ STRICT_EXITS = EXITS.removesuffix(".") + ", 4 something was lost (--strict)."
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (status, start, stop, config, logs, stats):
-        exits = STRICT_EXITS if command is start else EXITS
+    for command in (status, start, wait, watch, stop, config, logs, stats):
+        exits = STRICT_EXITS if command in (start, wait, watch) else EXITS
         app.command(rich_help_panel="Client of a running service", help=(command.__doc__ or "") + exits)(
             command
         )
 
 
 def status(api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
-    """Show whether the DAQ is ready, and the present or last run."""
-    _show(ServiceClient(api_url).get("/writer/status", "writer"), as_json, status_lines)
+    """Show whether the DAQ is ready, the present or last run, and what there is to look at."""
+    answer = ServiceClient(api_url).answer("/writer/status")
+    _show(answer["writer"], as_json, lambda writer: status_lines(writer, answer.get("warning", "")))
 
 
 def start(
@@ -84,7 +85,13 @@ def start(
         str | None, typer.Option(help="Name or number of the run; default: a new number.")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the file is closed.")] = True,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 4 when anything was lost.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Stop the run when no new image has come for so many seconds.", show_default=False
+        ),
+    ] = None,
+    strict: Strict = False,
     api_url: Url = DEFAULT_URL,
     token_file: Token = None,
     as_json: Json = False,
@@ -94,17 +101,47 @@ def start(
     body: dict[str, Any] = {"output_file": output_file, "n_images": n_images}
     if run_id is not None:
         body["run_id"] = int(run_id) if run_id.lstrip("-").isdecimal() else run_id
-    if strict and not wait:
-        raise typer.BadParameter("--strict looks at the end of the run, --no-wait does not wait for it.")
+    if not wait and (strict or timeout is not None):
+        option = "--strict" if strict else "--timeout"
+        raise typer.BadParameter(f"{option} is for who waits for the end of the run, --no-wait does not.")
     started = _begin(service, body)
     if not wait:
         _show(started, as_json, status_lines)
         return
+    _end_like(_until_ended(service, started, timeout), strict, as_json)
+
+
+def wait(strict: Strict = False, api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Wait for the end of the run that is going on, and end as `start` does; without one, as the last did."""
+    service = ServiceClient(api_url)
+    _end_like(_until_ended(service, service.get("/writer/status", "writer"), bar=False), strict, as_json)
+
+
+def watch(strict: Strict = False, api_url: Url = DEFAULT_URL, as_json: Json = False) -> None:
+    """Show the bar of the run that is going on, whoever started it, and what it waits for, until its end.
+
+    Ctrl-C leaves it running.
+    """
+    service = ServiceClient(api_url)
+    shown = service.get("/writer/status", "writer")
+    if shown["state"] != "WRITING":
+        print("No run is going on; this was the last one.", file=sys.stderr)
+    _end_like(_until_ended(service, shown), strict, as_json)
+
+
+def _until_ended(
+    service: ServiceClient, shown: dict[str, Any], timeout_s: float | None = None, *, bar: bool = True
+) -> dict[str, Any]:
+    """Follow a run to its end; Ctrl-C ends this program, and not the run."""
     try:
-        ended = _follow(service, started)
+        return follow(service, shown, timeout_s, bar=bar)
     except KeyboardInterrupt:
         print("\nThe run goes on; `std-daq-ioc stop` ends it.", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _end_like(ended: dict[str, Any], strict: bool, as_json: bool) -> None:
+    """Show a run that has ended, and end this program with the exit code that tells how."""
     _show(ended, as_json, status_lines)
     if ended["acquisition"]["message"] != "Completed.":
         raise typer.Exit(1)
@@ -176,26 +213,6 @@ def _stats_lines(rates: dict[str, Any] | None) -> list[str]:
         f"{name:<9}{rate['images_per_second']:10.1f} images/s {rate['bytes_per_second'] / 1e6:10.1f} MB/s"
         for name, rate in (rates or {}).items()
     ]
-
-
-def _follow(service: ServiceClient, started: dict[str, Any]) -> dict[str, Any]:
-    """Wait for the end of the run that was started; return the status that shows it."""
-    run = started["acquisition"]
-    with shown_progress(run["state"], run["info"]["n_images"]) as show:
-        status = started
-        while status["state"] == "WRITING":
-            time.sleep(POLL_S)
-            status = service.get("/writer/status", "writer")
-            now = status["acquisition"]
-            if now["stats"]["start_time"] != run["stats"]["start_time"]:
-                raise Refused(
-                    "Another run began before this one's end was seen; `std-daq-ioc logs` shows both."
-                )
-            show(now["stats"]["n_write_completed"], now["state"])
-    if status["state"] == "UNKNOWN":
-        raise Refused("The DAQ is in state UNKNOWN: see its log; `std-daq-ioc stop` brings it back to READY.")
-    final: dict[str, Any] = status
-    return final
 
 
 def _wait_until_ready(service: ServiceClient) -> None:

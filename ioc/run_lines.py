@@ -17,8 +17,13 @@ LOST, FAILED = typer.colors.YELLOW, typer.colors.RED
 NOT_KNOWN = "not known"
 
 
-def status_lines(writer: dict[str, Any]) -> list[str]:
-    """Show the state of the DAQ, and its present or last run."""
+def status_lines(writer: dict[str, Any], warning: str = "") -> list[str]:
+    """Show the state of the DAQ, its present or last run, and what the service warns of."""
+    warned = [typer.style(f"warning  {warning}", fg=LOST)] if warning else []
+    return [*_run_lines(writer), *warned]
+
+
+def _run_lines(writer: dict[str, Any]) -> list[str]:
     run, info, counts = (writer["acquisition"], writer["acquisition"]["info"], writer["acquisition"]["stats"])
     lines = [f"state    {writer['state']}"]
     if counts["start_time"] is None and not info["output_file"]:
@@ -53,7 +58,7 @@ def why_busy(writer: dict[str, Any]) -> str:
     run, info, counts = (writer["acquisition"], writer["acquisition"]["info"], writer["acquisition"]["stats"])
     match writer["state"]:
         case "READY":
-            return "A run was going on, and has ended by now. Start again."
+            return "Another run was about to begin, or has ended by now. Start again."
         case "WRITING" if run["state"] in ("FINISHED", "FAILED"):
             return "A run is about to begin. Wait until it ends, or end it: std-daq-ioc stop."
         case "WRITING":

@@ -66,6 +66,10 @@ class ServiceClient:
         """Return what an answer holds under a key."""
         return self._ask("GET", path)[key]
 
+    def answer(self, path: str) -> dict[str, Any]:
+        """Return a whole answer."""
+        return self._ask("GET", path)
+
     def post(self, path: str, key: str, body: Mapping[str, Any]) -> Any:
         """Send an order; return what the answer holds under a key."""
         return self._ask("POST", path, data=json.dumps(dict(body)))[key]

@@ -75,11 +75,18 @@ AskedFor = Annotated[Asked, Depends(_asked_for)]
 def _writer_routes(daq: Daq, sync_limit_s: float, closing: asyncio.Event) -> APIRouter:
     router = APIRouter(prefix="/writer", tags=["writer"], route_class=EnvelopedRoute)
 
-    @router.get("/status", response_model=models.WriterReply | ErrorReply)
+    @router.get("/status", response_model=models.StatusReply | ErrorReply)
     async def get_status() -> Response:
-        """Show the state of the DAQ and of its present or last acquisition."""
-        status = daq.snapshot.status
-        return _writer(f"Writer is {status.state.value}" + _config_warning(daq), status)
+        """Show the state of the DAQ and of its present or last acquisition, and what there is to look at."""
+        status, health = daq.snapshot.status, daq.snapshot.health
+        return Envelope(
+            models.StatusReply(
+                message=f"Writer is {status.state.value}" + _config_warning(daq),
+                writer=WriterStatus.of(status),
+                warning=health.warning,
+                waiting=health.waiting,
+            )
+        )
 
     @router.post("/write_async", response_model=models.WriterReply | ErrorReply, openapi_extra=_WRITE_BODY)
     async def write_async(asked: AskedFor, body: JsonObject) -> Response:

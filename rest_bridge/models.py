@@ -273,6 +273,15 @@ class WriterReply(Success):
     writer: WriterStatus
 
 
+class StatusReply(WriterReply):
+    """The state of the DAQ, and what a person should look at; `warning` and `waiting` are not std_daq's."""
+
+    warning: str = Field(examples=[""])
+    """What the service warns of although it works, in sentences; empty when there is nothing."""
+    waiting: str = Field(examples=["no packet on UDP 50100 for 5 s: is the detector armed?"])
+    """The part of it that says what a run waits for when no image has come for 5 s."""
+
+
 class ConfigReply(Success):
     """The detector config."""
 
