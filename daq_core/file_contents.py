@@ -18,7 +18,7 @@ import numpy.typing as npt
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.file_layout import SIGNATURE, UNFINISHED
 from daq_core.repair import SUPERBLOCK
-from daq_core.ring import ID_MISMATCH
+from daq_core.ring import ID_MISMATCH, OTHER_FORMAT
 
 CONSISTENCY_FLAGS = 11
 """Which byte of a superblock of version 3 says that the file is being written; see ``repair``."""
@@ -49,7 +49,7 @@ class FileContents:
     shape: tuple[int, ...]  # (images, rows, columns)
     dtype: str
     ids: Ids | None  # None: no image
-    status: dict[int, int]  # images of each status: 0 good, 1 missing packets, 2 ids disagree
+    status: dict[int, int]  # images of each status: 0 good, 1 missing packets, 2 ids disagree, 3 other format
     missing_packets: int
     images_with_losses: dict[int, int]  # image id → missing packets
     seconds: float  # from the first image's first packet to the last's
@@ -126,6 +126,7 @@ def _read(path: str, file: h5py.File, is_open: bool) -> FileContents:
         "missing_packets": int(missing.sum()),
         "incomplete_images": len(lossy),
         "mismatched_images": status.get(ID_MISMATCH, 0),
+        "other_format_images": status.get(OTHER_FORMAT, 0),
     }
     for name, count in run["counters"].items():
         if count < 0:  # its writer fills it in at the end

@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 from h5py import h5d
 
-from daq_core.file_layout import COLUMNS, SIGNATURE, UNFINISHED, extend_present, record_state
+from daq_core.file_layout import COLUMNS, COUNTERS, SIGNATURE, UNFINISHED, extend_present, record_state
 from daq_core.roots import opened_folder
 from daq_core.writer_task import OPEN_ELSEWHERE
 
@@ -245,7 +245,8 @@ def _end(path: str) -> RecordedEnd | None:
 
 def _losses(file: h5py.File) -> dict[str, int] | None:
     """Return what a file says that its run lost; None when its writer did not come to say it."""
-    counters = {name: int(count[()]) for name, count in file["entry/run/counters"].items()}
+    written = file["entry/run/counters"]
+    counters = {name: int(written[name][()]) for name in COUNTERS if name in written}
     if min(counters.values(), default=-1) < 0:
         return None
     return counters | {"not_good_images": int(np.count_nonzero(file["entry/data/status"][:]))}

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Ranges, images or frames that are listed; the rest is counted. JSON has all."""
-STATUS_WORDS = {0: "good", 1: "with packets missing", 2: "with modules that disagree on the id"}
+STATUS_WORDS = {
+    0: "good",
+    1: "with packets missing",
+    2: "with modules that disagree on the id",
+    3: "in another format than the config's",
+}
 
 
 def register(app: typer.Typer) -> None:

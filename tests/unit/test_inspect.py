@@ -20,6 +20,7 @@ from daq_core.file_contents import read_file
 from daq_core.hdf5 import ImageFile
 from daq_core.recording_contents import RecordingContents, read_recording
 from daq_core.repair import repair
+from ioc.inspection import STATUS_WORDS
 from tests import image_writer
 from tests.image_writer import RUN, START_TIME, STOP_TIME, append, images, rows
 from tests.unit.test_replay_detectors import EIGER, GIGAFROST, JUNGFRAU, datagrams_of, write_recording
@@ -119,6 +120,18 @@ def test_a_file_that_is_being_written_shows_what_a_reader_can_see(tmp_path: Path
         assert found.run["state"] == "WRITING"
         assert "is being written; what follows is what a reader can see now" in inspect(path).stdout
         process.kill()
+
+
+def test_every_status_of_an_image_has_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    file = new_file(path)
+    _, _, missing, timestamps = rows(0, 4)
+    file.append(list(images(0, 4)), np.arange(4, dtype=np.uint64), np.arange(4), missing, timestamps)
+    counters = json.loads(inspect("--json", path).stdout)["run"]["counters"]
+    assert (counters["mismatched_images"], counters["other_format_images"]) == (1, 1)
+    close(file)
+    said = [line for line in inspect(path).stdout.splitlines() if line.startswith("status")]
+    assert [line.split(None, 4)[4] for line in said] == list(STATUS_WORDS.values())
 
 
 def test_losses_are_summed_while_the_file_is_being_written(tmp_path: Path) -> None:

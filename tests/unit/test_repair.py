@@ -16,7 +16,9 @@ import hdf5plugin  # noqa: F401 - to read compressed images
 import numpy as np
 import pytest
 
+from daq_core.file_layout import COUNTERS
 from daq_core.hdf5 import ImageFile
+from daq_core.losses import Losses
 from daq_core.repair import lookup3, repair
 from tests import image_writer
 from tests.image_writer import RUN, STOP_TIME, append, assert_holds
@@ -219,6 +221,24 @@ def test_a_good_file_is_intact_and_not_touched(tmp_path: Path) -> None:
     report = repair(str(path))
     assert (report.outcome, report.n_images) == ("intact", 2)
     assert path.read_bytes() == before
+
+
+def test_a_closed_file_says_what_its_run_lost_and_one_of_a_killed_writer_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    file = ImageFile.create(str(path), shape=(48, 64), dtype=np.dtype("u2"), detector_name="eiger", run=RUN)
+    append(file, 10)
+    counters = dict.fromkeys(COUNTERS, 0) | {"missing_packets": 20, "incomplete_images": 8}
+    file.close(state="FAILED", message="ERROR: x", stop_time=STOP_TIME, counters=counters)
+    closed = repair(str(path)).end
+    assert closed is not None
+    assert closed.losses is not None
+    lost = Losses(**closed.losses)
+    assert lost == Losses(missing_packets=20, incomplete_images=8, not_good_images=6)
+
+    die(tmp_path / "b.h5", "file = write_5()\ndie()")
+    killed = repair(str(tmp_path / "b.h5")).end
+    assert killed is not None
+    assert killed.losses is None
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF", b"no HDF5 at all, " * 10])
