@@ -233,7 +233,7 @@ class Run:
             self._waiting.pause()
             return
         n_images = int(words[Word.RUN_KEPT] + words[Word.RUN_DROPPED]) if self._is_taken_up else 0
-        self._waiting.look(n_images, time.monotonic())
+        self._waiting.look(self.n_kept, time.monotonic())
         if reason := self._timeouts.overdue(n_images, time.monotonic()):
             apply(AllAcquired())
             self._pipeline.disarm()

@@ -56,7 +56,7 @@ class Waiting:
 
         Parameters
         ----------
-        n_images : images of this run that came so far, dropped ones too
+        n_images : images of this run that are to be written, so far
         now : monotonic seconds
         """
         if n_images != self._n_images:
@@ -97,7 +97,9 @@ class Waiting:
             found["foreign"] = f"{n_foreign} packets of senders not in --udp-sources: {ITS_ADDRESS}"
         if is_silent.any() and not (n_foreign and is_silent.all()):
             found["silent"] = self._of_silence(is_silent, time)
-        if not is_silent.all() and not n_odd.any():
+        if words[Word.DROPPED_IMAGES]:
+            found["dropped"] = _without_room(words, time)
+        elif not is_silent.all() and not n_odd.any():
             found["no image"] = _without_image(words, time)
         return found
 
@@ -157,6 +159,14 @@ def _without_image(words: Any, time: str) -> str:
         f"{words[Word.RECEIVED]} packets in {time} and no image of them{f' ({told})' if told else ''}: "
         "do detector_type and bit_depth of the config fit the detector?"
     )
+
+
+def _without_room(words: Any, time: str) -> str:
+    """Tell why images came and none of them is kept."""
+    cause = "the image ring is full: the disk does not keep up"
+    if words[Word.INCOMPLETE_IMAGES]:
+        cause = "they lack packets, and incomplete_images of the config is drop"
+    return f"{words[Word.DROPPED_IMAGES]} images in {time} and none of them is kept: {cause}"
 
 
 def _named(layout: Layout, ports: list[int], what: str) -> str:

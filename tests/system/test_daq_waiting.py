@@ -128,6 +128,25 @@ async def test_senders_that_are_not_allowed_are_named_as_the_cause(
         await bench.stop()
 
 
+async def test_images_that_are_all_dropped_are_no_images_and_their_lack_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daq_core.waiting.SILENT_S", 0.5)
+    config = jungfrau(2, rows=16, incomplete_images="drop", image_timeout_s=0.1)
+    async with loopback_daq(config, tmp_path) as bench:
+        await bench.start(3)
+        first, second = bench.simulator.ports
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for image_id in bench.next_ids(4):
+                for datagram in bench.simulator.packets(image_id)[0]:
+                    sender.sendto(datagram, (LOOPBACK, first))
+        said = await told(
+            bench, "4 images in ", "they lack packets, and incomplete_images of the config is drop"
+        )
+        assert f"no packet on UDP {second} for" in said
+        await bench.stop()
+
+
 async def test_a_camera_that_sends_no_message_is_named_by_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
