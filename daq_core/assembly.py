@@ -74,7 +74,6 @@ RING_TYPE = types.NamedTuple(
         numba.from_dtype(SLOT)[::1],
         types.uint64[:, ::1],
         _int64,
-        _int64,
         types.uint8[:, ::1],
         types.int64[:, ::1],
     ),

@@ -20,7 +20,7 @@ FULL = 0.7  # of the ring; the alarm of its PV begins there too
 
 def read_counters(pipeline: Pipeline) -> Counters:
     """Return everything the receiver counted since the service was started."""
-    words = pipeline.words.tolist()
+    words = pipeline.words[: Word.COUNT].tolist()
     return Counters(
         packets_received=words[Word.RECEIVED],
         packets_placed=words[Word.PLACED],
@@ -108,7 +108,7 @@ def read_warnings(pipeline: Pipeline, losses: Losses) -> list[str]:
             f"the receive buffer of each UDP port has {granted / 2**20:.1f} MiB instead of "
             f"{BUFFER_BYTES / 2**20:.0f}: raise net.core.rmem_max, or grant CAP_NET_ADMIN"
         )
-    if _slots_in_use(pipeline.words.tolist()) >= FULL * pipeline.shape.n_slots:
+    if _slots_in_use(pipeline.words[: Word.COUNT].tolist()) >= FULL * pipeline.shape.n_slots:
         warnings.append(
             "the image ring is nearly full: writing does not keep up with the detector, and when it is full "
             "new images are dropped; see compression, number_of_writers and ram_buffer_gb in the config"

@@ -14,7 +14,7 @@ from daq_core.ring import Ring, Word
 
 
 class LateVerdicts:
-    """One writer's view of ``Ring.verdicts``; made before its run begins."""
+    """One writer's view of the list in the ring; made before its run begins."""
 
     def __init__(self, ring: Ring) -> None:
         n_slots = len(ring.slots)
@@ -34,6 +34,7 @@ class LateVerdicts:
         n = int(self._ring.words[Word.N_VERDICTS])
         new = np.arange(self._n_seen, n)
         self._n_seen = n
-        sequences = self._ring.verdicts[new % len(self._ring.verdicts)]
+        listed = self._ring.words[Word.VERDICTS :]
+        sequences = listed[new % len(listed)]
         slots = sequences % len(self._rows)
         return np.unique(self._rows[slots[self._sequences[slots] == sequences]])

@@ -80,7 +80,7 @@ class _Words(NamedTuple):
     UNWANTED: int = 36  # images dropped while no run wanted them: no loss
     RUN_EPOCH: int = 37  # epoch that RUN_FIRST, RUN_END and the RUN_ counts belong to
     RUN_JUDGED: int = 38  # the last epoch of whose images nothing more will turn out (``daq_core.verdicts``)
-    N_VERDICTS: int = 39  # entries ever made in Ring.verdicts
+    N_VERDICTS: int = 39  # entries ever made at VERDICTS
     RUN_FORGOTTEN: int = 40  # proofs of another format that could not be kept until their image came
 
     # receiver's housekeeping thread
@@ -109,6 +109,7 @@ class _Words(NamedTuple):
     PASSED_NS: int = VALVE + 13  # real time of its first packet
 
     COUNT: int = VALVE + 16
+    VERDICTS: int = COUNT  # behind the words: sequence numbers, see ``daq_core.verdicts``
 
 
 Word = _Words()  # an instance, because kernels take named tuples for constants but no classes
@@ -158,15 +159,16 @@ SocketState = _SocketColumns()
 class Ring(NamedTuple):
     """Views of one ring, as kernels take them; all memory is shared.
 
-    words          (Word.COUNT,) int64        see Word
+    words          (Word.COUNT + 2 n_slots,) int64, see Word; the last 2 n_slots are the sequence numbers of
+                                            images that turned out to have another format after they
+                                            were published, in turn. An array of their own would be
+                                            seven numbers more in every call of a kernel.
     module_packets (n_modules,) int64       packets of each module, this run
     slots          (n_slots,) SLOT
     marks          (n_slots, n_marks) uint64  one bit for each unit of an image that arrived
     placed         (n_slots,) int64         units whose pixels are in place; less than n_received
                                             while a receive thread still copies
     pixels         (n_slots, image_bytes) uint8
-    verdicts       (2 n_slots,) int64       sequence numbers of images that turned out to have another
-                                            format after they were published, in turn
     sockets        (n_ports, SocketState.COUNT) int64, what is known of each UDP port
     """
 
@@ -175,7 +177,6 @@ class Ring(NamedTuple):
     slots: Any
     marks: Any
     placed: Any
-    verdicts: Any
     pixels: Any
     sockets: Any
 
@@ -199,16 +200,19 @@ class RingShape:
         """Distance of two slots: whole pages, so that a slot can be written to disk directly."""
         return _pages(self.room_bytes)
 
+    @property
+    def _n_words(self) -> int:
+        return Word.COUNT + 2 * self.n_slots
+
     def _offsets(self) -> tuple[int, ...]:
-        modules = _pages(Word.COUNT * 8)
+        modules = _pages(self._n_words * 8)
         slots = modules + _pages(self.n_modules * 8)
         marks = slots + _pages(self.n_slots * SLOT.itemsize)
         placed = marks + _pages(self.n_slots * self.n_marks * 8)
-        verdicts = placed + _pages(self.n_slots * 8)
-        pixels = verdicts + _pages(self.n_slots * 16)
+        pixels = placed + _pages(self.n_slots * 8)
         sockets = pixels + self.n_slots * self.slot_bytes
         end = sockets + _pages(self.n_ports * SocketState.COUNT * 8)
-        return modules, slots, marks, placed, verdicts, pixels, sockets, end
+        return modules, slots, marks, placed, pixels, sockets, end
 
     @property
     def total_bytes(self) -> int:
@@ -223,17 +227,16 @@ class RingShape:
 
     def attach(self, descriptor: int) -> Ring:
         """Map the ring; the descriptor may be closed afterwards. ``daq_core.prefault`` fetches its pages."""
-        modules, slots, marks, placed, verdicts, pixels, sockets, _ = self._offsets()
+        modules, slots, marks, placed, pixels, sockets, _ = self._offsets()
         raw: npt.NDArray[np.uint8] = np.asarray(_Mapping(descriptor, self.total_bytes))
         return Ring(
-            words=raw[: Word.COUNT * 8].view(np.int64),
+            words=raw[: self._n_words * 8].view(np.int64),
             module_packets=raw[modules : modules + self.n_modules * 8].view(np.int64),
             slots=raw[slots : slots + self.n_slots * SLOT.itemsize].view(SLOT).view(np.recarray),
             marks=raw[marks : marks + self.n_slots * self.n_marks * 8]
             .view(np.uint64)
             .reshape(self.n_slots, self.n_marks),
             placed=raw[placed : placed + self.n_slots * 8].view(np.int64),
-            verdicts=raw[verdicts : verdicts + self.n_slots * 16].view(np.int64),
             pixels=raw[pixels:sockets].reshape(self.n_slots, self.slot_bytes),
             sockets=raw[sockets : sockets + self.n_ports * SocketState.COUNT * 8]
             .view(np.int64)

@@ -7,13 +7,13 @@ of that frame is not good, whatever else is said of it. The proof may come
 
 - while the image is open: it gets its status;
 - after it was published, as packet 64 of a frame that was complete with 63: its status in
-  the ring is changed, and its sequence number is put down in ``Ring.verdicts``, where the
+  the ring is changed, and its sequence number is put down behind the words, where the
   writers find it, who may have the row in their file already;
 - before any other packet of the frame: the frame is kept in mind for the image, if that is
   one of the next ``window``. When ``REMEMBERED_PROOFS`` frames wait like that, the oldest is
   forgotten, counted, and told in a warning.
 
-``Ring.verdicts`` is never full: an image gets one verdict, and between two looks of a
+The list of these is never full: an image gets one verdict, and between two looks of a
 writer no images but those of two rings' length can get theirs.
 
 A run is *judged* when no verdict on its images can be expected any more: each port has
@@ -63,7 +63,7 @@ def _put_down(ring: Any, sequence: int, former: int) -> None:
     words[Word.RUN_OTHER_FORMAT] += 1
     words[Word.RUN_NOT_GOOD] += former == GOOD
     n = words[Word.N_VERDICTS]
-    ring.verdicts[n % ring.verdicts.shape[0]] = sequence
+    words[Word.VERDICTS + n % (2 * ring.slots.shape[0])] = sequence
     store_release(words, Word.N_VERDICTS, n + 1)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local, claim
 from daq_core.compiled import kernel, kernel_of
-from daq_core.detectors.sls import HEADER_BYTES, HEADER_VERSION
-from daq_core.placing.strangers import note_header, note_length, note_number
+from daq_core.detectors.sls import HEADER_BYTES
+from daq_core.placing.strangers import ODD, note_header, note_length, note_number
 from daq_core.placing.twelve_bit import erase_12_bit, put_12_bit, row_bytes
 from daq_core.ring import Word
 from daq_core.sockets import MESSAGE_LENGTH
@@ -137,22 +137,23 @@ def take(
     )
     mask, identity = here.header_mask, here.header_value
     slot = -1
-    n_placed = 0
+    n_placed = n_odd = 0
     for i in range(first, n):
         at = i * stride
         word = at >> 3
         taken[i, 0] = -1
         packet = np.int64(headers[word + 1] >> np.uint64(32)) - first_packet
-        frame = headers[word]
+        said = headers[word + 5] & mask
         if (
             messages[i, MESSAGE_LENGTH] != datagram_bytes
             or packet < 0
             or packet >= n_units
-            or (headers[word + 5] & mask) != identity
-        ) and not _is_acceptable(
-            ring, local, layout, port, frame, packet, headers[word + 5], messages[i, MESSAGE_LENGTH]
+            or not (said == identity or _is_left_out(said, identity))
         ):
+            taken[i, 0] = ODD
+            n_odd += 1
             continue
+        frame = headers[word]
         image_id = frame
         if local[Local.ID_SOURCE] == ID_BUNCH_INTEGER:
             image_id = headers[word + 2]
@@ -170,6 +171,8 @@ def take(
             slot = claimed
             taken[i, 0], taken[i, 1] = slot, local[Local.CLAIMED]
             n_placed += 1
+    if n_odd > 0:
+        _look_at_odd(datagrams, stride, messages, first, n, layout, port, ring, local, taken)
     ring.module_packets[here.module_index] += n_placed
     ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed
@@ -177,23 +180,40 @@ def take(
 
 
 @kernel
-def _is_acceptable(
-    ring: Any, local: Any, layout: Any, port: int, frame: Any, packet: int, word: Any, length: int
-) -> bool:
-    """Say what is wrong with a datagram; nothing is where its sender leaves detector type or version at 0."""
+def _is_left_out(said: Any, identity: Any) -> bool:
+    """Tell whether a header that is not as it should be is so because its sender leaves bytes of it at 0."""
+    kind, version = said >> np.uint64(48) & np.uint64(0xFF), said >> np.uint64(56)
+    is_kind = kind == np.uint64(0) or kind == identity >> np.uint64(48) & np.uint64(0xFF)
+    return bool(is_kind and (version == np.uint64(0) or version == identity >> np.uint64(56)))
+
+
+@kernel
+def _look_at_odd(
+    datagrams: Any,
+    stride: int,
+    messages: Any,
+    first: int,
+    n: int,
+    layout: Any,
+    port: int,
+    ring: Any,
+    local: Any,
+    taken: Any,
+) -> None:
+    """Say what is wrong with each ODD datagram of a batch; in the loop it would cost all others time."""
     here = layout[port]
-    kind, version = word >> np.uint64(48) & np.uint64(0xFF), word >> np.uint64(56)
-    wanted = here.header_value >> np.uint64(48) & np.uint64(0xFF)
-    if length != here.datagram_bytes:
-        note_length(ring, port, length)
-    elif (kind != wanted and kind != 0) or (version != HEADER_VERSION and version != 0):
-        note_header(ring, port, np.int64(kind | version << np.uint64(8)))
-    elif packet < 0 or packet >= here.n_units:
-        note_number(ring, port, packet + here.first_packet)
-        convict(ring, local, frame)
-    else:
-        return True
-    return False
+    headers = datagrams.view(np.uint64)
+    for i in range(first, n):
+        if taken[i, 0] == ODD:
+            word = (i * stride) >> 3
+            said = headers[word + 5] & here.header_mask
+            if messages[i, MESSAGE_LENGTH] != here.datagram_bytes:
+                note_length(ring, port, messages[i, MESSAGE_LENGTH])
+            elif said != here.header_value and not _is_left_out(said, here.header_value):
+                note_header(ring, port, np.int64(said >> np.uint64(48)))
+            else:
+                note_number(ring, port, np.int64(headers[word + 1] >> np.uint64(32)))
+                convict(ring, local, headers[word])
 
 
 @kernel_of(PUT)

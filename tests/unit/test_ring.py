@@ -44,7 +44,7 @@ def test_the_parts_of_a_ring_have_room_do_not_overlap_and_start_on_pages(
 ) -> None:
     shape = RingShape(n_slots, n_modules, n_units, room_bytes, n_ports)
     (ring,) = attached(shape)
-    assert ring.words.shape == (Word.COUNT,)
+    assert ring.words.shape == (Word.COUNT + 2 * n_slots,)
     assert ring.module_packets.shape == (n_modules,)
     assert ring.slots.shape == (n_slots,)
     assert ring.marks.shape == (n_slots, -(-n_units // 64))
