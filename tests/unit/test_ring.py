@@ -97,7 +97,7 @@ def test_two_mappings_see_each_other_also_when_the_descriptor_is_closed() -> Non
 
 
 def test_words_have_one_index_each_and_different_writers_no_common_cache_line() -> None:
-    indices = [index for name, index in Word._asdict().items() if name != "COUNT"]
+    indices = [index for name, index in Word._asdict().items() if name not in ("COUNT", "VERDICTS")]
     assert len(set(indices)) == len(indices)
     assert max(indices) < Word.COUNT
     control = {Word.EPOCH, Word.N_IMAGES, Word.WRITER_DONE, Word.LEAVE, Word.N_WRITERS}
