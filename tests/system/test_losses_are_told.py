@@ -117,7 +117,7 @@ def test_a_stopped_run_is_not_completed_before_it_is_lossy(cli: Cli, service: Se
 def test_strict_without_waiting_is_wrong_usage(cli: Cli, service: Service) -> None:
     code, _, err = cli("start", "--strict", "--no-wait", service.output / "never.h5", 1)
     assert code == 2
-    assert "--strict looks at the end of the run" in err
+    assert "--strict is for who waits for the end of the run" in err
     assert not (service.output / "never.h5").exists()
 
 
