@@ -26,7 +26,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from daq_core.group_signals import leave_to_control
 from daq_core.kernel_progress import READY, Compiled
@@ -43,6 +43,7 @@ NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look", MA
 """As ps and top show them."""
 PR_SET_NAME = 15  # prctl(2)
 MAX_DESCRIPTORS = 4
+AFRESH = "afresh"  # last argument of a fork server that has compiled: it does not do that again
 
 Work = Callable[..., None]
 
@@ -171,6 +172,15 @@ def _say_what_is_new(loaded: Loaded) -> None:
         )
 
 
+def _begin_afresh(requests: socket.socket) -> NoReturn:
+    """Load what was just compiled in a new program in our place: compiling leaves 400 MB that are never used.
+
+    Every process that is forked would have them, too; in a small container there is no room for that.
+    """
+    requests.set_inheritable(True)
+    os.execv(sys.executable, [sys.executable, "-m", "daq_core.fork_server", *sys.argv[1:], AFRESH])
+
+
 def main() -> int:
     """Run as the fork server; descriptor of its request socket and level of its log are the arguments."""
     leave_to_control()  # which ends us, by closing the socket
@@ -182,9 +192,11 @@ def main() -> int:
     _name(b"daq-forks")
     gc.disable()  # what is loaded stays: looking for garbage in it takes a seventh of the time
     with socket.socket(fileno=int(sys.argv[1])) as requests, contextlib.suppress(BrokenPipeError):
-        _say_what_is_new(
-            load_all_kernels(lambda n_done, n_all: requests.sendall(Compiled(n_done, n_all).to_bytes()))
-        )
+        loaded = load_all_kernels(lambda n_done, n_all: requests.sendall(Compiled(n_done, n_all).to_bytes()))
+        _say_what_is_new(loaded)
+        if loaded.n_compiled and not loaded.trouble and AFRESH not in sys.argv:
+            outlet.drain()
+            _begin_afresh(requests)
         requests.sendall(READY)
         serve(requests)
     return 0  # also when control has gone meanwhile

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from daq_core.config import DaqConfig
+from daq_core.config import DaqConfig, named, nearest_key, read_json, unknown_keys
 from daq_core.disk_thread import DiskThread
 from daq_core.errors import DaqError, Unavailable
 from daq_core.status import Snapshot
@@ -46,7 +46,7 @@ class SavedConfig:
         self.config_file = config_file.resolve()
         self.path = state_dir / "config.json"
         self.path_before = state_dir / "config.before.json"
-        self.trouble = ""  # of the choice: why it is not the config that was set last
+        self.trouble = ""  # of the choice: why it is not the config that was set last, or not as it was meant
         self._kept: DaqConfig | None = None  # what the next start will find
         self._disk = DiskThread("config")
 
@@ -75,7 +75,15 @@ class SavedConfig:
                 known.pop(0)
                 self._warn(f"the config that was set last cannot run: {error}", known[0] is given)
             else:
+                if known[0] is given and (mistyped := self._mistyped()):
+                    self.trouble = f"{self.trouble} {mistyped}".strip()
                 return known
+
+    def _mistyped(self) -> str:
+        """Name keys of the config file that no config has but resemble one; loading it has logged them."""
+        unknown = unknown_keys(read_json(self.config_file.read_text(encoding="utf-8")))
+        likely = [key for key in unknown if nearest_key(key)]
+        return f"{self.config_file} has keys that are ignored: {named(likely)}." if likely else ""
 
     def _known(self, given: DaqConfig) -> list[DaqConfig]:
         """Return all configs that a start may take, the best first; the given one is the last."""

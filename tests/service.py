@@ -25,6 +25,7 @@ import requests
 from daq_core.config import DaqConfig
 from daq_core.simulator import Simulator
 from ioc.ports import LOOPBACK, channel_access_environment, free_ports
+from tests.control_group import inside
 
 SILENT_S = 90.0  # a start may take long, as the first of a fresh clone compiles the kernels; but it says so
 END_WITHIN_S = 20.0
@@ -87,6 +88,7 @@ class Service:
             **options,
         }
         self.ready_line = ""
+        self.group: Path | None = None  # control group to run in
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -97,6 +99,8 @@ class Service:
     def start(self) -> None:
         """Start the process and wait for its READY line."""
         command = [sys.executable, "-m", "ioc", "serve", *command_line(self.options)]
+        if self.group is not None:
+            command = inside(self.group, *command)
         with self.open_log() as log:
             self._process = subprocess.Popen(
                 command,

@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from ioc.ports import LOOPBACK, free_ports
 from tests.conftest import StartService
+from tests.control_group import control_group, n_killed
 from tests.epics_peer import EpicsPeer
-from tests.service import Service
+from tests.service import JUNGFRAU_2, Service
 
 
 def eventually(true: Callable[[], bool], what: str) -> None:
@@ -104,3 +107,29 @@ def test_a_config_that_a_disk_has_changed_is_not_taken_and_that_is_told(start_se
     service.start()
     assert present_port(service) == service.config.start_udp_port
     assert "is unusable: its checksum is another one" in service.get("/writer/status")["message"]
+
+
+@pytest.mark.night
+@pytest.mark.timeout(300)
+def test_a_service_in_a_container_of_600_mib_lives_within_it(tmp_path: Path) -> None:
+    """The ring is chosen by the container's limit, and one above it is refused, not tried out."""
+    with control_group(600 * 2**20) as group:
+        service = Service(tmp_path, {**JUNGFRAU_2, "ram_buffer_gb": 0}, {})
+        service.group = group
+        service.start()
+        try:
+            answer = service.post("/daq/config", {"ram_buffer_gb": 0.7})
+            assert answer["status"] == "error"
+            assert str(group) in answer["message"]
+            for number in range(3):
+                assert service.post("/daq/config", {"image_timeout_s": 0.5 + 0.1 * number})["status"] == "ok"
+                service.wait_for("READY")
+                path = service.output / f"run-{number}.h5"
+                request = {"output_file": str(path), "n_images": 20}
+                assert service.post("/writer/write_async", request)["status"] == "ok"
+                service.simulator().send(20, rate_hz=20)
+                assert service.wait_for("READY")["acquisition"]["message"] == "Completed."
+            assert "receiver lost" not in service.log()
+            assert n_killed(group) == 0
+        finally:
+            service.end()

@@ -29,7 +29,7 @@ def load(tell):
         tell(n, {n_kernels})
         time.sleep({pause_s})
     {then}
-    return Loaded({n_kernels}, {n_kernels}, "", "")
+    return Loaded({n_kernels}, {n_compiled}, "", "")
 
 fork_server.load_all_kernels = load
 sys.exit(fork_server.main())
@@ -39,8 +39,8 @@ sys.exit(fork_server.main())
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> functools.partial[None]:
-    def be_slow(pause_s: float = 0.02, then: str = "pass") -> None:
-        program = SLOW.format(n_kernels=N_KERNELS, pause_s=pause_s, then=then)
+    def be_slow(pause_s: float = 0.02, then: str = "pass", n_compiled: int = 0) -> None:
+        program = SLOW.format(n_kernels=N_KERNELS, pause_s=pause_s, then=then, n_compiled=n_compiled)
         monkeypatch.setattr(forks, "PROGRAM", ("-c", program))
 
     return functools.partial(be_slow)
@@ -56,6 +56,21 @@ async def test_a_slow_start_is_waited_for_and_no_word_of_it_is_lost(
     await server.start()
     expected = [str(Compiled(n, N_KERNELS)) for n in range(N_KERNELS + 1)]
     assert [line for line in told if COMPILING in line] == expected
+    await server.end()
+
+
+def private_kb(process: int) -> int:
+    (n_kb,) = re.findall(r"RssAnon:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(n_kb)
+
+
+async def test_what_compiling_took_of_memory_is_given_back(slow: functools.partial[None]) -> None:
+    """400 MB, which each process that is forked would have as well: a new program loads what was compiled."""
+    slow(pause_s=0.0, then="globals()['kept'] = b'x' * 300_000_000", n_compiled=1)
+    server = ForkServer()
+    await server.start()
+    assert server._process is not None
+    assert private_kb(server._process.pid) < 250_000
     await server.end()
 
 

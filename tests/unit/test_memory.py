@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from daq_core.config import DaqConfig
 from daq_core.errors import Unavailable
-from daq_core.memory import LEAST_RESERVE, Memory, memory_groups, present_memory
+from daq_core.memory import LEAST_RESERVE, Memory, present_memory
 from daq_core.ring_size import choose_ring
 from ioc.doctor.command import EXAMPLE
 from ioc.doctor.memory import _ring
+from tests.control_group import control_group, inside
 
 MIB, GIB = 2**20, 2**30
 MEMINFO = f"MemTotal: {16 * 2**20} kB\nMemFree: 10 kB\nMemAvailable: {12 * 2**20} kB\n"
@@ -228,26 +226,8 @@ def test_the_doctor_goes_by_the_same_limit() -> None:
 
 @pytest.fixture
 def real_group() -> Iterator[Path]:
-    """A control group of 600 MiB that a process can be put into."""
-    outermost = next((group for group in memory_groups() if group.is_outermost), None)
-    if os.geteuid() != 0 or outermost is None:
-        pytest.skip("makes a control group: run the tests as root, where control groups count memory")
-    folder = outermost.folder / f"std-daq-test-{os.getpid()}"
-    limit = "memory.limit_in_bytes" if outermost.version == 1 else "memory.max"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group can be made in {outermost.folder}: {error.strerror}")
-    try:
-        if not (folder / limit).exists():
-            pytest.skip(f"groups in {outermost.folder} do not count memory (see cgroup.subtree_control)")
-        (folder / limit).write_text(str(600 * MIB))
-        yield folder
-    finally:
-        deadline = time.monotonic() + 30
-        while folder.exists() and time.monotonic() < deadline:  # busy until its last process is gone
-            with suppress(OSError):
-                folder.rmdir()
+    with control_group(600 * MIB) as group:
+        yield group
 
 
 def test_a_process_in_a_real_group_sees_its_limit(real_group: Path) -> None:
@@ -255,9 +235,8 @@ def test_a_process_in_a_real_group_sees_its_limit(real_group: Path) -> None:
         "from daq_core.memory import present_memory; "
         "found = present_memory(); print(found.free_bytes, found.limit_bytes, found.group)"
     )
-    into = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
     done = subprocess.run(
-        ["sh", "-c", into, str(real_group), sys.executable, "-c", look],
+        inside(real_group, sys.executable, "-c", look),
         capture_output=True,
         text=True,
         check=True,

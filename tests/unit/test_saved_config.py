@@ -142,6 +142,17 @@ def test_a_config_file_that_cannot_run_is_refused(saved: SavedConfig) -> None:
         saved.choose(fresh=False, check=refusing(GIVEN))
 
 
+def test_a_mistyped_key_of_the_config_file_is_told_while_that_is_in_use(saved: SavedConfig) -> None:
+    values = {**GIVEN.as_dict(), "compresion": "bitshuffle-lz4", "of_std_daq_alone": 1}
+    saved.config_file.write_text(json.dumps(values))
+    assert saved.choose(fresh=False) == [GIVEN]
+    assert saved.trouble.endswith("keys that are ignored: compresion (is compression meant?).")
+    saved.trouble = ""
+    saved.save(SET)
+    assert saved.choose(fresh=False)[0] == SET
+    assert saved.trouble == ""
+
+
 def test_the_config_before_gives_way_to_a_file_edited_since(saved: SavedConfig) -> None:
     saved.save(SET)
     now = time.time()
