@@ -50,6 +50,10 @@ class ConfigStore(Protocol):
         """Make room for a config before it is answered for; returns why it cannot be kept, "" when it can."""
         ...
 
+    async def keep_now(self, config: DaqConfig) -> None:
+        """Save a config that runs before anybody is told so; waits for a disk for a second at most."""
+        ...
+
 
 class Deployer:
     """Has the DAQ run with the config that was accepted last, or goes back to the one that ran before it.
@@ -229,6 +233,8 @@ class Deployer:
             await self._go_back(former, trouble)
             return
         self._trial = former
+        if self._store is not None:  # who saw READY finds this config after a kill, too
+            await self._store.keep_now(config)
         self._took_up(config)
         self._apply(PipelineReady())
 

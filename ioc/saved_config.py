@@ -142,6 +142,15 @@ class SavedConfig:
             return self._unanswered()
         return "".join(trouble)
 
+    async def keep_now(self, config: DaqConfig) -> None:
+        """Save a config that runs before anybody is told so; what fails is left to :meth:`keep`."""
+        if config == self._kept:
+            return
+        trouble: list[str] = []
+        done = asyncio.wrap_future(self._submit(partial(self.save, config), trouble))
+        if (await asyncio.wait({done}, timeout=PREPARE_S))[0] and not trouble:
+            self._kept = config
+
     async def keep(self, daq: _Publishing) -> None:
         """Save every config that ran, until cancelled; the disk is never waited for in the loop.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -97,6 +98,20 @@ def test_a_config_set_while_the_state_disk_is_full_is_told_and_kept_when_there_i
     service.start()
     config = service.get("/daq/config")["config"]
     assert (config["image_timeout_s"], config["log_level"]) == (0.25, "error")
+
+
+def test_a_config_that_was_shown_ready_is_kept_even_if_the_service_is_killed_at_once(
+    start_service: StartService,
+) -> None:
+    service = start_service()
+    for _ in range(3):
+        port = free_ports(2, socket.SOCK_DGRAM)
+        assert service.post("/daq/config", {"start_udp_port": port})["status"] == "ok"
+        service.wait_for("READY")
+        assert service.end(signal.SIGKILL) == -signal.SIGKILL
+        assert str(port) in saved_text(service)
+        service.start()
+        assert present_port(service) == port
 
 
 def test_a_config_that_a_disk_has_changed_is_not_taken_and_that_is_told(start_service: StartService) -> None:

@@ -204,6 +204,18 @@ async def test_a_config_that_ran_in_the_last_moment_is_kept(saved: SavedConfig) 
     assert saved.choose(fresh=False)[0] == SET
 
 
+async def test_a_config_that_runs_is_kept_before_it_is_shown_and_its_disk_is_not_waited_for(
+    saved: SavedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await saved.keep_now(SET)
+    assert saved.choose(fresh=False) == [SET, GIVEN]
+    monkeypatch.setattr(saved_config, "PREPARE_S", 0.01)
+    answers = threading.Event()
+    monkeypatch.setattr(saved, "save", lambda config: answers.wait(30))
+    await saved.keep_now(GIVEN)  # returns all the same
+    answers.set()
+
+
 async def test_a_config_that_never_ran_is_not_kept(saved: SavedConfig) -> None:
     async with SimulatedDaq(GIVEN, restart_s=1e6) as daq:
         keeping = asyncio.create_task(saved.keep(daq))
