@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +16,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.errors import InvalidRequest, Unavailable
+from daq_core.errors import DaqError, InvalidRequest, Unavailable
 from daq_core.file_layout import SIGNATURE, UNFINISHED
-from daq_core.repair import SUPERBLOCK
+from daq_core.left_open import UNREADABLE, opened_as_closed
 from daq_core.ring import ID_MISMATCH, OTHER_FORMAT
+from daq_core.superblock import SUPERBLOCK, NotOurs
 
 CONSISTENCY_FLAGS = 11
-"""Which byte of a superblock of version 3 says that the file is being written; see ``repair``."""
+"""Which byte of a superblock of version 3 says that the file is being written; see ``superblock``."""
+
+LIVE_TRIES, LIVE_PAUSE_S = 20, 0.05
 
 Condition = Literal["closed", "being written", "left open"]
 """left open: its writer was killed before it could close it."""
@@ -68,36 +72,52 @@ def read_file(path: str | Path) -> FileContents:
         It cannot be opened or read.
     """
     path = str(path)
-    marked, is_open = _look_at(path)
-    try:
-        # Only where need be: with swmr HDF5 waits for ever for what a damaged file does not have.
-        with h5py.File(path, "r", swmr=marked) as file:
-            return _read(path, file, is_open)
-    except KeyError:
-        raise InvalidRequest(
-            f"{path} is an HDF5 file, but not one of this DAQ: it lacks /entry/data or /entry/run."
-        ) from None
-    except (OSError, RuntimeError) as error:
-        raise Unavailable(f"{path} cannot be read by HDF5: {str(error).rstrip('.')}.") from None
-
-
-def _look_at(path: str) -> tuple[bool, bool]:
-    """Tell whether a file is marked as being written, and whether somebody has it open, as its writer has.
-
-    InvalidRequest when it is no HDF5 file.
-    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise Unavailable(f"{path} cannot be opened: {error.strerror}.") from None
     try:
-        head = os.pread(descriptor, SUPERBLOCK.size, 0)
-        if not head.startswith(SIGNATURE):
-            raise InvalidRequest(f"{path} is neither an HDF5 file nor a recording (a folder).")
-        marked = head[CONSISTENCY_FLAGS : CONSISTENCY_FLAGS + 1] not in (b"", b"\0")
-        return marked, _is_locked(descriptor)
+        if not _is_marked(path, descriptor):
+            with h5py.File(path, "r") as file:
+                return _read(path, file, is_open=False)
+        return _read_marked(path, descriptor, is_open=_is_locked(descriptor))
+    except DaqError:
+        raise
+    except NotOurs as reason:
+        raise Unavailable(f"{path} cannot be read: {reason}.") from None
+    except KeyError as error:
+        if "errno" in str(error):  # h5py says it so when it could not read a group
+            raise Unavailable(f"{path} cannot be read by HDF5: {error}.") from None
+        raise InvalidRequest(
+            f"{path} is an HDF5 file, but not one of this DAQ: it lacks /entry/data or /entry/run."
+        ) from None
+    except UNREADABLE as error:
+        said = str(error).rstrip(".") or type(error).__name__
+        raise Unavailable(f"{path} cannot be read by HDF5: {said}.") from None
     finally:
         os.close(descriptor)
+
+
+def _is_marked(path: str, descriptor: int) -> bool:
+    """Tell whether a file is marked as being written; InvalidRequest when it is no HDF5 file."""
+    head = os.pread(descriptor, SUPERBLOCK.size, 0)
+    if not head.startswith(SIGNATURE):
+        raise InvalidRequest(f"{path} is neither an HDF5 file nor a recording (a folder).")
+    return head[CONSISTENCY_FLAGS : CONSISTENCY_FLAGS + 1] not in (b"", b"\0")
+
+
+def _read_marked(path: str, descriptor: int, is_open: bool) -> FileContents:
+    """Read a file that is marked as being written; one that really is may be caught in a change, and is
+    read again."""
+    for n_left in reversed(range(LIVE_TRIES if is_open else 1)):
+        try:
+            with opened_as_closed(descriptor) as file:
+                return _read(path, file, is_open)
+        except UNREADABLE:
+            if not n_left:
+                raise
+            time.sleep(LIVE_PAUSE_S)
+    raise AssertionError("the last try returns or raises")
 
 
 def _is_locked(descriptor: int) -> bool:
@@ -107,6 +127,7 @@ def _is_locked(descriptor: int) -> bool:
         return True
     except OSError:  # a file system without locks: nobody knows, so nobody is told to repair it
         return True
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
     return False
 
 

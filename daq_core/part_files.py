@@ -31,6 +31,7 @@ from daq_core.file_layout import (
     record_state,
 )
 from daq_core.hdf5 import explained, new_descriptor
+from daq_core.left_open import UNREADABLE
 from daq_core.repair import RecordedEnd, RepairReport, repair
 from daq_core.ring import MAX_WRITERS
 from daq_core.writer_task import OPEN_ELSEWHERE
@@ -120,7 +121,7 @@ def _parts_of(path: str) -> list[_Part]:
     for number in range(MAX_WRITERS):
         try:
             part = _Part.read(part_path(path, number))
-        except (OSError, KeyError):
+        except UNREADABLE:
             continue
         if part.number == number:
             parts.append(part)
@@ -232,7 +233,10 @@ def repair_run(
     for report in reports:
         if report.outcome == "refused" and OPEN_ELSEWHERE in report.message:
             return replace(report, path=path)
-    with h5py.File(next(r.path for r in reports if r.outcome != "refused")) as file:
+    whole = [report.path for report in reports if report.outcome != "refused"]
+    if not whole:
+        return replace(reports[0], path=path)
+    with h5py.File(whole[0]) as file:
         detector_name = file["entry/instrument/detector/local_name"].asstr()[()]
     end = make_virtual_file(path, detector_name=detector_name, overwrite=os.path.lexists(path), roots=roots)
     with h5py.File(path) as file:
@@ -245,5 +249,5 @@ def _is_whole(path: str) -> bool:
     try:
         with h5py.File(path) as file:
             return "entry/run/state" in file
-    except OSError:
+    except UNREADABLE:
         return False

@@ -8,15 +8,15 @@ is what ``h5clear -s -i 0`` does, here without the HDF5 tools, for our files
 alone, and not for one that is still being written. The DAQ does it by itself
 when it loses a writer; by hand it is ``std-daq-ioc repair FILE…``.
 
-Source: HDF5 File Format Specification 3.0, II.A "Superblock" (versions 2 and 3)
-and VI "Appendix A" (its checksum: Jenkins' lookup3, public domain).
+Before anything is changed the file is looked at as if it had been closed (``daq_core.left_open``),
+never in a mode in which HDF5 waits for what a damaged file does not have. Whoever repairs a file
+that may be damaged does it in a child with a deadline (``daq_core.guarded``).
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,15 +26,11 @@ import h5py
 import numpy as np
 from h5py import h5d
 
-from daq_core.file_layout import COLUMNS, COUNTERS, SIGNATURE, UNFINISHED, extend_present, record_state
+from daq_core.file_layout import COLUMNS, COUNTERS, UNFINISHED, extend_present, record_state
+from daq_core.left_open import UNREADABLE, opened_as_closed
 from daq_core.roots import opened_folder
+from daq_core.superblock import OPEN_FOR_SWMR, OPEN_FOR_WRITE, NotOurs, read_superblock
 from daq_core.writer_task import OPEN_ELSEWHERE
-
-SUPERBLOCK = struct.Struct("<8s B B B B Q Q Q Q L")
-"""Signature, version, bytes of an offset and of a length, consistency flags; then the
-addresses: base, extension, end of file, root group; and the checksum of all before it."""
-
-OPEN_FOR_WRITE, OPEN_FOR_SWMR = 0x01, 0x04  # consistency flags
 
 
 @dataclass(frozen=True)
@@ -87,57 +83,27 @@ def repair(path: str, *, failure: str = "", run_id: str = "", roots: Sequence[st
     """
     try:
         with _locked(path, roots) as fd:
-            superblock = _read_superblock(fd)
+            superblock = read_superblock(fd)
             if superblock.flags not in (0, OPEN_FOR_WRITE | OPEN_FOR_SWMR):
                 raise _Refused("its writer ended before the file was complete enough to be read")
             size = os.fstat(fd).st_size
             end = max(size, superblock.end_of_file)
-            with _extended(fd, size, end):
-                n_images, state = _inspect(_by(fd), size, run_id, swmr=superblock.flags != 0)
+            n_images, state = _inspect(fd, size, run_id)
             finished = state not in _untrue(failure)
             if superblock.flags == 0 and size == end and finished:
                 return RepairReport(path, "intact", n_images, f"{path} needs no repair.", _end(_by(fd)))
+            os.ftruncate(fd, end)  # HDF5 had reserved space, and perhaps never used it
             os.pwrite(fd, superblock.closed(end).packed(), 0)
             os.fsync(fd)
-            _record(_by(fd), n_images, failure)
-            recorded = _end(_by(fd))
-    except _Refused as reason:
+            try:
+                _record(_by(fd), n_images, failure)
+                recorded = _end(_by(fd))
+            except UNREADABLE as error:
+                raise OSError(f"its {n_images} images can be read now, but it is damaged: {error}") from error
+    except (_Refused, NotOurs) as reason:
         return RepairReport(path, "refused", None, f"{path} was not repaired: {reason}.")
     said = f"{path} is readable again, with {n_images} images."
     return RepairReport(path, "repaired", n_images, said, recorded)
-
-
-@dataclass(frozen=True)
-class _Superblock:
-    version: int
-    flags: int
-    base: int
-    extension: int
-    end_of_file: int
-    root: int
-
-    def closed(self, end_of_file: int) -> _Superblock:
-        """The same of a file that was closed and is `end_of_file` bytes long."""
-        return _Superblock(self.version, 0, self.base, self.extension, end_of_file, self.root)
-
-    def packed(self) -> bytes:
-        block = SUPERBLOCK.pack(
-            SIGNATURE, self.version, 8, 8, self.flags,
-            self.base, self.extension, self.end_of_file, self.root, 0,
-        )[:-4]  # fmt: skip
-        return block + struct.pack("<L", lookup3(block))
-
-
-def _read_superblock(fd: int) -> _Superblock:
-    block = os.pread(fd, SUPERBLOCK.size, 0)
-    if len(block) < SUPERBLOCK.size or not block.startswith(SIGNATURE):
-        raise _Refused("it is not an HDF5 file, or its writer ended before there was anything in it")
-    _, version, *sizes, flags, base, extension, end_of_file, root, checksum = SUPERBLOCK.unpack(block)
-    if version != 3 or sizes != [8, 8] or base != 0:
-        raise _Refused("it is not a file of this DAQ")
-    if checksum != lookup3(block[:-4]):
-        raise _Refused("its first block is damaged")
-    return _Superblock(version, flags, base, extension, end_of_file, root)
 
 
 @contextmanager
@@ -162,43 +128,46 @@ def _locked(path: str, roots: Sequence[str]) -> Iterator[int]:
         os.close(fd)
 
 
-@contextmanager
-def _extended(fd: int, size: int, end: int) -> Iterator[None]:
-    """Give the file the space that HDF5 had reserved and never used; take it back on refusal."""
-    if size < end:
-        os.ftruncate(fd, end)
-    try:
-        yield
-    except _Refused:
-        if size < end:
-            os.ftruncate(fd, size)
-        raise
-
-
 def _untrue(failure: str) -> tuple[str, ...]:
     """Return the states that a file must not be left in."""
     return (UNFINISHED, "FINISHED") if failure else (UNFINISHED,)
 
 
-def _inspect(path: str, size: int, run_id: str, *, swmr: bool) -> tuple[int, str]:
+def _inspect(fd: int, size: int, run_id: str) -> tuple[int, str]:
     """Return how many images the file has, and the state that its writer recorded.
 
     Refuse a file of another program or run, and one that does not have all images in its first `size` bytes.
     """
     try:
-        with h5py.File(path, "r", swmr=swmr, locking=False) as file:
+        with opened_as_closed(fd) as file:
             if run_id and file["entry/entry_identifier"].asstr()[()] != run_id:
                 raise _Refused("it is the file of another run")
             datasets = [file["entry/data"][name] for name in ("data", *COLUMNS)]
             if max(map(_end_of_chunks, datasets)) > size:
-                raise _Refused("it is cut off in the middle of its images; is it an unfinished copy?")
+                whole = _n_whole(datasets[0], size)
+                raise _Refused(
+                    "it is cut off in the middle of its images; is it an unfinished copy? "
+                    f"{whole} of its {len(datasets[0])} images are whole"
+                )
             return min(map(len, datasets)), file["entry/run/state"].asstr()[()]
     except KeyError as error:
         if "errno" in str(error):  # h5py says it so when it could not read a group
             raise _Refused(f"HDF5 cannot read it: {error}") from error
         raise _Refused("it is not a file of this DAQ") from None
-    except (OSError, RuntimeError) as error:
-        raise _Refused(f"HDF5 cannot read it: {error}") from error
+    except UNREADABLE as error:
+        raise _Refused(f"HDF5 cannot read it: {str(error) or type(error).__name__}") from error
+
+
+def _n_whole(images: h5py.Dataset, size: int) -> int:
+    """Return how many images, from the first on, are in the first `size` bytes of the file."""
+    whole = np.zeros(len(images), np.bool_)
+
+    def look_at(chunk: h5d.StoreInfo) -> None:
+        if chunk.byte_offset + chunk.size <= size and chunk.chunk_offset[0] < len(whole):
+            whole[chunk.chunk_offset[0]] = True
+
+    images.id.chunk_iter(look_at)
+    return int(whole.argmin()) if not whole.all() else len(whole)
 
 
 def _end_of_chunks(dataset: h5py.Dataset) -> int:
@@ -239,7 +208,7 @@ def _end(path: str) -> RecordedEnd | None:
                 message=file["entry/run/message"].asstr()[()],
                 losses=_losses(file),
             )
-        except KeyError:
+        except UNREADABLE:
             return None
 
 
@@ -255,37 +224,3 @@ def _losses(file: h5py.File) -> dict[str, int] | None:
 def _by(fd: int) -> str:
     """Return a path by which HDF5 opens the file of a descriptor, whatever its name leads to now."""
     return f"/proc/self/fd/{fd}"
-
-
-def lookup3(data: bytes) -> int:
-    """Return Bob Jenkins' ``hashlittle(data, length, 0)``, 32 bits: the checksum of HDF5 metadata."""
-    mask = 0xFFFFFFFF
-
-    def rotated(word: int, bits: int) -> int:
-        return (word << bits | word >> (32 - bits)) & mask
-
-    a = b = c = (0xDEADBEEF + len(data)) & mask
-    if not data:
-        return c
-    n_blocks = (len(data) + 11) // 12
-    words: tuple[int, ...] = struct.unpack(f"<{3 * n_blocks}L", data.ljust(12 * n_blocks, b"\0"))
-    for index in range(0, len(words) - 3, 3):
-        a, b, c = (a + words[index]) & mask, (b + words[index + 1]) & mask, (c + words[index + 2]) & mask
-        a = (a - c & mask) ^ rotated(c, 4)
-        c = c + b & mask
-        b = (b - a & mask) ^ rotated(a, 6)
-        a = a + c & mask
-        c = (c - b & mask) ^ rotated(b, 8)
-        b = b + a & mask
-        a = (a - c & mask) ^ rotated(c, 16)
-        c = c + b & mask
-        b = (b - a & mask) ^ rotated(a, 19)
-        a = a + c & mask
-        c = (c - b & mask) ^ rotated(b, 4)
-        b = b + a & mask
-    a, b, c = (a + words[-3]) & mask, (b + words[-2]) & mask, (c + words[-1]) & mask
-    for bits_c, bits_a, bits_b in ((14, 11, 25), (16, 4, 14)):
-        c = ((c ^ b) - rotated(b, bits_c)) & mask
-        a = ((a ^ c) - rotated(c, bits_a)) & mask
-        b = ((b ^ a) - rotated(a, bits_b)) & mask
-    return ((c ^ b) - rotated(b, 24)) & mask

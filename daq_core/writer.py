@@ -31,6 +31,7 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from daq_core.config import DaqConfig
 from daq_core.conversion import Converter
 from daq_core.errors import DaqError
 from daq_core.file_layout import COUNTERS, RunMetadata
+from daq_core.guarded import guarded
 from daq_core.hdf5 import ImageFile
 from daq_core.late_verdicts import LateVerdicts
 from daq_core.output import check_output, check_space, space_left
@@ -68,6 +70,7 @@ log = logging.getLogger(__name__)
 HAND_OVER = 32  # most images between two flushes; fewer when the writer keeps up
 GATHER_S = 0.02  # how far apart hand-overs begin, unless one is full or the last: it halves their cost
 QUEUEING_PARTS = 4  # of the ring; when images fill one of them, the disk is too slow for the moment
+MEND_S = 60.0  # for a file to be mended, while control waits for it; HDF5 may hang on a damaged one
 WAIT_S = 0.02  # how long a missed wake-up or word from control can go unnoticed
 
 
@@ -300,12 +303,14 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     if task.repair:
         try:
             become(find_owner(task.writer_user_id, writer_group=task.writer_group))
-            report = repair_run(
+            mend = partial(
+                repair_run,
                 task.output_file,
                 failure=task.failure,
                 run_id=str(task.run_id),
                 roots=task.output_roots,
             )
+            report = guarded(mend, MEND_S, wanted_by=channel)
             control.tell(repaired=report.message, outcome=report.outcome, end=_end_of(report))
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})

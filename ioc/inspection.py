@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daq_core.errors import Unavailable
+
 if TYPE_CHECKING:
     from daq_core.file_contents import FileContents
     from daq_core.recording_contents import PortContents, RecordingContents
 
+WITHIN_S = 60.0
+"""HDF5 may hang on a damaged file."""
 SHOWN = 10
 """Ranges, images or frames that are listed; the rest is counted. JSON has all."""
 STATUS_WORDS = {
@@ -48,8 +53,12 @@ def inspect(
         lines = _recording_lines(contents)
     else:
         from daq_core.file_contents import read_file
+        from daq_core.guarded import NotDone, guarded
 
-        contents = read_file(path)
+        try:
+            contents = guarded(partial(read_file, path), WITHIN_S)
+        except NotDone as ended:
+            raise Unavailable(f"{path} cannot be read: HDF5 was looking at it, {ended}.") from None
         lines = _file_lines(contents)
     if as_json:
         print(json.dumps(asdict(contents), indent=2))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+WITHIN_S = 300.0
+"""HDF5 may hang on a damaged file; an image more is half a microsecond's work."""
 
 
 def register(app: typer.Typer) -> None:
@@ -25,15 +29,17 @@ def repair(
 
     Exit codes: 0 all of them are readable, 1 one is not, and the line says why.
     """
+    from daq_core.guarded import NotDone, guarded
     from daq_core.part_files import repair_run
 
     done = True
     for path in files:
         try:
-            report = repair_run(str(path))
-        except OSError as error:
+            report = guarded(partial(repair_run, str(path)), WITHIN_S)
+        except (OSError, NotDone) as error:
             done = False
-            print(f"{path} was not repaired: {error.strerror or error}.")
+            reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+            print(f"{path} was not repaired: {' '.join(reason.split())}.")
         else:
             done = done and report.outcome != "refused"
             print(report.message)

@@ -19,7 +19,8 @@ import pytest
 from daq_core.file_layout import COUNTERS
 from daq_core.hdf5 import ImageFile
 from daq_core.losses import Losses
-from daq_core.repair import lookup3, repair
+from daq_core.repair import repair
+from daq_core.superblock import lookup3
 from tests import image_writer
 from tests.image_writer import RUN, STOP_TIME, append, assert_holds
 

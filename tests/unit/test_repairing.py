@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import random
+import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import numpy as np
+import pytest
 from typer.testing import CliRunner
 
+from daq_core.superblock import read_superblock
 from ioc.cli import app
 from tests import image_writer
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_file_that_cannot_be_repaired_is_named_with_the_reason_and_exit_code_1(tmp_path: Path) -> None:
@@ -40,3 +51,92 @@ def test_the_file_of_a_killed_writer_is_readable_after_it(tmp_path: Path) -> Non
     assert result.stdout == f"{path} is readable again, with {n_images} images.\n"
     again = CliRunner().invoke(app, ["repair", str(path)])
     assert (again.exit_code, again.stdout) == (0, f"{path} needs no repair.\n")
+
+
+def left_open(path: Path) -> Path:
+    """Make the file of a killed writer."""
+    with image_writer.start(path, "--hand-over", "1") as process:
+        assert process.stdout is not None
+        while int(process.stdout.readline() or -1) not in (-1, 4):
+            pass
+        process.kill()
+        process.communicate(timeout=20)
+    return path
+
+
+def said(command: str, path: Path) -> tuple[int, list[str]]:
+    """Run a command on a file; return its exit code and the lines it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ioc", command, str(path)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_a_file_that_is_shorter_than_it_says_is_told_with_what_can_be_had(tmp_path: Path) -> None:
+    """HDF5 in SWMR mode would wait for the rest for ever."""
+    path = left_open(tmp_path / "a.h5")
+    image_bytes = 48 * 64 * 2
+    os.truncate(path, path.stat().st_size - image_bytes)
+    code, lines = said("repair", path)
+    assert (code, len(lines)) == (1, 1)
+    assert re.search(
+        r"was not repaired: it is cut off .* [1-9]\d* of its [1-9]\d* images are whole", lines[0]
+    )
+    code, lines = said("inspect", path)
+    assert "Traceback" not in "".join(lines)
+    assert len(lines) == 1 or code == 0
+
+
+def test_a_file_that_says_it_is_far_longer_than_it_is_is_not_made_so(tmp_path: Path) -> None:
+    path = left_open(tmp_path / "a.h5")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        block = read_superblock(file.fileno())
+        file.write(replace(block, end_of_file=1 << 50).packed())
+    for command in ("repair", "inspect"):
+        code, (line,) = said(command, path)
+        assert code == 1
+        assert f"{size} bytes of the {1 << 50} that it says it has" in line
+    assert path.stat().st_size == size
+
+
+@pytest.mark.parametrize("name", ["entry/run/state", "entry/run/counters", "entry/instrument/detector"])
+@pytest.mark.parametrize("command", ["inspect", "repair"])
+def test_what_a_damaged_file_lacks_is_one_line_and_no_traceback(
+    tmp_path: Path, name: str, command: str
+) -> None:
+    path = left_open(tmp_path / "a.h5")
+    assert said("repair", path)[0] == 0
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file[name] = np.arange(3.0)  # something else under its name
+    code, lines = said(command, path)
+    assert "Traceback" not in "".join(lines)
+    assert len(lines) == 1
+    assert str(path) in lines[0]
+    assert code == (1 if command == "inspect" or name.endswith("state") else 0)
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.night) for n in range(1, 12))])
+def test_flipped_bits_are_told_in_a_line(tmp_path: Path, seed: int) -> None:
+    """Whatever they hit: what is read is right, or refused."""
+    path = left_open(tmp_path / "a.h5")
+    whole = path.read_bytes()
+    chance = random.Random(seed)
+    for _ in range(3):
+        damaged = bytearray(whole)
+        for _ in range(4):
+            damaged[chance.randrange(48, 6000)] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        for command in ("inspect", "repair"):
+            code, lines = said(command, path)
+            assert "Traceback" not in "\n".join(lines)
+            assert code in (0, 1, 2)
+            assert len(lines) == 1 or code == 0
