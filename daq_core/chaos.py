@@ -25,6 +25,7 @@ PACKET_FAULTS = {
     "number": "a packet's number is one that does not exist",
     "wrong_port": "a packet goes to the port of another module",
     "foreign": "another address sends it first, with other pixels",
+    "stray": "a packet is sent once more, under a frame number far ahead",
 }
 """A chance of 0 to 1 for each packet."""
 IMAGE_FAULTS = {
@@ -33,12 +34,15 @@ IMAGE_FAULTS = {
     "ahead": "the frame number jumps ahead, by up to 1000",
     "back": "the frame number jumps back, by up to 100",
     "restart": "the frame number begins again at 0",
+    "rearm": "the detector is armed again: after 20 ms the frame number is the first once more",
 }
 """A chance of 0 to 1 for each image."""
 RUN_FAULTS = {
     "wrap": "1: the frame number passes its greatest, on to 0",
     "lose_last": "1: the last packet of the last image is lost",
     "silent": "number of a module that sends nothing",
+    "apart": "number of a module whose frame numbers are 1000 higher",
+    "lag": "number of a module that sends 80 images later",
 }
 SETTINGS = {
     "seed": "the same faults again for the same number",
@@ -62,14 +66,18 @@ class Chaos:
     number: float = 0.0
     wrong_port: float = 0.0
     foreign: float = 0.0
+    stray: float = 0.0
     burst: float = 0.0
     last_first: float = 0.0
     ahead: float = 0.0
     back: float = 0.0
     restart: float = 0.0
+    rearm: float = 0.0
     wrap: int = 0
     lose_last: int = 0
     silent: int | None = None
+    apart: int | None = None
+    lag: int | None = None
     foreign_address: str = "127.0.0.2"
 
     @classmethod
@@ -103,7 +111,16 @@ class Chaos:
 
 ALL = (*SETTINGS, *PACKET_FAULTS, *IMAGE_FAULTS, *RUN_FAULTS)
 assert set(ALL) == {field.name for field in dataclasses.fields(Chaos)}
-_EXAMPLES = {"wrap": 1, "lose_last": 1, "silent": 0, "seed": 7, "foreign_address": "127.0.0.2"}
+_NUMBERS = ("seed", "silent", "apart", "lag")
+_EXAMPLES = {
+    "wrap": 1,
+    "lose_last": 1,
+    "silent": 0,
+    "apart": 0,
+    "lag": 0,
+    "seed": 7,
+    "foreign_address": "127.0.0.2",
+}
 
 
 def _value(name: str, text: str) -> float | int | str:
@@ -111,7 +128,7 @@ def _value(name: str, text: str) -> float | int | str:
     try:
         if name == "foreign_address":
             return text
-        if name in ("seed", "silent"):
+        if name in _NUMBERS:
             if (number := int(text)) < 0:
                 raise ValueError
             return number
@@ -121,7 +138,7 @@ def _value(name: str, text: str) -> float | int | str:
             raise ValueError
     except (ValueError, KeyError):
         wanted = "a chance of 0 to 1"
-        if name in ("seed", "silent"):
+        if name in _NUMBERS:
             wanted = "a whole number of 0 or more"
         elif name in RUN_FAULTS:
             wanted = "0 or 1"

@@ -26,6 +26,9 @@ MAX_HELD = 3  # images that a late or delayed packet waits
 MAX_BURST = 8
 MAX_AHEAD, MAX_BACK = 1000, 100
 WRAP_AFTER = 3  # images before the frame number begins again
+FAR = 10_000  # what a stray frame number is ahead, at least
+APART, LAG = 1000, 80  # frame numbers, and images, that a module is out of step
+REARM_PAUSE_S = 0.02
 
 
 class SentPacket(NamedTuple):
@@ -120,11 +123,13 @@ class ChaosStage:
         self._held: list[_Packet] = []  # of a burst
         self._burst_left = 0  # images until the present burst goes out
         self._lost: list[_Packet] = []  # not told yet
-        if chaos.silent is not None and chaos.silent not in layout.modules:
-            modules = ", ".join(map(str, layout.modules))
-            raise InvalidRequest(
-                f"chaos silent={chaos.silent}: there is no such module; there are {modules}."
-            )
+        self._first = (0, 0)  # image id and frame number with which the detector was armed
+        self._is_armed_again = False  # before the image that was asked for last
+        for name in ("silent", "apart", "lag"):
+            module = getattr(chaos, name)
+            if module is not None and module not in layout.modules:
+                modules = ", ".join(map(str, layout.modules))
+                raise InvalidRequest(f"chaos {name}={module}: there is no such module; there are {modules}.")
         if chaos.wrong_port and len(layout.ports) < 2:
             raise InvalidRequest("chaos wrong_port needs a detector with two UDP ports or more.")
 
@@ -134,6 +139,11 @@ class ChaosStage:
         step = self._layout.turns  # where even and odd images have their own ports, they stay so
         if is_first and chaos.wrap:
             self._jump_to(self._number_span - WRAP_AFTER, image_id)
+        elif not is_first and chaos.rearm and self._random.random() < chaos.rearm:
+            self.counts["rearm"] += 1
+            self._is_armed_again = True
+            first_id, first_added = self._first
+            self._added = first_added - (image_id - first_id) // step * step
         elif not is_first and chance[0] < chaos.restart:
             self.counts["restart"] += 1
             self._added = -image_id // step * step
@@ -143,6 +153,8 @@ class ChaosStage:
         elif not is_first and chance[2] < chaos.ahead:
             self.counts["ahead"] += 1
             self._added += step * int(self._random.integers(1, MAX_AHEAD + 1))
+        if is_first:
+            self._first = image_id, self._added
         frame: int = (image_id + self._added) % self._number_span
         return frame
 
@@ -157,10 +169,14 @@ class ChaosStage:
         image = next(coming, None)
         while image is not None:
             mangled = self._mangled(place, image)  # before the next is asked for: it uses the same memory
+            self._is_armed_again = False
             following = next(coming, None)
             if following is None and self._chaos.lose_last:
                 self._lose_last(mangled)
-            yield self._burst(*self._with_waiting(place, mangled, is_last=following is None))
+            is_last = following is None or self._is_armed_again
+            yield self._burst(*self._with_waiting(place, mangled, is_last=is_last))
+            if self._is_armed_again:
+                time.sleep(REARM_PAUSE_S)
             place, image = place + 1, following
 
     def _mangled(self, place: int, image: Image) -> list[_Packet]:
@@ -170,8 +186,15 @@ class ChaosStage:
         copies = [port.copy() for port in datagrams]  # which may wait, while the next image is stamped
         for port, i in port_order([len(port) for port in copies]):
             packet = _Packet(image_id, frame, port, i, copies[port][i, : lengths[port][i]])
-            if self._layout.modules[self._layout.ports[port].module_index] == self._chaos.silent:
+            module = self._layout.modules[self._layout.ports[port].module_index]
+            if module == self._chaos.apart:
+                self._renumber(packet, APART, "apart")
+            if module == self._chaos.silent:
                 self._drop(packet, "silent")
+            elif module == self._chaos.lag:
+                packet.faults += ("lag",)
+                self.counts["lag"] += 1
+                self._waiting.append((place + LAG, packet))
             else:
                 packets.append(packet)
         if self._random.random() < self._chaos.last_first and packets:
@@ -197,6 +220,7 @@ class ChaosStage:
         if "foreign" in faults:
             outgoing.append(self._change(packet.copy("foreign"), "corrupt", count=False))
             self.counts["foreign"] += 1
+        stray = packet.copy("stray") if "stray" in faults else None
         for fault in ("corrupt", "truncate", "oversize", "number", "wrong_port"):
             if fault in faults:
                 self._change(packet, fault)
@@ -215,6 +239,18 @@ class ChaosStage:
             outgoing.append(packet.copy("duplicate"))
         if "late" in faults:
             self._wait(place, packet.copy("late"), "")
+        if stray is not None:
+            far = int(self._random.integers(FAR, 100 * FAR)) // self._layout.turns * self._layout.turns
+            stray.faults = ()
+            self._renumber(stray, far, "stray")
+            outgoing.append(stray)
+
+    def _renumber(self, packet: _Packet, by: int, fault: str) -> None:
+        """Put a packet under a higher frame number."""
+        packet.frame = (packet.frame + by) % self._number_span
+        packet.datagram[: self._header_bytes].view(self._form.header)["frame_number"] = packet.frame
+        packet.faults += (fault,)
+        self.counts[fault] += 1
 
     def _wait(self, place: int, packet: _Packet, fault: str) -> None:
         if fault:

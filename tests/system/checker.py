@@ -18,7 +18,7 @@ import numpy as np
 from tests.oracle.units import units_of
 from tests.system.evidence import Evidence, RunEvidence
 from tests.system.records import judge_owners, judge_records
-from tests.system.sent_images import judge_images, sendings
+from tests.system.sent_images import judge_images, numbers_fall, sendings
 
 INVARIANTS = {
     1: "every packet is accounted for",
@@ -74,7 +74,7 @@ def _packets(config: Any, run: RunEvidence) -> Iterator[str]:
         if counters is None:
             continue
         kinds = asdict(counters)
-        received, _ = kinds.pop("received"), kinds.pop("kernel_drops")
+        received, _, _ = kinds.pop("received"), kinds.pop("kernel_drops"), kinds.pop("restarts")
         if received != sum(kinds.values()):
             yield f"{when}: {received} packets received, but {sum(kinds.values())} in {kinds}"
     if run.before is None or run.after is None:
@@ -82,6 +82,8 @@ def _packets(config: Any, run: RunEvidence) -> Iterator[str]:
     n = {name: count - getattr(run.before, name) for name, count in asdict(run.after).items()}
     if min(n.values()) < 0:
         yield f"a counter went back: {n}"
+    if n["restarts"] > 0 and not numbers_fall(config, run):
+        yield f"{n['restarts']} restarts are counted, but no port's numbers ever fell"
     explained = n["received"] + n["kernel_drops"]
     if explained > len(run.sent) or (explained < len(run.sent) and not run.receiver_lost):
         yield f"{len(run.sent)} sent, {n['received']} received, {n['kernel_drops']} dropped by the kernel"

@@ -87,6 +87,7 @@ class Counters:
     malformed: int = 0
     unplaced: int = 0
     kernel_drops: int = 0
+    restarts: int = 0  # times that a detector was armed again
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ the file was sent, and is counted truthfully.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from tests.oracle.units import Heading, Unit, Units, packets_lacking, units_of
 from tests.system.evidence import Images, RunEvidence, Sent
 
 OTHER_FORMAT = 3
+
+REARM_PAUSE_S = 0.015  # a detector that is armed again pauses at least so long
 
 Places = dict[Unit, Any]
 Candidates = dict[tuple[int, Unit], list[bytes]]  # all pixels that went out under a frame number, of a unit
@@ -42,9 +45,12 @@ class SentImage:
     ports: dict[Unit, int] = field(default_factory=dict)  # by the first unit of each datagram
     is_proven: bool = False  # a packet of it has a number that the config's frames do not have
     is_raced: bool = False  # two ports brought one packet: nobody knows which was read first
+    n_datagrams: int = 0
+    is_alone: bool = False  # far ahead of what a port showed before, and the port's next packet is not
 
     def take(self, port: int, heading: Heading, pixels: dict[Unit, bytes]) -> None:
         """Of several packets of one number the first counts: a port keeps their order."""
+        self.n_datagrams += 1
         if self.ports.setdefault(heading.first, port) != port:
             self.is_raced = True
         if heading.first not in self.units:
@@ -53,10 +59,34 @@ class SentImage:
 
 
 @dataclass
+class _Alone:
+    """Tells of numbers that a port showed far ahead of the others that nothing came after them."""
+
+    window: int
+    newest: dict[int, int] = field(default_factory=dict)  # of each port
+    far: dict[int, SentImage] = field(default_factory=dict)  # of each port, until its next packet
+
+    def hear(self, port: int, image: SentImage) -> None:
+        before = self.far.pop(port, None)
+        if before is not None:
+            if 0 <= image.frame - before.frame <= self.window:
+                before.is_alone = False
+                self.newest[port] = before.frame
+            else:
+                before.is_alone = True
+        newest = self.newest.get(port, image.frame)
+        if image.frame > newest + self.window:
+            image.is_alone = True  # until another says the same
+            self.far[port] = image
+        else:
+            self.newest[port] = image.frame
+
+
+@dataclass
 class Sendings:
     """What went out well-formed, from an address that counts."""
 
-    images: dict[int, SentImage]
+    images: dict[tuple[int, int], SentImage]  # by the sender's image and its frame number
     candidates: Candidates
     proven: set[int]  # frame numbers under which a packet went out that the config's frames do not have
     sizes: set[int]  # units that a receiver may take a full packet to have
@@ -65,7 +95,8 @@ class Sendings:
 def sendings(config: Any, run: RunEvidence) -> Sendings:
     """Put the images of the sender together."""
     units = units_of(config)
-    images: dict[int, SentImage] = {}
+    images: dict[tuple[int, int], SentImage] = {}
+    alone = _Alone(config["module_sync_queue_size"])
     candidates: Candidates = defaultdict(list)
     headings: list[Heading] = []
     proofs: list[tuple[int, int, Sent]] = []  # place, frame number
@@ -81,16 +112,30 @@ def sendings(config: Any, run: RunEvidence) -> Sendings:
         for unit, part in pixels.items():
             candidates[heading.frame, unit].append(part)
         new = SentImage(heading.frame, place, place, sent.from_s, sent.until_s)
-        image = images.setdefault(sent.image, new)
+        image = images.setdefault((sent.image, heading.frame), new)
         image.last, image.last_s = place, sent.until_s
         image.take(sent.port, heading, pixels)
+        alone.hear(sent.port, image)
     for place, frame, sent in proofs:
-        found = images.get(sent.image)
-        if found is not None and found.frame == frame:
+        found = images.get((sent.image, frame))
+        if found is not None:
             found.is_proven = True
             found.first, found.first_s = min((found.first, found.first_s), (place, sent.from_s))
             found.last, found.last_s = max((found.last, found.last_s), (place, sent.until_s))
     return Sendings(images, candidates, {frame for _, frame, _ in proofs}, units.believed_sizes(headings))
+
+
+def numbers_fall(config: Any, run: RunEvidence) -> bool:
+    """Tell whether some port's images ever had a lower number than one before, stray packets left out."""
+    newest: dict[int, int] = {}
+    for image in sorted(sendings(config, run).images.values(), key=lambda image: image.first):
+        if image.is_alone:
+            continue
+        for port in set(image.ports.values()):
+            if image.frame <= newest.get(port, -1):
+                return True
+            newest[port] = image.frame
+    return False
 
 
 def judge_images(config: Any, run: RunEvidence, file: Images) -> Iterator[tuple[int, str]]:
@@ -104,6 +149,8 @@ def judge_images(config: Any, run: RunEvidence, file: Images) -> Iterator[tuple[
     ids = file.columns["image_id"].tolist()
     yield from _truth(units, places, file, ids, shown, sent)
     yield from _once(sent, ids, shown)
+    yield from _alone(sent, ids)
+    yield from _armed_again(config, run, len(places), list(sent.images.values()), ids, shown)
     yield from _completeness(config, run, len(places), sent.images, ids, file, shown)
 
 
@@ -159,11 +206,55 @@ def _once(sent: Sendings, ids: list[int], shown: list[dict[Unit, bytes]]) -> Ite
             yield 2, f"image id {image_id} is {n} times in the file"
 
 
+def _alone(sent: Sendings, ids: list[int]) -> Iterator[tuple[int, str]]:
+    """A single packet with a number far ahead is no image."""
+    n_sent = Counter(image.frame for image in sent.images.values())
+    for image in sent.images.values():
+        if image.is_alone and image.n_datagrams == 1 and n_sent[image.frame] == 1 and image.frame in ids:
+            yield 2, f"image id {image.frame} is in the file, but only a stray packet had that number"
+
+
+def _armed_again(
+    config: Any,
+    run: RunEvidence,
+    n_units: int,
+    images: list[SentImage],
+    ids: list[int],
+    shown: list[dict[Unit, bytes]],
+) -> Iterator[tuple[int, str]]:
+    """A detector that begins anew after a pause loses nothing by that, where nothing else happened."""
+    if run.before is None or run.after is None or run.receiver_lost or run.stopped_s is not None:
+        return
+    if run.after.kernel_drops > run.before.kernel_drops or run.losses.get("dropped_images"):
+        return
+    in_order = sorted(images, key=lambda image: image.first)
+    falls = [(a, b) for a, b in itertools.pairwise(in_order) if b.frame <= a.frame]
+    if not falls or any(b.first_s - a.last_s < REARM_PAUSE_S for a, b in falls):
+        return
+    n_due = len(in_order)
+    if run.n_images and len(ids) >= run.n_images:
+        n_due = len(ids) - int(config["module_sync_queue_size"])
+    due: Counter[tuple[int, bytes]] = Counter()
+    for image in in_order[: max(n_due, 0)]:
+        if len(image.units) < n_units or image.first_s <= run.armed_s or image.is_raced or image.is_alone:
+            break  # what comes after it may be put into it, as long as it waits
+        due[image.frame, _digest(image.units)] += 1
+    found = Counter((image_id, _digest(parts)) for image_id, parts in zip(ids, shown, strict=True))
+    if lacking := due - found:
+        yield 2, f"armed again {len(falls)} times: {lacking.total()} images lack, one of id {min(lacking)[0]}"
+
+
+def _digest(units: dict[Unit, bytes]) -> bytes:
+    """Return a digest of an image's pixels, the dark ones left out."""
+    lit = sorted((unit, part) for unit, part in units.items() if any(part))
+    return hashlib.sha256(b"".join(str(unit).encode() + part for unit, part in lit)).digest()
+
+
 def _completeness(
     config: Any,
     run: RunEvidence,
     n_units: int,
-    images: dict[int, SentImage],
+    images: dict[tuple[int, int], SentImage],
     ids: list[int],
     file: Images,
     shown: list[dict[Unit, bytes]],
@@ -214,7 +305,7 @@ def _completeness(
 
 
 def _prompt(
-    config: Any, run: RunEvidence, images: dict[int, SentImage], ids: list[int], n_units: int
+    config: Any, run: RunEvidence, images: dict[tuple[int, int], SentImage], ids: list[int], n_units: int
 ) -> Iterator[tuple[SentImage, bool]]:
     """Yield the images of which it is known how they have to be in the file, and whether they have to."""
     frames = Counter(image.frame for image in images.values())
@@ -230,7 +321,7 @@ def _prompt(
         is_quick = (
             image.last_s - image.first_s < config["image_timeout_s"] / 2 and n_begun[i] - i < window / 4
         )
-        if frames[image.frame] == 1 and is_in_run and is_quick and not image.is_raced:
+        if frames[image.frame] == 1 and is_in_run and is_quick and not (image.is_raced or image.is_alone):
             # A stop leaves out what still waits for packets.
             waits_s = 0.0 if len(image.units) == n_units else 2 * config["image_timeout_s"]
             is_over = run.stopped_s is None or image.last_s + waits_s < run.stopped_s

@@ -27,14 +27,14 @@ OWNER = 1000
 PATH, NEXT = "/data/run.h5", "/data/next.h5"
 
 
-def packets() -> list[Sent]:
+def packets(lost: tuple[int, int, int] = LOST) -> list[Sent]:
     """Five images of two modules with two packets each; one packet is lost."""
     random, sent = np.random.default_rng(1), []
     for image in range(1, N_IMAGES + 1):
         for module, corners in enumerate(POSITIONS.values()):
             for i, number in enumerate(packet_numbers("jungfrau", 16, corners)):
                 payload = random.integers(1, 2**16, 4096, np.uint16).tobytes()
-                if (image, module, i) != LOST:
+                if (image, module, i) != lost:
                     sent.append(
                         Sent(
                             10 + 0.01 * image,
@@ -359,6 +359,11 @@ BAD: dict[str, tuple[int, Callable[[Evidence], Evidence], str]] = {
         lambda e: replace(e, outside_after=[*e.outside_before, Owned("/elsewhere/new", OWNER, "ee")]),
         "it was made there",
     ),
+    "a restart is counted that was none": (
+        1,
+        lambda e: of_run(0, after=replace(e.runs[0].after, restarts=1))(e),
+        "1 restarts are counted, but no port's numbers ever fell",
+    ),
     "Stop takes long": (8, of_run(0, stop_took_s=6.0), "Stop took 6.0 s"),
     "not ready afterwards": (8, of_face("CA", state="UNKNOWN"), "CA shows UNKNOWN"),
     "the next run lacks an image": (8, of_file(rows([0, 1, 2]), 1), "the ids are"),
@@ -435,3 +440,56 @@ def test_an_image_of_another_format_may_not_be_called_good() -> None:
 
 def test_an_image_may_not_be_called_another_format_without_a_proof() -> None:
     assert {broken.invariant for broken in check(of_file(column("status", 1, 3))(good()))} == {3}
+
+
+def with_a_stray_packet(evidence: Evidence) -> Evidence:
+    """Let a packet go out once more under a far number, and be counted as late."""
+    run = evidence.runs[0]
+    sent = list(run.sent)
+    sent.insert(6, replace_packet(sent[5], image=7000)._replace(image=sent[5].image))
+    assert run.after is not None
+    after = replace(run.after, received=run.after.received + 1, late=1)
+    return of_run(0, sent=sent, after=after)(evidence)
+
+
+def test_a_stray_packet_is_no_image_that_has_to_be_there() -> None:
+    assert check(with_a_stray_packet(good())) == []
+
+
+def test_a_stray_packet_in_the_file_is_noticed() -> None:
+    broken = check(of_file(column("image_id", 2, 7000))(with_a_stray_packet(good())))
+    assert any("only a stray packet had that number" in str(said) for said in broken)
+
+
+def armed_again() -> Evidence:
+    """Let the numbers begin anew with the fourth image, after a pause; nothing is lost."""
+    evidence = good()
+    run = evidence.runs[0]
+    sent = packets(lost=(0, 0, 0))
+    file = images_of(sent)
+    file.columns["image_id"][:] = [1, 2, 3, 1, 2]
+    renumbered = [
+        replace_packet(p, image=(p.image - 1) % 3 + 1)._replace(
+            image=p.image, from_s=p.from_s + 0.1 * (p.image > 3), until_s=p.until_s + 0.1 * (p.image > 3)
+        )
+        for p in sent
+    ]
+    none = dict.fromkeys(file.counters, 0)
+    n = 7 + len(sent)
+    return of_run(
+        0,
+        sent=renumbered,
+        file=replace(file, counters=none),
+        losses=none,
+        n_images=0,
+        after=Counters(received=n, placed=n, restarts=1),
+        ends={face: replace(end, n_images=0) for face, end in run.ends.items()},
+    )(evidence)
+
+
+def test_images_of_a_detector_that_is_armed_again_are_looked_for_in_each_arm() -> None:
+    evidence = armed_again()
+    said = [b for b in check(evidence) if b.run == "tortured"]
+    assert said == []
+    bent = of_file(rows([0, 1, 2, 4]))(evidence)
+    assert any("armed again 1 times: 1 images lack, one of id 1" in str(b) for b in check(bent))

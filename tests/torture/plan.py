@@ -63,8 +63,9 @@ def plan(dice: random.Random, faults: Sequence[Fault]) -> Plan:
     values: dict[str, Any] = {"seed": dice.randrange(2**31)}
     for kind in kinds:
         values[kind] = 1 if kind in RUN_FAULTS else dice.choice((0.003, 0.02, 0.1))
-    if "silent" in values:
-        values["silent"] = dice.randrange(2)
+    for kind in ("silent", "apart", "lag"):
+        if kind in values:
+            values[kind] = dice.randrange(2)
     n_images = dice.choice((1, 30, 60, 100))
     n_sent = n_images + dice.choice((0, 0, 20))
     rate = dice.choice(RATES_HZ)

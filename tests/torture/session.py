@@ -55,6 +55,7 @@ COUNTER_PVS = {
     "malformed": "PacketsMalformed_RBV",
     "unplaced": "PacketsUnplaced_RBV",
     "kernel_drops": "KernelDrops_RBV",
+    "restarts": "IdRestarts_RBV",
 }
 LOSS_PVS = {
     "missing_packets": "MissingPackets_RBV",

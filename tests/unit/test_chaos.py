@@ -96,6 +96,7 @@ def test_what_is_written_is_read() -> None:
         ("silent=x", "a whole number of 0 or more"),
         ("wrap=2", "wrap must be 0 or 1, got '2'"),
         ("silent=5", "silent=5: there is no such module; there are 0, 1"),
+        ("lag=5", "lag=5: there is no such module; there are 0, 1"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(text: str, says: str) -> None:
@@ -245,6 +246,43 @@ def test_frame_numbers_jump_begin_again_and_wrap() -> None:
     ]
 
 
+def test_a_detector_that_is_armed_again_pauses_and_begins_with_its_first_number() -> None:
+    told = sent("seed=1,rearm=0.1,late=0.2,delay=0.2", 60)
+    numbers = frames(told)
+    assert numbers[0] == 1
+    assert numbers.count(1) > 3
+    assert all(b in (1, a + 1) for a, b in itertools.pairwise(numbers))
+    arm, time_s = 1, told[0].time_s
+    for packet in told:
+        now = numbers[: packet.image_id].count(1)
+        if packet.datagram is not None and now > arm:
+            assert packet.time_s - time_s >= 0.02
+        assert now >= arm, "a packet of the arm before came after the pause"
+        arm, time_s = now, packet.time_s
+
+
+def test_a_stray_packet_is_sent_once_more_under_a_number_far_ahead() -> None:
+    told = sent("seed=1,stray=0.1", 50)
+    strays = [packet for packet in told if "stray" in packet.faults]
+    assert len(strays) > 10
+    for stray in strays:
+        assert stray.frame - stray.image_id >= 10_000
+        assert header(stray)[0] == stray.frame
+    assert frames([packet for packet in told if packet not in strays]) == [*range(1, 51)]
+
+
+def test_a_module_counts_from_elsewhere_or_lags() -> None:
+    told = sent("apart=1", 3)
+    assert {(p.port, p.frame - p.image_id) for p in told} == {(0, 0), (1, 1000)}
+    assert {(p.port, header(p)[0] - p.image_id) for p in told} == {(0, 0), (1, 1000)}
+    told = sent("lag=1", 100)
+    at_81 = [p.image_id for p in told[: told.index(next(p for p in told if p.image_id == 82))]]
+    assert [p.image_id for p in told if p.port == 1] == sorted(p.image_id for p in told if p.port == 1)
+    assert sorted(set(at_81)) == [*range(1, 82)]
+    first = next(i for i, p in enumerate(told) if p.port == 1)
+    assert told[first - 1].image_id == 81
+
+
 def test_even_and_odd_images_keep_their_ports_through_every_jump() -> None:
     """A GigaFRoST with 16 ports: frame numbers are 32 bits wide, and their parity says to which eight."""
     camera = config(
@@ -256,7 +294,7 @@ def test_even_and_odd_images_keep_their_ports_through_every_jump() -> None:
         start_udp_port=free_ports(16, socket.SOCK_DGRAM),
         module_positions={},
     )
-    told = sent("seed=1,wrap=1,ahead=0.2,back=0.2,restart=0.1", 100, camera)
+    told = sent("seed=1,wrap=1,ahead=0.2,back=0.2,restart=0.1,rearm=0.05,stray=0.01", 100, camera)
     form = format_of(camera)
     for packet in told:
         assert packet.datagram is not None
