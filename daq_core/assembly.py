@@ -4,16 +4,14 @@ Theory of operation. Only one receive thread at a time opens, marks and publishe
 images (see ``daq_core.crew``), so nothing here needs a lock. An image is *opened* by its
 first packet, gets the next sequence number and with it a slot; it is *published*
 in that order, when it is complete, when ``image_timeout_s`` have passed since its
-newest packet, or when it leaves the window of open images. What was published
-within this run is remembered as long as it is among the last ``window`` images:
-a packet of it is *late*. A new run forgets all that at once, because a detector
-that is armed again may count from 1 again.
+newest packet, or when it leaves the window of open images. Which image a packet
+belongs to, and whether it is late, is for ``daq_core.claims`` to find.
 
 A run takes the images opened after the receiver took up its epoch, until its
-sockets are read when it is to end (``daq_core.draining``). An image
-that was open at that moment goes on collecting its packets, so that they do not
-open a second, broken one; but as soon as one of them comes twice the detector
-has been re-armed with the same numbers, and the packet opens a new image.
+sockets are read when it is to end (``daq_core.draining``). An image that was open
+at that moment goes on collecting its packets, so that they do not open a second,
+broken one; but as soon as one of them comes twice, after a pause, the detector
+has been armed again with the same numbers, and the packet opens a new image.
 """
 
 from __future__ import annotations
@@ -28,20 +26,19 @@ from daq_core.compiled import fetch_add, finish_stores, kernel, load_acquire, st
 from daq_core.detectors.format import LAYOUT
 from daq_core.ring import (
     GOOD,
-    ID_MISMATCH,
     NO_END,
     OPEN,
-    SKIPPED,
     SLOT,
     WRITER_WORDS,
     Ring,
     Word,
 )
 
-LATE, DUPLICATE, NO_SLOT, NO_ROOM = -1, -2, -3, -4  # what claim and slot_for answer instead of a slot
+LATE, DUPLICATE, NO_SLOT, NO_ROOM = -1, -2, -3, -4  # what ``claims.claim`` answers instead of a slot
 
 REMEMBERED_DROPS = 64
 REMEMBERED_PROOFS = 64
+REMEMBERED = 4096  # images that were opened; a power of two
 
 
 class _Local(NamedTuple):
@@ -53,15 +50,17 @@ class _Local(NamedTuple):
     DROP_INCOMPLETE: int = 3  # 1: incomplete images are not written
     ID_SOURCE: int = 4  # 0 frame number, 1 bunch id as double, 2 bunch id as integer
     FLOOR: int = 5  # oldest sequence number whose slot must not be reused
-    HISTORY: int = 6  # published images from this sequence number on make their packets late
-    NEWEST_FRAME: int = 7  # highest frame number of this history, its 64 bits as they are
-    N_DROPS: int = 8  # images refused since the history began
+    ARMS: int = 6  # the newest arm that a port has entered, be it in doubt
+    CONFIRMED: int = 7  # the newest of which no port that has entered it is in doubt
+    N_DROPS: int = 8  # images refused since a port was armed again
     CLAIMED: int = 9  # units that the last claim marked
     N_EARLY: int = 10  # frames proven to have another format whose image is not known yet (``verdicts``)
     JUDGED_FROM: int = 11  # monotonic time of the newest packet in a kept image of the run
-    DROPS: int = 16  # the frame numbers of the last of them, to count each once
+    WANTS_ROOM: int = 15  # 1: an image waits until the oldest has left the window
+    DROPS: int = 16  # the frame numbers of the refused, the last of them, to count each once
     EARLY: int = 16 + REMEMBERED_DROPS  # those frames: number, and sequence number of the next image then
-    COUNT: int = 16 + REMEMBERED_DROPS + 2 * REMEMBERED_PROOFS
+    KNOWN: int = 16 + REMEMBERED_DROPS + 2 * REMEMBERED_PROOFS  # number and arm of each image that was opened
+    COUNT: int = 16 + REMEMBERED_DROPS + 2 * REMEMBERED_PROOFS + 2 * REMEMBERED
 
 
 Local = _Local()
@@ -75,6 +74,7 @@ RING_TYPE = types.NamedTuple(
         types.uint64[:, ::1],
         _int64,
         types.uint8[:, ::1],
+        types.int64[:, ::1],
         types.int64[:, ::1],
     ),
     Ring,
@@ -113,53 +113,6 @@ ERASE = types.void(LAYOUT_TYPE, types.int64, types.int64, types.uint8[::1])
 
 
 @kernel
-def claim(
-    ring: Any, local: Any, frame: Any, image_id: Any, unit: int, n_units: int, hint: int, now: int, real: int
-) -> int:
-    """Find the image of a packet and mark its units as arrived.
-
-    Parameters
-    ----------
-    frame, image_id : uint64    what packets are matched by, and what the file shows
-    unit, n_units   : int       bits of the packet in the image's bitmap
-    hint            : int       slot of the packet before; -1 for none
-    now, real       : int       monotonic and real time in ns
-
-    Returns
-    -------
-    int  the slot to put the pixels into, and Local.CLAIMED is the number of units that are new in it;
-         or LATE, DUPLICATE or NO_SLOT, which are counted;
-         or NO_ROOM: nothing is counted, the caller has to give up the oldest image first
-    """
-    slot = hint
-    if slot < 0 or ring.slots[slot].frame != frame or ring.slots[slot].state != OPEN:
-        slot = slot_for(ring, local, frame, image_id, now, real)
-    if slot >= 0 and is_marked(ring, slot, unit):
-        if not belongs_to_former_run(ring, slot):
-            ring.words[Word.DUPLICATE] += 1
-            return DUPLICATE
-        ring.slots[slot].state = SKIPPED  # the detector was armed again, and counts as before
-        slot = slot_for(ring, local, frame, image_id, now, real)
-    if slot == LATE:
-        ring.words[Word.LATE] += 1
-    elif slot == NO_SLOT:
-        refuse(ring, local, frame)
-    if slot < 0:
-        return slot
-    image = ring.slots[slot]
-    if image.image_id != image_id and image.status == GOOD:
-        image.status = ID_MISMATCH
-    image.newest_ns = now
-    before = image.n_received
-    for i in range(unit, unit + n_units):
-        if not is_marked(ring, slot, i):
-            ring.marks[slot, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
-            image.n_received += 1
-    local[Local.CLAIMED] = image.n_received - before
-    return slot
-
-
-@kernel
 def settle(ring: Any, taken: Any, first: int, n: int) -> None:
     """Say that the pixels of taken datagrams are in place: (batch, 2) slot or below 0, and units."""
     finish_stores()
@@ -180,66 +133,36 @@ def is_settled(ring: Any, slot: int) -> bool:
 
 
 @kernel
-def slot_for(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: int) -> int:
-    """Return the slot of a frame's image, opening one if need be.
-
-    Otherwise LATE: it was published in this run; NO_SLOT: the ring is full, the
-    image is refused; NO_ROOM: the window is full, the oldest open image has to go first.
-    """
+def last_open(ring: Any, arm: int, frame: Any) -> int:
+    """Return the slot of an arm's image of that number, open or published; -1 when none has it."""
     n_slots = ring.slots.shape[0]
-    published = ring.words[Word.PUBLISHED]
-    sequence = ring.words[Word.OPENED] - 1
-    while sequence >= published:
-        slot = sequence % n_slots
-        if ring.slots[slot].frame == frame and ring.slots[slot].state == OPEN:
-            return slot
-        sequence -= 1
-    if _was_published(ring, local, frame):
-        return LATE
-    _follow_frame_numbers(ring, local, frame)
-    if _was_refused(local, frame):
-        return NO_SLOT
-    return _open(ring, local, frame, image_id, now, real)
-
-
-@kernel
-def _was_published(ring: Any, local: Any, frame: Any) -> bool:
-    n_slots = ring.slots.shape[0]
-    published = ring.words[Word.PUBLISHED]
-    oldest = max(local[Local.HISTORY], published - local[Local.WINDOW])
-    oldest = max(oldest, ring.words[Word.OPENED] - n_slots)
-    for sequence in range(published - 1, oldest - 1, -1):
-        if ring.slots[sequence % n_slots].frame == frame:
-            return True
-    return False
-
-
-@kernel
-def _follow_frame_numbers(ring: Any, local: Any, frame: Any) -> None:
-    """Keep the highest frame number; one further back than the window begins a new history."""
     opened = ring.words[Word.OPENED]
-    newest = np.uint64(local[Local.NEWEST_FRAME])
-    if opened == local[Local.HISTORY] or frame > newest:
-        local[Local.NEWEST_FRAME] = np.int64(frame)
-    elif newest - frame > np.uint64(local[Local.WINDOW]):
-        ring.words[Word.RESTARTS] += 1
-        local[Local.NEWEST_FRAME] = np.int64(frame)
-        local[Local.HISTORY] = opened
-        local[Local.N_DROPS] = 0
+    for sequence in range(opened - 1, max(np.int64(0), opened - n_slots) - 1, -1):
+        image = ring.slots[sequence % n_slots]
+        if image.frame == frame and image.arm == arm and image.sequence == sequence:
+            return sequence % n_slots
+    return -1
 
 
 @kernel
-def _open(ring: Any, local: Any, frame: Any, image_id: Any, now: int, real: int) -> int:
+def open_image(ring: Any, local: Any, arm: int, frame: Any, image_id: Any, now: int, real: int) -> int:
+    """Return the slot of a new image.
+
+    Otherwise NO_SLOT: the ring is full, the image is refused; NO_ROOM: the window is full, the
+    oldest open image has to go first.
+    """
     n_slots = ring.slots.shape[0]
     sequence = ring.words[Word.OPENED]
     # A full ring drops the newest image; making room in the window would hurt the oldest for nothing.
     if sequence - floor(ring, local) >= n_slots:
         return NO_SLOT
     if sequence - ring.words[Word.PUBLISHED] >= local[Local.WINDOW]:
+        local[Local.WANTS_ROOM] = 1
         return NO_ROOM
     slot = sequence % n_slots
     image = ring.slots[slot]
     image.frame = frame
+    image.arm = arm
     image.image_id = image_id
     image.sequence = sequence
     image.first_ns = real
@@ -273,22 +196,24 @@ def floor(ring: Any, local: Any) -> int:
 
 
 @kernel
+def has_room(ring: Any, local: Any) -> bool:
+    """Tell whether an image could be opened, and no other had to go for it."""
+    sequence = ring.words[Word.OPENED]
+    is_slot_free = sequence - floor(ring, local) < ring.slots.shape[0]
+    return is_slot_free and sequence - ring.words[Word.PUBLISHED] < local[Local.WINDOW]
+
+
+@kernel
 def is_marked(ring: Any, slot: int, unit: int) -> bool:
     """Tell whether a unit of an image has arrived."""
     return (ring.marks[slot, unit >> 6] >> np.uint64(unit & 63)) & np.uint64(1) == np.uint64(1)
 
 
 @kernel
-def belongs_to_former_run(ring: Any, slot: int) -> bool:
-    """Tell whether an open image was begun before the present run."""
-    return ring.slots[slot].sequence < ring.words[Word.RUN_FIRST]
-
-
-@kernel
 def refuse(ring: Any, local: Any, frame: Any) -> None:
     """Count an image that found no free slot: once, however many packets it has."""
     ring.words[Word.UNPLACED] += 1
-    if _was_refused(local, frame):
+    if was_refused(local, frame):
         return
     local[Local.DROPS + local[Local.N_DROPS] % REMEMBERED_DROPS] = np.int64(frame)
     local[Local.N_DROPS] += 1
@@ -300,7 +225,8 @@ def refuse(ring: Any, local: Any, frame: Any) -> None:
 
 
 @kernel
-def _was_refused(local: Any, frame: Any) -> bool:
+def was_refused(local: Any, frame: Any) -> bool:
+    """Tell whether an image of that number found no free slot; forgotten when a port is armed again."""
     for i in range(min(local[Local.N_DROPS], REMEMBERED_DROPS)):
         if local[Local.DROPS + i] == np.int64(frame):
             return True

@@ -226,6 +226,10 @@ class DaqConfig(BaseModel):
         positions = {str(module): list(corners) for module, corners in self.module_positions.items()}
         return required | {"module_positions": positions} | optional
 
+    def window(self, n_slots: int) -> int:
+        """Return how many images may be open at once in a ring of so many slots."""
+        return max(1, min(self.module_sync_queue_size, n_slots // 2))
+
     def as_json(self) -> str:
         return json.dumps(self.as_dict())
 

@@ -9,6 +9,7 @@ from daq_core.losses import Losses
 from daq_core.ring import WRITER_WORDS, SocketState, Word, words_of
 from daq_core.sockets import BUFFER_BYTES
 from daq_core.status import Counters, DaqStats, Rate
+from daq_core.steps import out_of_step
 from daq_core.strangers import sentences
 
 if TYPE_CHECKING:
@@ -117,6 +118,9 @@ def read_warnings(pipeline: Pipeline, losses: Losses) -> list[str]:
         modules = ", ".join(map(str, losses.silent_modules))
         warnings.append(f"nothing arrives from module {modules} while others send: check cable and UDP port")
     warnings += sentences(pipeline.config, pipeline.layout, pipeline.ring)
+    if len(pipeline.layout.ports):
+        window = pipeline.config.window(pipeline.shape.n_slots)
+        warnings += out_of_step(pipeline.ring.arms, pipeline.layout.ports["module"], window)
     if losses.sparse_images:
         warnings.append(
             f"images of the run that hold less than half of their packets: {losses.sparse_images}; "

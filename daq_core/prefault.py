@@ -36,7 +36,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def prefault(ring: Ring) -> threading.Thread:
     """Give the ring's records and first slots their pages; returns a thread, to be started, for the rest."""
-    for records in (ring.words, ring.module_packets, ring.slots, ring.marks, ring.placed):
+    for records in (ring.words, ring.module_packets, ring.slots, ring.marks, ring.placed, ring.arms):
         populate(records)
     n_first = min(len(ring.pixels), -(-FIRST_BYTES // ring.pixels.shape[1]))
     populate(ring.pixels[:n_first])

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from daq_core.arms import begin_arms, end_doubts, judge
 from daq_core.assembly import Local, floor, is_marked, is_settled, is_taking
 from daq_core.compiled import kernel, load_acquire, store_release, wake, yield_cpu
 from daq_core.ring import (
     COMPLETE,
+    CUT,
     GOOD,
+    HELD,
     ID_MISMATCH,
     INCOMPLETE,
     MISSING_PACKETS,
@@ -122,7 +125,7 @@ def _begin_run(ring: Any, local: Any) -> None:
             ring.sockets[port, column] = 0
     words[Word.RUN_FIRST] = words[Word.OPENED]
     words[Word.RUN_END] = NO_END
-    local[Local.HISTORY] = words[Word.OPENED]
+    begin_arms(ring, local)
     local[Local.N_DROPS] = 0
     local[Local.JUDGED_FROM] = 0
 
@@ -132,6 +135,7 @@ def _close_run(ring: Any, local: Any, layout: Any, erase: Any) -> None:
     """Keep every complete image: what waits before one is given up, what still arrives is left out."""
     if not is_taking(ring):
         return
+    end_doubts(ring, local)
     words = ring.words
     n_slots = ring.slots.shape[0]
     last = words[Word.OPENED] - 1
@@ -155,6 +159,8 @@ def publish_ready(ring: Any, local: Any, layout: Any, erase: Any, now: int) -> N
     while ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
         slot = ring.words[Word.PUBLISHED] % n_slots
         waited = now - ring.slots[slot].newest_ns
+        if ring.slots[slot].state == HELD and not judge(ring, local, slot, waited >= local[Local.TIMEOUT_NS]):
+            break
         if not _is_complete(ring, local, slot) and waited < local[Local.TIMEOUT_NS]:
             break
         if not is_settled(ring, slot):
@@ -164,8 +170,12 @@ def publish_ready(ring: Any, local: Any, layout: Any, erase: Any, now: int) -> N
 
 @kernel
 def give_up_oldest(ring: Any, local: Any, layout: Any, erase: Any) -> None:
-    """Publish the oldest open image as it is, because the window is full."""
-    if ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+    """Publish the oldest open image as it is, if one waits for its place in the window."""
+    if local[Local.WANTS_ROOM] != 0 and ring.words[Word.PUBLISHED] < ring.words[Word.OPENED]:
+        local[Local.WANTS_ROOM] = 0
+        slot = ring.words[Word.PUBLISHED] % ring.slots.shape[0]
+        while ring.slots[slot].state == HELD and not judge(ring, local, slot, True):
+            yield_cpu()
         _publish(ring, local, layout, erase)
 
 
@@ -179,6 +189,8 @@ def _publish(ring: Any, local: Any, layout: Any, erase: Any) -> None:
     image = ring.slots[slot]
     while not is_settled(ring, slot):
         yield_cpu()  # some microseconds: who copies does not need the gate to finish
+    if image.unwanted == CUT and image.n_received == local[Local.UNITS]:
+        image.unwanted = 0  # its packets only came in another order
     in_time = _passes_valve(ring, sequence)
     of_run = is_taking(ring) and sequence >= words[Word.RUN_FIRST]
     by_valve = of_run and words[Word.BY_VALVE] != 0

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from daq_core.arms import begin_reading, note_batch
 from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, settle
 from daq_core.compiled import kernel, kernel_of, now_ns, poll, recvmmsg, sleep_ns
 from daq_core.crew import begin_turn, enter, leave, rest_until
@@ -153,6 +154,8 @@ def receive(
             is_read = n < batch
             if ending != 0:
                 count_read(messages, n, unread, k)
+            begin_reading(ring.arms, ports[k], now)
+            note_batch(ring.arms, ports[k], n, batch, now)
             if n <= 0:
                 if on_trial:
                     look_for_next_frame(ring, local, taken, 0, ports[k], is_read, now)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from daq_core.arms import forget_arms
 from daq_core.assembly import Local
 from daq_core.compiled import load_kernels
 from daq_core.config import DaqConfig
@@ -57,9 +58,8 @@ def batch_size(layout: Layout, window: int, n_threads: int = 1) -> int:
     """Return how many datagrams one call takes from a port: BATCH, or fewer where frames are small.
 
     Ports are read in turn. The first must not open so many images that the oldest leave the
-    window before the last port completes them, nor run so far ahead in frame numbers that the
-    others look re-armed: so one turn is worth half the window at most. Threads may be two
-    turns apart (see ``daq_core.crew``): then it is a quarter.
+    window before the last port completes them: so one turn is worth half the window at most.
+    Threads may be two turns apart (see ``daq_core.crew``): then it is a quarter.
     """
     ports = layout.ports
     share = 2 if n_threads == 1 else 4
@@ -70,7 +70,7 @@ def batch_size(layout: Layout, window: int, n_threads: int = 1) -> int:
 def new_local(config: DaqConfig, layout: Layout, id_source: str, n_slots: int) -> Any:
     """Return the receive loop's own memory for a config."""
     local = np.zeros(Local.COUNT, np.int64)
-    local[Local.WINDOW] = max(1, min(config.module_sync_queue_size, n_slots // 2))
+    local[Local.WINDOW] = config.window(n_slots)
     local[Local.TIMEOUT_NS] = int(config.image_timeout_s * 1e9)
     local[Local.UNITS] = layout.n_units
     local[Local.DROP_INCOMPLETE] = config.incomplete_images == "drop"
@@ -97,6 +97,7 @@ class Receiver:
         self.ring: Ring = self.layout.ring_shape(task.n_slots).attach(ring_descriptor)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
         self._rest_of_ring = prefault(self.ring)
+        forget_arms(self.ring, self.local, self.layout)
         forget_half_placed(self.ring)
         self.allowed = allowed_senders(tuple(map(ip_network, task.udp_sources)))
         self.sockets: list[socket.socket] = []

@@ -28,8 +28,11 @@ import numpy.typing as npt
 
 NO_END = 2**63 - 1  # value of RUN_END while the run goes on
 
-# Slot states; SKIPPED is never written to a file.
-FREE, OPEN, COMPLETE, INCOMPLETE, SKIPPED = range(5)
+# Slot states; SKIPPED is never written to a file, HELD is open, but a port is in doubt about it.
+FREE, OPEN, COMPLETE, INCOMPLETE, SKIPPED, HELD = range(6)
+
+# Slots' unwanted: not to be stored, as the detector says; or unless complete, since it was in flight.
+UNWANTED, CUT = 1, 2
 
 # Status of an image in the file.
 GOOD, MISSING_PACKETS, ID_MISMATCH, OTHER_FORMAT = range(4)
@@ -76,7 +79,7 @@ class _Words(NamedTuple):
     INCOMPLETE_IMAGES: int = 32
     DROPPED_IMAGES: int = 33
     MISSING: int = 34
-    RESTARTS: int = 35  # times the frame number jumped back further than the window
+    RESTARTS: int = 35  # times the detector was armed again within a run, counted once for all ports
     UNWANTED: int = 36  # images dropped while no run wanted them: no loss
     RUN_EPOCH: int = 37  # epoch that RUN_FIRST, RUN_END and the RUN_ counts belong to
     RUN_JUDGED: int = 38  # the last epoch of whose images nothing more will turn out (``daq_core.verdicts``)
@@ -122,10 +125,11 @@ SLOT = np.dtype(
         ("first_ns", np.int64),  # real time of the first packet
         ("newest_ns", np.int64),  # monotonic time of the newest packet
         ("n_received", np.int64),  # units (packets, or rows where a detector counts rows) that are marked
-        ("n_missing", np.int64),  # packets; true once published
+        ("n_missing", np.int32),  # packets; true once published
+        ("arm", np.int32),  # that the ports were in which it is of (``daq_core.arms``)
         ("state", np.int32),
         ("status", np.int16),
-        ("unwanted", np.int16),  # 1: the detector says that it is not to be stored
+        ("unwanted", np.int16),  # UNWANTED, CUT or 0
     ],
     align=True,
 )
@@ -156,6 +160,51 @@ class _SocketColumns(NamedTuple):
 SocketState = _SocketColumns()
 
 
+class _ArmWords(NamedTuple):
+    """Columns of Ring.arms, one row for each UDP port, one for all streams; written by the receiver.
+
+    Frame numbers are there with their 64 bits as they are, times in monotonic nanoseconds.
+    """
+
+    ARM: int = 0  # which time the detector is armed, as far as the port has shown it
+    NEWEST: int = 1  # frame number of this arm: the highest that is not in doubt
+    FIRST: int = 2  # frame number with which it entered the arm, or came to where it is from far
+    IS_HEARD: int = 3  # 1: something came since the receiver began
+    IS_FRESH: int = 4  # 1: nothing of the present run yet
+    IN_FLIGHT: int = 5  # last unit of the frame that was in flight when the run began; large: none was
+    BEHIND: int = 6  # in this run: the most images that it was behind others who did not wait
+    ENTERED_NS: int = 7  # when it entered the arm
+
+    DOUBT: int = 8  # NO_DOUBT, AGAIN or AHEAD, of ``daq_core.arms``
+    TARGET: int = 9  # the arm that it is in if the doubt is confirmed
+    WITNESS: int = 10  # first frame number in doubt
+    LATEST: int = 11  # highest frame number in doubt
+    EVIDENCE: int = 12  # units that came in doubt
+    NEEDED: int = 13  # and how many confirm it
+    AFTER_PAUSE: int = 14  # 1: the port was silent before
+    IS_MOOT: int = 15  # 1: the doubt is to be ended
+
+    SINCE_NS: int = 16  # what was read last came after this
+    PAUSE_NS: int = 17  # the port was silent at least so long before; 0 after the first packet
+    WAS_READ: int = 18  # 1: something was read in the turn before
+    HEARD_NS: int = 19  # all that was read had come by then
+    EMPTY_NS: int = 20  # the socket held nothing more after this
+
+    N_HELD: int = 22  # packets in doubt, which are counted when it is over
+    LATE_FRAMES: int = 21  # its images in a row that were gone when it brought them
+
+    MODULE: int = 24  # place in module_packets; this and the rest never change
+    FIRST_UNIT: int = 25
+    N_UNITS: int = 26  # of this port in an image
+    PACKET_UNITS: int = 27  # of a full packet
+    TURNS: int = 28  # 2: the port has each other number
+    IS_STREAM: int = 29  # 1: whole images come as messages
+    COUNT: int = 32
+
+
+Arm = _ArmWords()
+
+
 class Ring(NamedTuple):
     """Views of one ring, as kernels take them; all memory is shared.
 
@@ -179,6 +228,7 @@ class Ring(NamedTuple):
     placed: Any
     pixels: Any
     sockets: Any
+    arms: Any
 
 
 @dataclass(frozen=True)
@@ -211,8 +261,9 @@ class RingShape:
         placed = marks + _pages(self.n_slots * self.n_marks * 8)
         pixels = placed + _pages(self.n_slots * 8)
         sockets = pixels + self.n_slots * self.slot_bytes
-        end = sockets + _pages(self.n_ports * SocketState.COUNT * 8)
-        return modules, slots, marks, placed, pixels, sockets, end
+        arms = sockets + _pages(self.n_ports * SocketState.COUNT * 8)
+        end = arms + _pages(max(1, self.n_ports) * Arm.COUNT * 8)
+        return modules, slots, marks, placed, pixels, sockets, arms, end
 
     @property
     def total_bytes(self) -> int:
@@ -227,7 +278,7 @@ class RingShape:
 
     def attach(self, descriptor: int) -> Ring:
         """Map the ring; the descriptor may be closed afterwards. ``daq_core.prefault`` fetches its pages."""
-        modules, slots, marks, placed, pixels, sockets, _ = self._offsets()
+        modules, slots, marks, placed, pixels, sockets, arms, _ = self._offsets()
         raw: npt.NDArray[np.uint8] = np.asarray(_Mapping(descriptor, self.total_bytes))
         return Ring(
             words=raw[: self._n_words * 8].view(np.int64),
@@ -241,6 +292,9 @@ class RingShape:
             sockets=raw[sockets : sockets + self.n_ports * SocketState.COUNT * 8]
             .view(np.int64)
             .reshape(self.n_ports, SocketState.COUNT),
+            arms=raw[arms : arms + max(1, self.n_ports) * Arm.COUNT * 8]
+            .view(np.int64)
+            .reshape(max(1, self.n_ports), Arm.COUNT),
         )
 
 

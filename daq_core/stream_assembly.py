@@ -6,10 +6,12 @@ from typing import Any
 
 from numba import types
 
-from daq_core.assembly import ERASE, LAYOUT_TYPE, RING_TYPE, claim
+from daq_core.arms import NO_DOUBT, begin_reading, cancel, forget, note_batch
+from daq_core.assembly import ERASE, LAYOUT_TYPE, RING_TYPE
+from daq_core.claims import claim
 from daq_core.compiled import kernel_of, store_release
 from daq_core.publication import end_run, publish_ready, take_orders
-from daq_core.ring import FREE, Word
+from daq_core.ring import FREE, Arm, Word
 from daq_core.verdicts import judge
 
 _words = types.int64[::1]
@@ -24,6 +26,7 @@ def nothing_to_erase(layout: Any, port: int, unit: int, pixels: Any) -> None:
 def turn(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> int:
     """Begin a run when told to, and show that the loop is alive; returns the epoch of an end, or 0."""
     ring.words[Word.HEARTBEAT] = now
+    begin_reading(ring.arms, 0, now)
     epoch = take_orders(ring, local, layout, erase)
     judge(ring)
     return epoch
@@ -39,7 +42,8 @@ def end(erase: Any, layout: Any, ring: Any, local: Any, epoch: int) -> None:
 @kernel_of(types.int64(RING_TYPE, _words, types.uint64, types.int64, types.int64))
 def open_image(ring: Any, local: Any, image_id: Any, now: int, real: int) -> int:
     """Return the slot for an image, or below 0 that there is none, which is counted."""
-    return claim(ring, local, image_id, image_id, 0, 1, -1, now, real)
+    note_batch(ring.arms, 0, 1, 1, now)
+    return claim(ring, local, 0, image_id, image_id, 0, 1, -1, now, real)
 
 
 @kernel_of(
@@ -56,6 +60,9 @@ def publish(erase: Any, layout: Any, ring: Any, local: Any, slot: int, is_good: 
     else:
         ring.words[Word.MALFORMED] += 1
         ring.slots[slot].state = FREE
+        forget(local, ring.slots[slot].arm, ring.slots[slot].frame)
         store_release(ring.words, Word.OPENED, ring.words[Word.OPENED] - 1)
+        if ring.arms[0, Arm.DOUBT] != NO_DOUBT:
+            cancel(ring, local, 0)
     publish_ready(ring, local, layout, erase, now)
     judge(ring)

@@ -29,7 +29,7 @@ import zmq
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout
 from daq_core.errors import Unavailable
-from daq_core.ring import Ring, Word
+from daq_core.ring import Arm, Ring, Word
 from daq_core.stream_assembly import end, nothing_to_erase, open_image, publish, turn
 from daq_core.stream_connection import StreamConnection
 from daq_core.stream_messages import BadMessage, MessageReader
@@ -91,7 +91,11 @@ class StreamReceiver:
         while words[Word.LEAVE] == 0:
             ending = self._turn(ring, local)
             drain.expect(ending, int(words[Word.RECEIVED]), time.monotonic())
-            more = [self._read(receiver, ring, local) for receiver, _ in poller.poll(POLL_MS)]
+            now = time.monotonic_ns()
+            waiting = poller.poll(POLL_MS)
+            if not waiting:
+                ring.arms[0, Arm.EMPTY_NS] = now
+            more = [self._read(receiver, ring, local) for receiver, _ in waiting]
             if ending and drain.is_over(any(more), int(words[Word.RECEIVED]), time.monotonic()):
                 end(nothing_to_erase, self._layout.ports, ring, local, ending)
             self._refusals.tell()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from daq_core.arms import begin_reading, forget_arms, note_batch
 from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, Local
 from daq_core.compiled import kernel_of, load_kernels
 from daq_core.config import DaqConfig
@@ -20,7 +21,7 @@ from daq_core.placing import kernels_of
 from daq_core.publication import end_run, publish_ready, take_orders
 from daq_core.receive_loop import place
 from daq_core.receiver import new_local
-from daq_core.ring import SKIPPED, WRITER_WORDS, Ring, Word
+from daq_core.ring import SKIPPED, WRITER_WORDS, Arm, Ring, Word
 from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
 from daq_core.verdicts import judge, look_for_next_frame
 from tests.oracle.assembly import ReferenceAssembly
@@ -80,6 +81,8 @@ def _place_all(
     taken: Any,
     crew: Any,
 ) -> None:
+    begin_reading(ring.arms, port, now)
+    note_batch(ring.arms, port, n, messages.shape[0], now)
     place(take, put, erase, datagrams, stride, messages, n, layout, port, now, now, ring, local, taken, crew)
 
 
@@ -110,9 +113,11 @@ class Assembler:
         self.words = self.ring.words
         self.ring.pixels[:, self.layout.room_bytes :] = EMPTY  # between two slots: nobody's
         self.local = new_local(config, self.layout, id_source, n_slots)
+        forget_arms(self.ring, self.local, self.layout)
         self._batch = DatagramBatch(BATCH, self.layout.datagram_bytes)
         self._taken = np.zeros((BATCH, 2), np.int64)
         self._crew = new_crew(1)
+        self._last_read = [0] * len(self.layout.ports)
 
     def reference(self, id_source: str = "frame") -> ReferenceAssembly:
         """Return the reference that has to agree with this."""
@@ -178,29 +183,38 @@ class Assembler:
         self.receive_at(self.layout.modules.index(module), datagrams, now)
 
     def receive_at(self, port: int, datagrams: list[bytes], now: int = 0) -> None:
-        """Let datagrams arrive at a port, by its place in the layout."""
+        """Let datagrams arrive at a port, by its place in the layout.
+
+        The loop has found the socket empty since it read from it, right after that and right before now.
+        """
+        self.read(port, [], self._last_read[port])
+        self.read(port, [], now)
+        self._last_read[port] = now
         for first in range(0, len(datagrams), BATCH):
-            batch = datagrams[first : first + BATCH]
-            self._batch.datagrams[:] = 0xFF
-            for i, sent in enumerate(batch):
-                cut = sent[: self.layout.datagram_bytes + 8]  # what the kernel cuts off
-                at = i * self._batch.stride
-                self._batch.datagrams[at : at + len(cut)] = np.frombuffer(cut, np.uint8)
-                self._batch.messages[i, MESSAGE_LENGTH] = len(cut)
-            _place_all(
-                *self.kernels,
-                self._batch.datagrams,
-                self._batch.stride,
-                self._batch.messages,
-                len(batch),
-                self.layout.ports,
-                port,
-                now,
-                self.ring,
-                self.local,
-                self._taken,
-                self._crew,
-            )
+            self.read(port, datagrams[first : first + BATCH], now)
+
+    def read(self, port: int, datagrams: list[bytes], now: int) -> None:
+        """Read a port once, as one turn of the loop does: the datagrams of one call, or none."""
+        self._batch.datagrams[: len(datagrams) * self._batch.stride] = 0xFF
+        for i, sent in enumerate(datagrams):
+            cut = sent[: self.layout.datagram_bytes + 8]  # what the kernel cuts off
+            at = i * self._batch.stride
+            self._batch.datagrams[at : at + len(cut)] = np.frombuffer(cut, np.uint8)
+            self._batch.messages[i, MESSAGE_LENGTH] = len(cut)
+        _place_all(
+            *self.kernels,
+            self._batch.datagrams,
+            self._batch.stride,
+            self._batch.messages,
+            len(datagrams),
+            self.layout.ports,
+            port,
+            now,
+            self.ring,
+            self.local,
+            self._taken,
+            self._crew,
+        )
 
     def publish_ready(self, now: int = 0) -> None:
         _publish_ready(self.kernels.erase, self.layout.ports, self.ring, self.local, now)
@@ -247,21 +261,27 @@ def assert_agreement(assembler: Assembler, reference: ReferenceAssembly) -> None
     counted |= assembler.count(
         "IMAGES_PUBLISHED", "INCOMPLETE_IMAGES", "MISSING", "DROPPED_IMAGES", "RESTARTS"
     )
-    assert counted == {name: reference.count[name.lower()] for name in counted}
+    n_held = reference.arms.n_held
+    expected = {name: reference.count[name.lower()] for name in counted}
+    assert counted == expected | {name: expected[name] - n_held for name in ("RECEIVED", "PLACED")}
     assert counted["RECEIVED"] == sum(
         counted[name] for name in ("PLACED", "DUPLICATE", "LATE", "MALFORMED", "UNPLACED")
     )
     of_run = assembler.count("RUN_KEPT", "RUN_DROPPED", "RUN_INCOMPLETE", "RUN_MISSING", "RUN_MISMATCHED")
     of_run |= assembler.count("RUN_SPARSE", "RUN_NOT_GOOD", "RUN_OTHER_FORMAT")
     assert of_run == {name: reference.run[name.removeprefix("RUN_").lower()] for name in of_run}
+    ports = [reference.arms.ports[module] for module in assembler.layout.modules]
+    arms = assembler.ring.arms
+    assert arms[:, Arm.ARM].tolist() == [port.arm for port in ports]
+    assert arms[:, Arm.DOUBT].astype(bool).tolist() == [port.doubt is not None for port in ports]
     assert assembler.words[Word.OPENED] == len(reference.images)
     assert assembler.n_published == reference.n_published
 
     in_memory = max(0, len(reference.images) - len(assembler.ring.slots))
     for sequence in range(in_memory, reference.n_published):
         image, slot = reference.images[sequence], assembler.slot(sequence)
+        assert (slot.state == SKIPPED) >= (image.abandoned or image.cut)
         if image.abandoned:
-            assert slot.state == SKIPPED
             continue
         seen = (int(slot.frame), int(slot.image_id), int(slot.n_missing), int(slot.status))
         assert seen == (image.frame, image.image_id, image.n_missing, image.status)

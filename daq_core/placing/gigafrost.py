@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local, claim
+from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local
+from daq_core.claims import claim
 from daq_core.compiled import kernel, kernel_of
 from daq_core.detectors.gigafrost import DO_NOT_STORE, HEADER_BYTES, ROWS_MASK
 from daq_core.placing.strangers import note_header, note_length, note_number
-from daq_core.ring import Word
+from daq_core.ring import UNWANTED, Word
 from daq_core.sockets import MESSAGE_LENGTH
 from daq_core.strips import expect_strip, unpack_12
 from daq_core.verdicts import convict
@@ -90,7 +91,7 @@ def take(
         if (row == 0 or row + n_rows < here.n_units) and n_rows != here.units_per_packet:
             for k in range(layout.shape[0]):
                 layout[k].units_per_packet = n_rows
-        claimed = claim(ring, local, frame, frame, here.first_unit + row, n_rows, slot, now, real)
+        claimed = claim(ring, local, port, frame, frame, here.first_unit + row, n_rows, slot, now, real)
         if claimed == NO_ROOM:
             n = i
             break
@@ -98,7 +99,7 @@ def take(
             continue
         slot = claimed
         if halves[(at >> 1) + 6] & DO_NOT_STORE:
-            ring.slots[slot].unwanted = 1
+            ring.slots[slot].unwanted = UNWANTED
         taken[i, 0], taken[i, 1] = slot, local[Local.CLAIMED]
         n_placed += 1
     ring.module_packets[here.module_index] += n_placed

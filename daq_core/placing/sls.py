@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local, claim
+from daq_core.assembly import ERASE, NO_ROOM, PUT, TAKE, Local
+from daq_core.claims import claim
 from daq_core.compiled import kernel, kernel_of
 from daq_core.detectors.sls import HEADER_BYTES
 from daq_core.placing.strangers import ODD, note_header, note_length, note_number
@@ -163,7 +164,7 @@ def take(
                 continue
             image_id = np.uint64(bunch_ids[word + 2])
         unit = first_unit + packet
-        claimed = claim(ring, local, frame, image_id, unit, 1, slot, now, real)
+        claimed = claim(ring, local, port, frame, image_id, unit, 1, slot, now, real)
         if claimed == NO_ROOM:
             n = i
             break

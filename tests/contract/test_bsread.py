@@ -24,7 +24,7 @@ from daq_core.errors import Unavailable
 from daq_core.simulator import Simulator
 from daq_core.stream_messages import Wire, compress
 from ioc.ports import LOOPBACK, free_ports
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
+from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
 
 SHAPE = (35, 51)  # odd, so that an image does not end with a whole block of bitshuffle
 
@@ -188,7 +188,9 @@ async def test_what_is_no_image_of_the_config_is_counted_named_and_not_stored(
     async with loopback_daq(config, tmp_path) as bench:
         path = await bench.start(0)
         with sender(config) as camera_socket:
-            await send(camera_socket, *bad, bsread(1, x), *bad, bsread(2**64 - 1, x))
+            await send(camera_socket, *bad)
+            with standing_still([bench.receiver]):  # no pause, after which id 1 would be another image
+                await send(camera_socket, bsread(1, x), *bad, bsread(2**64 - 1, x))
             counters = await bench.counted(2 * len(bad) + 2)
             assert counters.packets_malformed == 2 * len(bad) - n_late
             assert counters.packets_late == n_late
@@ -288,11 +290,46 @@ async def test_an_image_sent_again_is_late_and_one_from_before_the_run_is_not_st
             await send(camera_socket, *(bsread(i, picture(i)) for i in (1, 2, 3)))
             await bench.counted(3)
             path = await bench.start(0)
-            await send(camera_socket, *(bsread(i, picture(i)) for i in (3, 4, 4, 3, 5)))
+            with standing_still([bench.receiver]):  # after a pause they would be of a camera that began anew
+                await send(camera_socket, *(bsread(i, picture(i)) for i in (3, 4, 4, 3, 5)))
             counters = await bench.counted(8)
             assert (counters.packets_late, counters.packets_placed) == (2, 6)
             await bench.until_written(3)
         assert list(await stored(bench, path)) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("n_images", [1, 5, 60])
+async def test_a_camera_that_begins_anew_in_a_run_loses_nothing(n_images: int, tmp_path: Path) -> None:
+    config = camera()
+    async with loopback_daq(config, tmp_path) as bench:
+        path = await bench.start(3 * n_images)
+        for burst in range(3):
+            with sender(config) as camera_socket:
+                await send(camera_socket, *(bsread(i, picture(100 * burst + i)) for i in range(n_images)))
+                await bench.counted((burst + 1) * n_images)
+            await asyncio.sleep(0.5)  # the camera's, which is started again
+        assert (await bench.end(60)).acquisition.message == "Completed."
+        assert bench.counters().id_restarts == 2
+    with h5py.File(path) as file:
+        assert file["entry/data/image_id"][:].tolist() == [*range(n_images)] * 3
+        for row, pixels in enumerate(file["entry/data/data"]):
+            burst, i = divmod(row, n_images)
+            np.testing.assert_array_equal(pixels, picture(100 * burst + i))
+
+
+async def test_a_camera_that_began_anew_while_the_receiver_stood_still_loses_nothing(tmp_path: Path) -> None:
+    """Its messages waited, so no pause was to be seen: a second one with an old id is the proof."""
+    config = camera()
+    async with loopback_daq(config, tmp_path) as bench:
+        await bench.start(20)
+        with sender(config) as camera_socket:
+            await send(camera_socket, bsread(0, picture(0)))
+            await bench.counted(1)
+            with standing_still([bench.receiver]):
+                ids = [*range(1, 10), *range(10)]
+                await send(camera_socket, *(bsread(i, picture(i)) for i in ids))
+            await bench.counted(20)
+            assert (await bench.end(60)).acquisition.n_write_completed == 20
 
 
 async def test_a_sender_that_comes_back_is_heard_again(tmp_path: Path) -> None:

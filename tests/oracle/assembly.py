@@ -3,6 +3,7 @@
 The rules are those of the project's reference page on runs and images. One
 datagram is looked at after the other; an image is an object with a set of the
 packets it has. Memory is never reused, so nothing old can shine through here.
+Which image a packet belongs to is for ``tests.oracle.arms`` to say.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracle.packets import HEADER, PAYLOAD_BYTES, Corners, packet_numbers, place_packet
+from tests.oracle.arms import Arms, NoRoom, Packet
+from tests.oracle.packets import (
+    HEADER,
+    PAYLOAD_BYTES,
+    Corners,
+    packet_numbers,
+    pixel_places,
+    place_packet,
+)
 
 GOOD, MISSING_PACKETS, ID_MISMATCH, OTHER_FORMAT = 0, 1, 2, 3
 DETECTOR_TYPES = {"eiger": 1, "jungfrau": 3, "moench": 5}
@@ -26,13 +35,15 @@ class Image:
     """One image, from its first packet on."""
 
     frame: int
+    arm: int
     image_id: int
     pixels: Any
     newest: int
-    packets: set[tuple[int, int]] = field(default_factory=set)  # (module, packet number)
+    packets: set[Packet] = field(default_factory=set)
     mismatch: bool = False
     other_format: bool = False  # a packet of its frame has a number that the config's frames do not have
-    abandoned: bool = False  # of a former run, and its frame number came again
+    abandoned: bool = False  # its number came again, or all that it had was late
+    cut: bool = False  # its first packets may have come before the receiver: complete or nobody's
     kept: bool = False
     n_missing: int = 0
 
@@ -70,8 +81,8 @@ class ReferenceAssembly:
         }
         self.images: list[Image] = []  # in the order of their first packet
         self.n_published = 0
-        self.history_from = 0  # images before this one are forgotten
-        self.newest_frame = 0
+        self.arms = Arms(self)
+        self._image_id = 0
         self.refused: set[int] = set()
         self.early: dict[int, int] = {}  # frames of another format without an image → the next image then
         self.count: Counter[str] = Counter()
@@ -124,13 +135,17 @@ class ReferenceAssembly:
 
     def _begin(self) -> None:
         self.running = self.writer_alive = True
-        self.run_from = self.history_from = len(self.images)
+        self.run_from = len(self.images)
+        self.arms.begin_run(self.images[-self.n_slots :])
         self.run_end = None
         self.run = Counter()
         self.refused = set()
 
     def _close(self) -> None:
         """End the run: every complete image is kept, and what waits before one with it."""
+        if not self.running:
+            return
+        self.arms.end_doubts()
         last = len(self.images)
         while last > self.n_published and not self._is_over(self.images[last - 1]):
             last -= 1
@@ -163,22 +178,19 @@ class ReferenceAssembly:
             if not 0 <= as_float < 9.2e18:
                 return "malformed"
             image_id = int(as_float)
-        image = self._open_image(frame)
-        if image is not None and (module, number) in image.packets and self._is_former(image):
-            image.abandoned, image = True, None
+        self._image_id = image_id
+        port = self.arms.hear(module, now)
+        while True:
+            try:
+                image = self.arms.find(port, frame, number, now)
+                break
+            except NoRoom:
+                self._give_up_oldest()
+        if image == "late":
+            return "late"
         if image is None:
-            if self._was_published(frame):
-                return "late"
-            self._follow_frame_numbers(frame)
-            if frame in self.refused:
-                return "unplaced"
-            if self._ring_is_full():
-                self._refuse(frame)
-                return "unplaced"
-            if len(self.images) - self.n_published >= self.window:
-                self._publish()
-            image = Image(frame, image_id, np.zeros(self.image_shape, f"<u{self.bit_depth // 8}"), now)
-            self.images.append(image)
+            self._refuse(frame)
+            return "unplaced"
         if (module, number) in image.packets:
             return "duplicate"
         image.packets.add((module, number))
@@ -200,27 +212,50 @@ class ReferenceAssembly:
                 return
         self.early[frame] = len(self.images)
 
-    def _open_image(self, frame: int) -> Image | None:
-        for image in reversed(self.images[self.n_published :]):
-            if image.frame == frame and not image.abandoned:
-                return image
-        return None
+    # ------------------------------------------------------------ what the arms ask
 
-    def _is_former(self, image: Image) -> bool:
-        return image in self.images[: self.run_from]
+    def open_images(self) -> list[Image]:
+        return [image for image in self.images[self.n_published :] if not image.abandoned]
 
-    def _was_published(self, frame: int) -> bool:
-        oldest = max(self.history_from, self.n_published - self.window)
-        return any(image.frame == frame for image in self.images[oldest : self.n_published])
+    def is_of_run(self, image: Image) -> bool:
+        return self.images.index(image) >= self.run_from
 
-    def _follow_frame_numbers(self, frame: int) -> None:
-        if len(self.images) == self.history_from or frame > self.newest_frame:
-            self.newest_frame = frame
-        elif self.newest_frame - frame > self.window:
-            self.count["restarts"] += 1
-            self.newest_frame = frame
-            self.history_from = len(self.images)
-            self.refused = set()
+    def is_refused(self, frame: int) -> bool:
+        return frame in self.refused
+
+    def forget_refused(self) -> None:
+        self.refused = set()
+
+    def has_room(self) -> bool:
+        return not self._ring_is_full() and len(self.images) - self.n_published < self.window
+
+    def has_kept_any(self) -> bool:
+        return self.run["kept"] + self.run["dropped"] > 0
+
+    def is_taking(self) -> bool:
+        return self.running
+
+    def open(self, arm: int, frame: int, now: int) -> Image | None:
+        if self._ring_is_full():
+            return None
+        if len(self.images) - self.n_published >= self.window:
+            raise NoRoom
+        blank = np.zeros(self.image_shape, f"<u{self.bit_depth // 8}")
+        self.images.append(Image(frame, arm, self._image_id, blank, now))
+        return self.images[-1]
+
+    def withdraw(self, image: Image, packets: set[Packet]) -> None:
+        """Take packets out of an image that were not its own."""
+        for module, number in packets:
+            y, x = pixel_places(self.detector, self.bit_depth, self.positions[module], number)
+            image.pixels[y, x] = 0
+        image.packets -= packets
+        image.abandoned |= not image.packets
+        self.count["placed"] -= len(packets)
+        self.count["late"] += len(packets)
+
+    def count_restart(self) -> None:
+        self.count["restarts"] += 1
 
     def _ring_is_full(self) -> bool:
         needed = self.n_published
@@ -229,6 +264,8 @@ class ReferenceAssembly:
         return len(self.images) - needed >= self.n_slots
 
     def _refuse(self, frame: int) -> None:
+        if frame in self.refused:
+            return
         self.refused.add(frame)
         if self.running:
             self.run["dropped"] += 1
@@ -239,9 +276,18 @@ class ReferenceAssembly:
     def publish_ready(self, now: int) -> None:
         while self.n_published < len(self.images):
             oldest = self.images[self.n_published]
-            if not self._is_over(oldest) and now - oldest.newest < self.timeout:
+            is_over = now - oldest.newest >= self.timeout
+            if not oldest.abandoned and not self.arms.may_go(oldest, is_over):
+                break
+            if not self._is_over(oldest) and not is_over:
                 break
             self._publish()
+
+    def _give_up_oldest(self) -> None:
+        oldest = self.images[self.n_published]
+        if not oldest.abandoned:
+            assert self.arms.may_go(oldest, is_over=True)
+        self._publish()
 
     def _is_over(self, image: Image) -> bool:
         return image.abandoned or image.packets == self.expected
@@ -258,6 +304,8 @@ class ReferenceAssembly:
         self.count["images_published"] += 1
         self.count["incomplete_images"] += image.n_missing > 0
         self.count["missing"] += image.n_missing
+        image.cut &= image.n_missing > 0
+        image.kept &= not image.cut
         if not image.kept:
             return
         self.run["mismatched"] += image.status == ID_MISMATCH

@@ -92,12 +92,12 @@ def test_an_image_opened_before_the_run_is_not_in_it() -> None:
 
 
 def test_a_packet_that_comes_again_after_the_start_opens_the_runs_own_image() -> None:
-    """The detector was stopped in the middle of frame 1 and armed again: its first packet tells."""
+    """The detector was stopped within frame 1 and armed again: after a pause its first packet tells."""
     bench = Bench()
     bench.receive(1, 0)
     bench.assembler.arm()
-    bench.receive(1, 0)
-    bench.receive(1, 1)
+    bench.receive(1, 0, now=0.01)
+    bench.receive(1, 1, now=0.01)
     assert bench.in_run() == [1]
     assert bench.words[Word.DUPLICATE] == 0
     assert bench.words[Word.RUN_INCOMPLETE] == 0

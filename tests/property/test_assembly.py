@@ -86,7 +86,7 @@ class AssemblyMachine(RuleBasedStateMachine):
     def the_loop_turns(self) -> None:
         self.publish()
 
-    @rule(seconds=st.sampled_from([0.2, 0.6, 5.0]))
+    @rule(seconds=st.sampled_from([0.004, 0.01, 0.06, 0.2, 0.6, 5.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += int(seconds * SECOND)
         self.publish()
