@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from benchmarks.line_process import LineProcess
-from ioc.ports import channel_access_environment
+from ioc.program.ports import channel_access_environment
 
 PATIENCE_S = 60.0
 ECA_NORMAL = 1

@@ -8,7 +8,7 @@ from typing import Self
 
 from benchmarks.line_process import LineProcess
 from benchmarks.receivers import compiled
-from ioc.ports import channel_access_environment
+from ioc.program.ports import channel_access_environment
 
 
 class Crowd(LineProcess):

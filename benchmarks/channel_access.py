@@ -19,7 +19,7 @@ from benchmarks.cpu import process_cpu, wall
 from benchmarks.figure import Effort, Figure, LostError, percentile
 from benchmarks.memory import resident_mb
 from benchmarks.service import CaClient, Service
-from ioc.pvs import PVS
+from ioc.pvs.daq import PVS
 
 PREFIX = "BENCH:"
 N_PVS, RATE_HZ = 100, 10.0  # the fastest that a C IOC scans

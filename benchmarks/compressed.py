@@ -22,13 +22,13 @@ from benchmarks.limits import PACKET_BYTES, search
 from benchmarks.receivers import CReceiver, Received, compiled, known_pixels
 from benchmarks.runs import RunCost, running_daq, take_run
 from benchmarks.traffic import Photons, Traffic
-from daq_core import bitshuffle
-from daq_core.compiled import load_kernels
-from daq_core.compression import Compressor
+from daq_core.codecs import bitshuffle
+from daq_core.codecs.compressor import Compressor
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
-from daq_core.file_layout import RunMetadata
-from daq_core.hdf5 import ImageFile
+from daq_core.files.image_file import ImageFile
+from daq_core.files.layout import RunMetadata
+from daq_core.kernels.compiling import load_kernels
 
 COMPRESSION = "bitshuffle-lz4"
 HAND_OVER = 32

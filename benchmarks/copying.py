@@ -14,24 +14,24 @@ from numba import types
 
 from benchmarks import detectors
 from benchmarks.figure import Effort, Figure, LostError
-from daq_core.assembly import LAYOUT_TYPE, RING_TYPE
-from daq_core.compiled import copy_bytes, finish_stores, kernel_of, load_kernels
+from daq_core.assembling.assembly import LAYOUT_TYPE, RING_TYPE
+from daq_core.assembling.placing import gigafrost, sls
+from daq_core.assembling.placing.twelve_bit import put_12_bit
 from daq_core.config import DaqConfig
-from daq_core.conversion import convert
 from daq_core.detectors import gigafrost as gigafrost_wire
 from daq_core.detectors import layout_of
 from daq_core.detectors import sls as sls_wire
-from daq_core.placing import gigafrost, sls
-from daq_core.placing.twelve_bit import put_12_bit
-from daq_core.prefault import populate
-from daq_core.ring import Ring
-from daq_core.simulator import Simulator
-from daq_core.sockets import DatagramBatch
+from daq_core.kernels.compiling import copy_bytes, finish_stores, kernel_of, load_kernels
+from daq_core.linux.sockets import DatagramBatch
+from daq_core.ring.prefault import populate
+from daq_core.ring.ring import Ring
+from daq_core.simulating.simulator import Simulator
+from daq_core.writing.conversion import convert
 
 TARGET_BYTES = 256 * 2**20
 """Images are filled in turn in more memory than the caches hold, in a ring as the receiver's."""
 HANDED_OVER = 32
-"""Images that a writer takes at once when it is busy: ``daq_core.writer``."""
+"""Images that a writer takes at once when it is busy: ``daq_core.writing.writer``."""
 SHARE = 1 / 20
 """Of a measurement's seconds: no packets to wait for here."""
 

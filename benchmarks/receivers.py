@@ -31,9 +31,9 @@ from benchmarks.figure import LostError, SkippedError
 from benchmarks.traffic import Sent, Shape, Traffic
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
-from daq_core.receiver_task import ReceiverTask
-from daq_core.ring import COMPLETE, Word
-from daq_core.simulator import Simulator
+from daq_core.receiving.task import ReceiverTask
+from daq_core.ring.ring import COMPLETE, Word
+from daq_core.simulating.simulator import Simulator
 
 RING_BYTES = 256 * 2**20
 N_COMPARED = 5
@@ -63,8 +63,8 @@ class Received:
 
 RUN_RECEIVER = """
 import logging, socket, sys
-from daq_core.compiled import load_kernels
-from daq_core.receiver import run_receiver
+from daq_core.kernels.compiling import load_kernels
+from daq_core.receiving.packets import run_receiver
 load_kernels()
 logging.disable(logging.WARNING)  # where the limit is, losses are what is looked for
 {before}

@@ -22,10 +22,10 @@ from benchmarks.figure import LostError
 from benchmarks.receivers import N_COMPARED, known_pixels
 from benchmarks.traffic import Sent, Traffic
 from daq_core.config import DaqConfig
-from daq_core.daq import Daq
-from daq_core.forks import ForkServer
-from daq_core.options import DaqOptions
-from daq_core.status import AcquisitionState, Snapshot, WriteRequest
+from daq_core.control.daq import Daq
+from daq_core.processes.forks import ForkServer
+from daq_core.state.options import DaqOptions
+from daq_core.state.status import AcquisitionState, Snapshot, WriteRequest
 
 QUIET_S, QUIET_LIMIT_S = 0.2, 20.0
 

@@ -23,7 +23,7 @@ import caproto
 
 from benchmarks.cpu import wall
 from daq_core.config import DaqConfig
-from ioc.ports import LOOPBACK, channel_access_environment, free_ports
+from ioc.program.ports import LOOPBACK, channel_access_environment, free_ports
 
 ANSWER_WITHIN_S = 30.0
 

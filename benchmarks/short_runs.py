@@ -18,8 +18,8 @@ from benchmarks.cpu import wall
 from benchmarks.figure import Effort, Figure, LostError
 from benchmarks.runs import running_daq
 from benchmarks.traffic import Traffic
-from daq_core.daq import Daq
-from daq_core.status import AcquisitionState, Snapshot, WriteRequest
+from daq_core.control.daq import Daq
+from daq_core.state.status import AcquisitionState, Snapshot, WriteRequest
 
 FEW_ROWS = 16  # of an image: four packets
 N_IMAGES = 10  # of a step of a scan

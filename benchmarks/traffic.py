@@ -1,6 +1,6 @@
 """Packets for the receivers under test, sent by a process of its own.
 
-It sends the pictures of ``daq_core.simulator``, but hands the kernel several
+It sends the pictures of ``daq_core.simulating.simulator``, but hands the kernel several
 datagrams in one message (UDP_SEGMENT), which halves the sender's cost; receivers
 see ordinary datagrams. Both ends of the process are here: :class:`Traffic` for
 the benchmark, :func:`main` for the process. One JSON object a line::
@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.cpu import process_cpu, wall
-from daq_core.compiled import kernel, now_ns, sendmmsg
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of
-from daq_core.sender import Burst, Sender
-from daq_core.simulator import Simulator
-from daq_core.sockets import MESSAGE_BYTES
+from daq_core.kernels.compiling import kernel, now_ns, sendmmsg
+from daq_core.linux.sockets import MESSAGE_BYTES
+from daq_core.simulating.sender import Burst, Sender
+from daq_core.simulating.simulator import Simulator
 
 SEGMENTED_BYTES = 65_000  # UDP_SEGMENT takes less than 64 KiB
 SOL_UDP, UDP_SEGMENT = 17, 103

@@ -15,10 +15,10 @@ import numpy as np
 from benchmarks import detectors
 from benchmarks.cpu import wall
 from benchmarks.figure import Effort, Figure, LostError, SkippedError
-from daq_core.file_layout import RunMetadata
-from daq_core.hdf5 import ImageFile
-from daq_core.part_files import make_virtual_file, part_path, share_of
-from daq_core.simulator import Simulator
+from daq_core.files.image_file import ImageFile
+from daq_core.files.layout import RunMetadata
+from daq_core.files.parts import make_virtual_file, part_path, share_of
+from daq_core.simulating.simulator import Simulator
 
 N_PARTS = 3
 IMAGES_PER_SECOND = 1000  # about what one core writes; only used to choose the length

@@ -1,6 +1,6 @@
 """The fork server: everything loaded, no threads, so that receivers and writers start in milliseconds.
 
-``daq_core.forks`` starts it as ``python -m daq_core.fork_server`` and asks it for
+``daq_core.processes.forks`` starts it as ``python -m daq_core.fork_server`` and asks it for
 processes; a start or a config change never waits for an interpreter, a compiler
 or a kernel cache. Control itself has threads and a loop and must not be forked.
 
@@ -28,13 +28,13 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
-from daq_core.group_signals import leave_to_control
-from daq_core.kernel_progress import READY, Compiled
-from daq_core.text_outlet import OutletHandler, TextOutlet
-from daq_core.urgency import be_usual, hurry
+from daq_core.kernels.progress import READY, Compiled
+from daq_core.linux.text_outlet import OutletHandler, TextOutlet
+from daq_core.linux.urgency import be_usual, hurry
+from daq_core.processes.group_signals import leave_to_control
 
 if TYPE_CHECKING:
-    from daq_core.compiled import Loaded  # which loads a compiler
+    from daq_core.kernels.compiling import Loaded  # which loads a compiler
 
 log = logging.getLogger("daq_core.fork_server")  # also as __main__
 
@@ -50,15 +50,15 @@ Work = Callable[..., None]
 
 def load_receiver() -> Work:
     """Load what a receiver does."""
-    from daq_core.receiver import run_receiver
+    from daq_core.receiving.packets import run_receiver
 
     return run_receiver
 
 
 def load_writer() -> Work:
     """Load what a writer does."""
-    from daq_core.compression import load_filters
-    from daq_core.writer import run_writer
+    from daq_core.codecs.compressor import load_filters
+    from daq_core.writing.writer import run_writer
 
     load_filters()
     return run_writer
@@ -66,7 +66,7 @@ def load_writer() -> Work:
 
 def load_look() -> Work:
     """Load what looks at a folder."""
-    from daq_core.folder import run_look
+    from daq_core.control.folder import run_look
 
     return run_look
 
@@ -75,7 +75,7 @@ def load_maps() -> Work:
     """Load what reads maps of gain and pedestal."""
     import h5py  # noqa: F401 - what gain_maps reads with
 
-    from daq_core.gain_maps import run_maps
+    from daq_core.writing.gain_maps import run_maps
 
     return run_maps
 
@@ -93,18 +93,14 @@ def load_all_kernels(tell: Callable[[int, int], None]) -> Loaded:
 
     `tell` hears how many are done and how many there are, when some have to be compiled.
     """
-    import daq_core.compression
-    import daq_core.conversion
-    import daq_core.receiver
-    import daq_core.stream_assembly  # noqa: F401 - these declare kernels
-    from daq_core.compiled import load_kernels
+    from daq_core.kernels.compiling import load_kernels
 
     return load_kernels(tell)
 
 
 def load_rest() -> None:
     """Load what no receiver of packets needs."""
-    import daq_core.stream_receiver  # noqa: F401 - of cameras that send messages
+    import daq_core.receiving.streams  # noqa: F401 - of cameras that send messages
 
     for load in KINDS.values():
         load()
@@ -188,7 +184,9 @@ def main() -> int:
     handler = OutletHandler(outlet, logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=sys.argv[2])
     hard = resource.getrlimit(resource.RLIMIT_RTTIME)[1]
-    resource.setrlimit(resource.RLIMIT_RTTIME, (hard, hard))  # control's own is shorter: ioc.precedence
+    resource.setrlimit(
+        resource.RLIMIT_RTTIME, (hard, hard)
+    )  # control's own is shorter: ioc.service.precedence
     _name(b"daq-forks")
     gc.disable()  # what is loaded stays: looking for garbage in it takes a seventh of the time
     with socket.socket(fileno=int(sys.argv[1])) as requests, contextlib.suppress(BrokenPipeError):

@@ -1,6 +1,6 @@
 """``python -m ioc`` is ``std-daq-ioc``."""
 
-from ioc.cli import main
+from ioc.program.main import main
 
 if __name__ == "__main__":
     main()

@@ -28,7 +28,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from daq_core.network import Network, is_in, is_loopback
+from daq_core.linux.network import Network, is_in, is_loopback
 from rest_bridge.envelope import STD_DAQ_ROUTES, log_refusal, refusal
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 
-from daq_core.claim import Asked
 from daq_core.config import named, unknown_keys
+from daq_core.control.claim import Asked
 from daq_core.errors import Busy, InvalidRequest, RunFailed, Unavailable
-from daq_core.status import AcquisitionState, DaqStatus, WriteRequest
+from daq_core.state.status import AcquisitionState, DaqStatus, WriteRequest
 from rest_bridge import models
 from rest_bridge.access import Access, AccessCheck
 from rest_bridge.envelope import Envelope, EnvelopedRoute, envelop_other_errors
@@ -27,7 +27,7 @@ from rest_bridge.models import ErrorReply, WriterStatus
 from rest_bridge.request_body import JsonObject
 
 if TYPE_CHECKING:
-    from daq_core.daq import Daq
+    from daq_core.control.daq import Daq
 
 DESCRIPTION = """\
 Start, watch and stop acquisitions, and change the detector config, as `std_daq_client` 1.3.5 does.

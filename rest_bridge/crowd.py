@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
-from daq_core.network import Network, is_in, parse_networks
+from daq_core.linux.network import Network, is_in, parse_networks
 
 log = logging.getLogger(__name__)
 

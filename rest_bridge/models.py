@@ -1,7 +1,7 @@
 """std_daq's JSON objects, made from core values: the only place with std_daq's wire key names.
 
 Each class is one object on the wire, documents it for the OpenAPI page, and has
-an ``of`` that makes it from what :mod:`daq_core.status` says. Redis entries and
+an ``of`` that makes it from what :mod:`daq_core.state.status` says. Redis entries and
 REST answers are the same objects.
 
 Source of keys and messages: the README of ``std_daq_client`` 1.3.5, and answers
@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from daq_core import status as core
 from daq_core.config import DaqConfig
+from daq_core.state import status as core
 
 RUN_EXAMPLE = 1684930336122153839
 SERVER_STATES = {"SUCCESS": "Done", "RUNNING": "Deploying", "ERROR": "Error"}

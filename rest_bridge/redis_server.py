@@ -31,8 +31,8 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from daq_core.errors import Unavailable
-from daq_core.group_signals import SENT_TO_ALL
-from daq_core.network import is_loopback
+from daq_core.linux.network import is_loopback
+from daq_core.processes.group_signals import SENT_TO_ALL
 
 log = logging.getLogger(__name__)
 

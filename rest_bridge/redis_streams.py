@@ -35,12 +35,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from daq_core.status import Acquisition, DaqStatus, Snapshot
+from daq_core.state.status import Acquisition, DaqStatus, Snapshot
 from rest_bridge import models
 from rest_bridge.redis_url import checked_url, place_of
 
 if TYPE_CHECKING:
-    from daq_core.daq import Daq
+    from daq_core.control.daq import Daq
 
 log = logging.getLogger(__name__)
 

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from daq_core.arms import begin_reading, forget_arms, note_batch
-from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, Local
-from daq_core.compiled import kernel_of, load_kernels
+from daq_core.assembling.arms import begin_reading, forget_arms, note_batch
+from daq_core.assembling.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, Local
+from daq_core.assembling.gate import new_crew
+from daq_core.assembling.placing import kernels_of
+from daq_core.assembling.publication import end_run, publish_ready, take_orders
+from daq_core.assembling.verdicts import judge, look_for_next_frame
 from daq_core.config import DaqConfig
-from daq_core.crew import new_crew
 from daq_core.detectors import format_of, layout_of
-from daq_core.placing import kernels_of
-from daq_core.publication import end_run, publish_ready, take_orders
-from daq_core.receive_loop import place
-from daq_core.receiver import new_local
-from daq_core.ring import SKIPPED, WRITER_WORDS, Arm, Ring, Word
-from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
-from daq_core.verdicts import judge, look_for_next_frame
+from daq_core.kernels.compiling import kernel_of, load_kernels
+from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
+from daq_core.receiving.loop import place
+from daq_core.receiving.packets import new_local
+from daq_core.ring.ring import SKIPPED, WRITER_WORDS, Arm, Ring, Word
 from tests.oracle.assembly import ReferenceAssembly
 
 BATCH = 64

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from daq_core.config import DaqConfig
-from daq_core.simulator import Simulator
+from daq_core.simulating.simulator import Simulator
 from tests.service import Service
 
 ROOT = Path(__file__).parents[1]

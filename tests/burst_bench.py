@@ -1,7 +1,7 @@
 """A detector that is armed again and again, and a receiver that reads its ports, by an injected clock.
 
 Packets arrive at sockets at known times; threads take turns by dice, each reading its own ports, as
-``daq_core.receive_loop`` does. No sockets, no sleeping: a second of pause costs nothing.
+``daq_core.receiving.loop`` does. No sockets, no sleeping: a second of pause costs nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from daq_core.config import DaqConfig
-from daq_core.ring import COMPLETE, SKIPPED, Word
+from daq_core.ring.ring import COMPLETE, SKIPPED, Word
 from tests.assembler import BATCH, Assembler
 from tests.oracle.packets import datagram, packet_numbers
 

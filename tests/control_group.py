@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daq_core.memory import memory_groups
+from daq_core.linux.memory import memory_groups
 
 
 @contextmanager

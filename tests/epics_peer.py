@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ioc.ports import channel_access_environment
+from ioc.program.ports import channel_access_environment
 
 ECA_NORMAL = 1
 ROOT = Path(__file__).parents[1]

@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.compiled import load_kernels
-from daq_core.compression import Compressor
-from daq_core.file_layout import COLUMNS, RunMetadata
-from daq_core.hdf5 import ImageFile
+from daq_core.codecs.compressor import Compressor
+from daq_core.files.image_file import ImageFile
+from daq_core.files.layout import COLUMNS, RunMetadata
+from daq_core.kernels.compiling import load_kernels
 
 START_TIME = 1_700_000_000.25
 STOP_TIME = 1_700_000_060.5

@@ -10,9 +10,9 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from daq_core.config import DaqConfig
-from ioc.ports import free_ports
-from ioc.server import Ioc
-from ioc.view import FaceHealth
+from ioc.program.ports import free_ports
+from ioc.pvs.view import FaceHealth
+from ioc.service.ioc import Ioc
 from tests.simulated_daq import SimulatedDaq
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ class IocThread:
     """Usage: ``with IocThread(config) as ioc: …``; PV names by ``ioc.pv("DAQ:State_RBV")``."""
 
     def __init__(self, config: DaqConfig, **options: Any) -> None:
-        """Take `options` as :class:`ioc.server.Ioc` does."""
+        """Take `options` as :class:`ioc.service.ioc.Ioc` does."""
         self.config = config
         self.options = options
         self.prefix = f"T{secrets.token_hex(4)}:"

@@ -23,13 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.config import DaqConfig
-from daq_core.counts import read_counters
-from daq_core.daq import Daq
-from daq_core.forks import ForkServer
-from daq_core.options import DaqOptions
-from daq_core.simulator import Simulator
-from daq_core.status import AcquisitionState, Counters, DaqState, DaqStatus, Snapshot, WriteRequest
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.control.counters import read_counters
+from daq_core.control.daq import Daq
+from daq_core.processes.forks import ForkServer
+from daq_core.simulating.simulator import Simulator
+from daq_core.state.options import DaqOptions
+from daq_core.state.status import AcquisitionState, Counters, DaqState, DaqStatus, Snapshot, WriteRequest
+from ioc.program.ports import LOOPBACK, free_ports
 
 MARK = "STD_DAQ_TEST_MARK"
 """Environment variable by which the processes of a Daq are found, orphans too."""

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from daq_core.config import DaqConfig
+from daq_core.control.journal import Journal
 from daq_core.errors import RunFailed
-from daq_core.journal import Journal
-from daq_core.status import AcquisitionState, Snapshot
+from daq_core.state.status import AcquisitionState, Snapshot
 from tests.loopback import Bench, eventually, loopback_daq
 
 STATES = ("IDLE", "OPENING", "WAITING_IMAGES", "ACQUIRING_IMAGES", "WRITING", "FLUSHING_IMAGES")

@@ -1,8 +1,8 @@
 """A DAQ without packets, for tests of the faces: real states, snapshots and errors, images on call.
 
-It goes through the real table of ``daq_core.acquisition`` and publishes every
+It goes through the real table of ``daq_core.state.acquisition`` and publishes every
 status in between, so what a face sees of it is what it sees of the real
-:class:`daq_core.daq.Daq`, whose interface it has. Images arrive when a test
+:class:`daq_core.control.daq.Daq`, whose interface it has. Images arrive when a test
 calls :meth:`SimulatedDaq.receive`; the file is created, but stays empty.
 """
 
@@ -15,12 +15,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from daq_core import events as ev
-from daq_core.acquisition import step
-from daq_core.claim import STOPPED, Asked
 from daq_core.config import DaqConfig
+from daq_core.control.claim import STOPPED, Asked
+from daq_core.control.valve import Passed
 from daq_core.errors import Busy, InvalidRequest, RunFailed, Stopped
-from daq_core.status import (
+from daq_core.state import events as ev
+from daq_core.state.acquisition import step
+from daq_core.state.status import (
     AcquisitionState,
     Counters,
     DaqState,
@@ -30,14 +31,13 @@ from daq_core.status import (
     Snapshot,
     WriteRequest,
 )
-from daq_core.valve import Passed
 
 Listener = Callable[[Snapshot], None]
 T = TypeVar("T")
 
 
 class SimulatedValve:
-    """The interface of :class:`daq_core.valve.Valve`; there is no receiver to follow it."""
+    """The interface of :class:`daq_core.control.valve.Valve`; there is no receiver to follow it."""
 
     is_open, is_followed, is_settled = False, True, True
     passed = Passed()

@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from daq_core.fork_server import WRITER
-from daq_core.forks import ForkServer
+from daq_core.processes.forks import ForkServer
 
 
 class SlowForks(ForkServer):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ioc.ports import LOOPBACK, channel_access_environment, free_ports
+from ioc.program.ports import LOOPBACK, channel_access_environment, free_ports
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "db/daq.template"

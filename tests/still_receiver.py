@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from daq_core.compiled import load_kernels
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
-from daq_core.receiver import Receiver
-from daq_core.receiver_task import ReceiverTask
-from daq_core.ring import SKIPPED, Word
-from ioc.ports import LOOPBACK
+from daq_core.kernels.compiling import load_kernels
+from daq_core.receiving.packets import Receiver
+from daq_core.receiving.task import ReceiverTask
+from daq_core.ring.ring import SKIPPED, Word
+from ioc.program.ports import LOOPBACK
 
 LIMIT_S = 30
 

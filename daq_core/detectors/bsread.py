@@ -1,4 +1,4 @@
-"""bsread and array-1.0: cameras that send whole images, as messages (see ``daq_core.stream_messages``)."""
+"""bsread and array-1.0: cameras that send whole images, as messages (see ``receiving.stream_messages``)."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from daq_core.detectors import sls
 from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
+from daq_core.detectors.geometry import place_modules
 from daq_core.detectors.packed import EDGE_BYTES
-from daq_core.geometry import place_modules
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig

@@ -1,6 +1,6 @@
 """What a detector format is: its layout, its wire, and what makes packets of images.
 
-The kernels that make images of packets are in ``daq_core.placing``.
+The kernels that make images of packets are in ``daq_core.assembling.placing``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.ring import RingShape
+from daq_core.ring.ring import RingShape
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig

@@ -1,7 +1,7 @@
 """Jungfrau: modules of 512 × 1024 pixels of 16 bit, in datagrams of 48 + 8192 bytes.
 
 A packet is four rows without gaps; the two gain bits on top of each pixel are
-kept, or used by ``daq_core.conversion``. One UDP port a module, or two, one for
+kept, or used by ``daq_core.writing.conversion``. One UDP port a module, or two, one for
 each half. A module of fewer rows in ``module_positions`` is partial readout: the
 detector then sends its centre rows, and packet numbers start above 0.
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from daq_core.detectors import sls
 from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
-from daq_core.geometry import Placement, place_modules
+from daq_core.detectors.geometry import Placement, place_modules
 
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig

@@ -2,7 +2,7 @@
 
 Two pixels of 4 bit share a byte, the first in the low nibble. Two of 12 bit share
 three bytes: p0 = b0 | (b1 & 15) << 8, p1 = b1 >> 4 | b2 << 4. The kernels that
-unpack them are in ``daq_core.placing``.
+unpack them are in ``daq_core.assembling.placing``.
 
 Source: contract of std_daq (12 bit as in GigaFRoST) and datagrams of the
 manufacturer's virtual Eiger (low nibble first; the 12-bit ramp).

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ioc.access_control import AccessControl
+from ioc.access.control import AccessControl
 from tests.access_pair import READ_ONLY, Pair, config
 from tests.epics_peer import EpicsPeer
 from tests.ioc_thread import IocThread

@@ -21,9 +21,9 @@ import zmq
 
 from daq_core.config import DaqConfig
 from daq_core.errors import Unavailable
-from daq_core.simulator import Simulator
-from daq_core.stream_messages import Wire, compress
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.receiving.stream_messages import Wire, compress
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
 
 SHAPE = (35, 51)  # odd, so that an image does not end with a whole block of bitshuffle

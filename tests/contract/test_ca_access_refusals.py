@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from ioc import access_rules
-from ioc.own_addresses import own_addresses
+from ioc.access import rules as access_rules
+from ioc.access.own_addresses import own_addresses
 from tests.access_pair import EVERYTHING, NOTHING, READ_ONLY, Pair, Wire, config, put_inside
 from tests.ca_wire import (
     ACCESS_RIGHTS,
@@ -55,7 +55,7 @@ def test_a_denied_put_is_refused_logged_and_changes_nothing(
         assert b"the access rules do not allow it" in refusal.payload
     assert ioc.ioc._commands.setpoints.n_images == 3
     assert ioc.ioc._commands.last is rejected, "who may not put cannot change what operators see"
-    (line,) = [r for r in caplog.records if r.name == "ioc.puts"]
+    (line,) = [r for r in caplog.records if r.name == "ioc.channel_access.puts"]
     assert line.levelno == logging.WARNING
     name = ioc.pv("DAQ:NImages")
     assert line.getMessage() == (
@@ -154,14 +154,17 @@ def test_a_put_is_one_log_line_with_client_pv_value_and_result(
 ) -> None:
     pair.use(f"ASG(DEFAULT) {{RULE(1, WRITE, {trap})}}")
     name = ioc.pv("DAQ:NImages")
-    with caplog.at_level(logging.DEBUG, "ioc.puts"), Wire(ioc.ca_port, b"alice", host=b"pc7") as wire:
+    with (
+        caplog.at_level(logging.DEBUG, "ioc.channel_access.puts"),
+        Wire(ioc.ca_port, b"alice", host=b"pc7") as wire,
+    ):
         sid, _ = wire.channel(name)
         for value in (12, 0):
             wire.put(sid, value, WRITE_NOTIFY)
         assert wire.next(WRITE_NOTIFY).p1 == ECA_NORMAL
         wire.next(ERROR)
     refusal = f"{name} takes 1 to 2147483647, got 0."
-    lines = [(r.levelno, r.getMessage()) for r in caplog.records if r.name == "ioc.puts"]
+    lines = [(r.levelno, r.getMessage()) for r in caplog.records if r.name == "ioc.channel_access.puts"]
     assert lines == [
         (level, f"alice@pc7 (127.0.0.1) puts {name} = 12: accepted"),
         (
@@ -183,12 +186,15 @@ def test_a_value_that_means_nothing_is_logged_as_it_was_sent(
         ("DAQ:NImages", struct.pack(">d", 1.5), DOUBLE, 1, "1.5"),
         ("DAQ:NImages", struct.pack(">2i", 3, 4), LONG, 2, "[3, 4]"),
     ]
-    with caplog.at_level(logging.DEBUG, "ioc.puts"), Wire(ioc.ca_port, b"alice", host=b"pc7") as wire:
+    with (
+        caplog.at_level(logging.DEBUG, "ioc.channel_access.puts"),
+        Wire(ioc.ca_port, b"alice", host=b"pc7") as wire,
+    ):
         for pv, data, kind, n, _ in puts:
             sid, _ = wire.channel(ioc.pv(pv))
             wire.send(message(WRITE_NOTIFY, data, kind=kind, n=n, p1=sid, p2=1))
             wire.next(ERROR)
-    lines = [record.getMessage() for record in caplog.records if record.name == "ioc.puts"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "ioc.channel_access.puts"]
     for line, (pv, *_, shown) in zip(lines, puts, strict=True):
         assert line.startswith(f"alice@pc7 (127.0.0.1) puts {ioc.pv(pv)} = {shown}: refused: "), line
     assert lines[0].endswith("LZ4, JPEG, got gzip.")
@@ -205,7 +211,7 @@ def test_control_characters_of_a_client_never_reach_the_log(
         path = b"/tmp/\n\x1b[2J.h5\0"
         wire.send(message(WRITE_NOTIFY, path, kind=CHAR, n=len(path), p1=sid, p2=1))
         wire.next(ERROR)
-    (line,) = [r.getMessage() for r in caplog.records if r.name == "ioc.puts"]
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "ioc.channel_access.puts"]
     assert line.isprintable(), ascii(line)
     assert "?[2J??ERROR ??ünny" in line
     assert "refused" in line

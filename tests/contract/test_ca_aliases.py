@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ioc.aliases import pv_names
+from ioc.site.aliases import pv_names
 from tests.conftest import StartService
 from tests.epics_peer import EpicsPeer
 

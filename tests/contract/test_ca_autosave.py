@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from daq_core.config import DaqConfig
-from ioc import autosave
-from ioc.autosave import SETTINGS, Autosave
+from ioc.service import autosave
+from ioc.service.autosave import SETTINGS, Autosave
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.ioc_thread import IocThread
 from tests.service import JUNGFRAU_2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daq_core import events as ev
+from daq_core.state import events as ev
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.ioc_thread import IocThread
 

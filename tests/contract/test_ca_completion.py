@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from daq_core import events as ev
 from daq_core.errors import Unavailable
-from ioc.pvs import PVS
-from ioc.rows import Row
+from daq_core.state import events as ev
+from ioc.pvs.daq import PVS
+from ioc.pvs.row import Row
 from tests.ca_wire import LONG, STRING
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.ioc_thread import IocThread

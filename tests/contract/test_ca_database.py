@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ioc.database import files
-from ioc.fields import STATE_WORDS
-from ioc.ports import channel_access_environment, free_ports
-from ioc.pvs import PVS
-from ioc.rows import MACROS, Row
+from ioc.channel_access.fields import STATE_WORDS
+from ioc.program.ports import channel_access_environment, free_ports
+from ioc.pvs.daq import PVS
+from ioc.pvs.row import MACROS, Row
+from ioc.site.database import files
 from tests.ca_wire import STRING, Connection
 from tests.epics_peer import ECA_NORMAL, ROOT, EpicsPeer
 from tests.ioc_thread import IocThread

@@ -15,9 +15,9 @@ import pytest
 from caproto import ChannelType, native_type
 
 from benchmarks.memory import resident_mb
-from ioc.dbr import element_bytes, packed, structure
-from ioc.pvs import PVS
-from ioc.rows import Row
+from ioc.channel_access.dbr import element_bytes, packed, structure
+from ioc.pvs.daq import PVS
+from ioc.pvs.row import Row
 from tests.ca_wire import (
     CREATE,
     ECHO,

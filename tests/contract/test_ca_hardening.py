@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import pytest
 
 from daq_core.errors import Unavailable
-from ioc.circuits import MAX_CHANNELS, MAX_MONITORS
-from ioc.puts import MAX_PUTS
-from ioc.pvs import PVS
+from ioc.channel_access.circuits import MAX_CHANNELS, MAX_MONITORS
+from ioc.channel_access.puts import MAX_PUTS
+from ioc.pvs.daq import PVS
 from tests.ca_wire import (
     CHAR,
     CREATE,

@@ -17,7 +17,7 @@ import pytest
 from benchmarks.ca_clients import Clients
 from benchmarks.ca_servers import CountingServer
 from benchmarks.memory import resident_mb
-from ioc.pvs import PVS
+from ioc.pvs.daq import PVS
 from tests.service import Service
 
 N_PVS, RATE_HZ = 300, 15.0

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from daq_core import events as ev
+from daq_core.state import events as ev
 from tests.ca_wire import DOUBLE, ECHO, ENUM, EVENT_ADD, LONG, Answer, Connection, message
 from tests.ioc_thread import IocThread
 

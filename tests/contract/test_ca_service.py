@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from ioc.health_pvs import HEALTH
+from ioc.pvs.health import HEALTH
 from tests.conftest import StartService
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.service import JUNGFRAU_2, Service

@@ -10,8 +10,8 @@ import h5py
 import pytest
 
 from daq_core.detectors import FORMATS
-from ioc.pvs import PVS
-from ioc.rows import Row
+from ioc.pvs.daq import PVS
+from ioc.pvs.row import Row
 from tests.access_pair import config
 from tests.ca_wire import CHAR, DOUBLE, INT, LONG, STRING
 from tests.epics_peer import ECA_NORMAL, EpicsPeer

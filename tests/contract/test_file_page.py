@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from daq_core.hdf5 import ImageFile
+from daq_core.files.image_file import ImageFile
 from tests.image_writer import RUN, STOP_TIME, append
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ioc.environment import search_addresses
-from ioc.namesakes import ask
-from ioc.ports import LOOPBACK, free_ports
+from ioc.channel_access.environment import search_addresses
+from ioc.channel_access.namesakes import ask
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.service import JUNGFRAU_2, Service
 
 
@@ -29,7 +29,10 @@ def test_the_second_service_with_a_prefix_names_the_first(tmp_path: Path) -> Non
             service.start()
         (line,) = [line for line in second.log().splitlines() if "another IOC" in line]
         assert " ERROR " in line
-        assert f"ioc.namesakes: another IOC, at {looks_at}, serves TWICE:DAQ:State_RBV, too" in line
+        assert (
+            f"ioc.channel_access.namesakes: another IOC, at {looks_at}, serves TWICE:DAQ:State_RBV, too"
+            in line
+        )
         assert "another --prefix" in line
         assert second.status()["state"] == "READY"
         assert "another IOC" not in first.log() + third.log()

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from daq_core.simulator import Simulator
-from daq_core.stream_messages import Wire, compress
+from daq_core.receiving.stream_messages import Wire, compress
+from daq_core.simulating.simulator import Simulator
 from tests.contract.test_bsread import SHAPE, bsread, camera, picture, send, sender
 from tests.loopback import eventually, loopback_daq
 

@@ -14,8 +14,8 @@ from redis.client import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from daq_core.errors import Unavailable
-from daq_core.group_signals import SENT_TO_ALL
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.processes.group_signals import SENT_TO_ALL
+from ioc.program.ports import LOOPBACK, free_ports
 from rest_bridge.redis_server import EmbeddedRedis
 
 OWNER = """

@@ -25,9 +25,9 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from daq_core.config import DaqConfig
 from daq_core.errors import Unavailable
-from daq_core.events import WriterLost
-from daq_core.status import WriteRequest
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.state.events import WriterLost
+from daq_core.state.status import WriteRequest
+from ioc.program.ports import LOOPBACK, free_ports
 from rest_bridge import models, redis_streams
 from rest_bridge.redis_server import EmbeddedRedis
 from rest_bridge.redis_streams import CONFIG, LOG, STAT, STATUS, WRITER_STATUS, RedisPublisher

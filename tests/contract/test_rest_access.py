@@ -25,9 +25,9 @@ from std_daq_client import StdDaqClient
 from std_daq_client.client import StdDaqAdminException
 
 from daq_core.config import DaqConfig
-from daq_core.network import parse_networks
-from ioc.ports import LOOPBACK
-from ioc.service_client import Refused, ServiceClient
+from daq_core.linux.network import parse_networks
+from ioc.program.ports import LOOPBACK
+from ioc.program.service_client import Refused, ServiceClient
 from rest_bridge import connection
 from rest_bridge.access import Access, AccessCheck
 from rest_bridge.app import make_app

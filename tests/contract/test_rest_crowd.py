@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from daq_core.config import DaqConfig
-from daq_core.network import parse_networks
-from ioc.ports import LOOPBACK
+from daq_core.linux.network import parse_networks
+from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.crowd import Crowd
 from rest_bridge.server import RestServer

@@ -18,8 +18,8 @@ import requests
 
 from daq_core.config import DaqConfig
 from daq_core.errors import Unavailable
-from daq_core.events import ReceiverLost, WriterLost
-from ioc.ports import LOOPBACK
+from daq_core.state.events import ReceiverLost, WriterLost
+from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
 from tests.service import JUNGFRAU_2

@@ -9,8 +9,8 @@ import pytest
 import silx.io
 from silx.io import nxdata
 
-from daq_core.compression import FILTERS
-from daq_core.hdf5 import ImageFile
+from daq_core.codecs.compressor import FILTERS
+from daq_core.files.image_file import ImageFile
 from tests.image_writer import RUN, STOP_TIME, append, compressor, images
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ioc.ports import LOOPBACK, channel_access_environment, free_ports
+from ioc.program.ports import LOOPBACK, channel_access_environment, free_ports
 from tests.docs.page import BESIDE, NOT_RUN, UNTIL_THE_END, Block, matches
 
 BLOCK_WITHIN_S = 90.0

@@ -1,4 +1,4 @@
-"""What a frame number means, in plain Python: the twin of ``daq_core.claims`` and ``daq_core.arms``.
+"""What a frame number means, in plain Python: the twin of ``assembling.claims`` and ``assembling.arms``.
 
 Images are objects, what is in doubt is a set of packets, and everything is remembered
 for ever. Only what the rule says is here: no slots, no marks, no threads.

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daq_core.errors import InvalidConfig
-from ioc.access_file import AccessFile, parse, read_access_file
-from ioc.access_rules import AccessRules
+from ioc.access.file import AccessFile, parse, read_access_file
+from ioc.access.rules import AccessRules
 from tests.c_access_security import Asked, AsLib
 
 USERS = ("alice", "bob", "carol d")

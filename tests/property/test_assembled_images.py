@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from daq_core.assembly import Local
-from daq_core.ring import COMPLETE, GOOD, ID_MISMATCH, MISSING_PACKETS, Word
+from daq_core.assembling.assembly import Local
+from daq_core.ring.ring import COMPLETE, GOOD, ID_MISMATCH, MISSING_PACKETS, Word
 from tests.assembly_bench import Bench, sent
 from tests.oracle.packets import datagram, packet_numbers
 

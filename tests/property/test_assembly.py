@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from daq_core.compiled import JIT
 from daq_core.config import DaqConfig
+from daq_core.kernels.compiling import JIT
 from tests.assembler import Assembler, assert_agreement
 from tests.assembly_bench import N_SLOTS, SECOND, sent
 from tests.oracle.packets import datagram, packet_numbers

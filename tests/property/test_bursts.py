@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from daq_core.compiled import JIT
-from daq_core.ring import Arm, Word
+from daq_core.kernels.compiling import JIT
+from daq_core.ring.ring import Arm, Word
 from tests.burst_bench import MS, BurstBench, Packet, bursts
 
 BURSTS, GAPS = (5, 20, 50, 51, 60), (10 * MS, 100 * MS, 1000 * MS)

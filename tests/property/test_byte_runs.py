@@ -7,8 +7,8 @@ import numpy.typing as npt
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from daq_core.bitshuffle import LZ4_HEADER, decompress_lz4
-from daq_core.byte_runs import MARGIN, STEP, compress_runs
+from daq_core.codecs.bitshuffle import LZ4_HEADER, decompress_lz4
+from daq_core.codecs.byte_runs import MARGIN, STEP, compress_runs
 from tests.oracle.byte_runs import decoded, encoded, sequences_of
 
 MOST_STEPS = 20

@@ -17,18 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 
-from daq_core.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, is_settled
-from daq_core.compiled import JIT, kernel_of, load_kernels
+from daq_core.assembling.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, is_settled
+from daq_core.assembling.gate import begin_turn, enter, leave, new_crew, rest_until
+from daq_core.assembling.placing import kernels_of
+from daq_core.assembling.publication import publish_ready, take_orders
 from daq_core.config import DaqConfig
-from daq_core.crew import begin_turn, enter, leave, new_crew, rest_until
 from daq_core.detectors import format_of
-from daq_core.placing import kernels_of
-from daq_core.publication import publish_ready, take_orders
-from daq_core.receive_loop import place
-from daq_core.receiver import forget_half_placed
-from daq_core.ring import COMPLETE, INCOMPLETE, MISSING_PACKETS, OPEN, Word
-from daq_core.simulator import Simulator
-from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
+from daq_core.kernels.compiling import JIT, kernel_of, load_kernels
+from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
+from daq_core.receiving.loop import place
+from daq_core.receiving.packets import forget_half_placed
+from daq_core.ring.ring import COMPLETE, INCOMPLETE, MISSING_PACKETS, OPEN, Word
+from daq_core.simulating.simulator import Simulator
 from tests.assembler import Assembler
 from tests.property.geometries import configs, gigafrost, gigafrosts
 

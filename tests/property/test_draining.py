@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 
-from daq_core.compiled import JIT, kernel_of, load_kernels
-from daq_core.crew import new_crew
-from daq_core.draining import begin_draining, count_read, everybody_has_drained
-from daq_core.ring import COMPLETE, INCOMPLETE
-from daq_core.simulator import Simulator
-from daq_core.sockets import MESSAGE_LENGTH, kernel_drops
+from daq_core.assembling.draining import begin_draining, count_read, everybody_has_drained
+from daq_core.assembling.gate import new_crew
+from daq_core.kernels.compiling import JIT, kernel_of, load_kernels
+from daq_core.linux.sockets import MESSAGE_LENGTH, kernel_drops
+from daq_core.ring.ring import COMPLETE, INCOMPLETE
+from daq_core.simulating.simulator import Simulator
 from tests.loopback import jungfrau
 from tests.oracle.draining import OVERHEAD, ReferenceThread
 from tests.still_receiver import StillReceiver

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daq_core.ring import NO_END, Word
+from daq_core.ring.ring import NO_END, Word
 from tests.assembly_bench import Bench
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daq_core.ring import GOOD, OTHER_FORMAT, Word
-from daq_core.strangers import sentences
+from daq_core.receiving.strangers import sentences
+from daq_core.ring.ring import GOOD, OTHER_FORMAT, Word
 from tests.assembler import Assembler
 from tests.unit.test_detectors import camera, complete, gigafrost_datagram
 

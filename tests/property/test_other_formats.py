@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daq_core.assembly import REMEMBERED_PROOFS
+from daq_core.assembling.assembly import REMEMBERED_PROOFS
+from daq_core.assembling.verdicts import GRACE_NS
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, format_of, layout_of
 from daq_core.detectors.eiger import PIXEL_TYPES
-from daq_core.late_verdicts import LateVerdicts
-from daq_core.ring import GOOD, MISSING_PACKETS, OTHER_FORMAT, Word
-from daq_core.strangers import sentences
-from daq_core.verdicts import GRACE_NS
+from daq_core.receiving.strangers import sentences
+from daq_core.ring.ring import GOOD, MISSING_PACKETS, OTHER_FORMAT, Word
+from daq_core.writing.late_verdicts import LateVerdicts
 from tests.assembler import Assembler
 from tests.assembly_bench import Bench, sent
 from tests.loopback import eiger

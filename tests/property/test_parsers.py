@@ -19,21 +19,21 @@ import typer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from daq_core.compiled import JIT
 from daq_core.config import DaqConfig
+from daq_core.control.journal import Journal
 from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig, InvalidRequest
-from daq_core.journal import Journal
-from daq_core.recording import CONFIG_NAME, load_recording
-from daq_core.recording_contents import read_recording
-from daq_core.ring import Word
-from daq_core.status import Acquisition, DaqState, DaqStatus
-from ioc.access_file import AccessFile
-from ioc.access_file import parse as parse_access_file
-from ioc.aliases import pv_names, read_aliases
-from ioc.autosave import Autosave
-from ioc.config_changes import read_changes
-from ioc.saved_config import SavedConfig
+from daq_core.kernels.compiling import JIT
+from daq_core.recordings.contents import read_recording
+from daq_core.recordings.recording import CONFIG_NAME, load_recording
+from daq_core.ring.ring import Word
+from daq_core.state.status import Acquisition, DaqState, DaqStatus
+from ioc.access.file import AccessFile
+from ioc.access.file import parse as parse_access_file
+from ioc.program.config_changes import read_changes
+from ioc.service.autosave import Autosave
+from ioc.service.saved_config import SavedConfig
+from ioc.site.aliases import pv_names, read_aliases
 from rest_bridge import models
 from rest_bridge.access import Access
 from rest_bridge.request_body import parse_object

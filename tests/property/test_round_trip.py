@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daq_core.compiled import JIT
 from daq_core.config import DaqConfig
 from daq_core.detectors import FORMATS, DetectorFormat, format_of, layout_of
-from daq_core.ring import COMPLETE, INCOMPLETE, Word
+from daq_core.kernels.compiling import JIT
+from daq_core.ring.ring import COMPLETE, INCOMPLETE, Word
 from tests.assembler import Assembler
 from tests.oracle.frames import (
     Frame,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daq_core.shuffle import LANES, shuffle_block
+from daq_core.codecs.shuffle import LANES, shuffle_block
 from tests.oracle.shuffle import shuffled
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daq_core.network import is_in
-from daq_core.ring import RingShape, Word
-from daq_core.sockets import MESSAGE_LENGTH, DatagramBatch
-from daq_core.sources import NAME_ADDRESS, allowed_senders, drop_foreign, name_senders
+from daq_core.linux.network import is_in
+from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
+from daq_core.receiving.senders import NAME_ADDRESS, allowed_senders, drop_foreign, name_senders
+from daq_core.ring.ring import RingShape, Word
 
 BATCH = 8
 ADDRESSES = st.sampled_from(

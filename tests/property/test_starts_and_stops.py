@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daq_core.errors import DaqError
-from daq_core.status import DaqState, WriteRequest
-from ioc.access_control import AccessControl
-from ioc.commands import Client, Commands
-from ioc.ports import LOOPBACK
+from daq_core.state.status import DaqState, WriteRequest
+from ioc.access.control import AccessControl
+from ioc.commands.commands import Client, Commands
+from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
 from tests.loopback import Bench, eventually, jungfrau, loopback_daq

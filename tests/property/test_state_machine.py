@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from daq_core.acquisition import COMPLETED, INTERRUPTED, phase, step
 from daq_core.errors import Busy
-from daq_core.events import (
+from daq_core.state.acquisition import COMPLETED, INTERRUPTED, phase, step
+from daq_core.state.events import (
     AllAcquired,
     ConfigAccepted,
     Event,
@@ -26,7 +26,7 @@ from daq_core.events import (
     WriteFailed,
     WriterLost,
 )
-from daq_core.status import Acquisition, AcquisitionState, DaqState, DaqStatus, WriteRequest
+from daq_core.state.status import Acquisition, AcquisitionState, DaqState, DaqStatus, WriteRequest
 
 COUNTS = st.integers(0, 12)
 REASONS = st.text(min_size=1, max_size=8)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 
-from daq_core import strips
-from daq_core.compiled import JIT, finish_stores, kernel_of, load_kernels
+from daq_core.kernels import strips
+from daq_core.kernels.compiling import JIT, finish_stores, kernel_of, load_kernels
 
 GUARD = 256
 BYTES = types.uint8[::1]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from daq_core.config import DaqConfig
-from ioc.ports import LOOPBACK
+from ioc.program.ports import LOOPBACK
 from tests.service import Service
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ioc.ports import LOOPBACK, free_ports
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.conftest import StartService
 from tests.control_group import control_group, n_killed
 from tests.epics_peer import EpicsPeer

@@ -13,8 +13,8 @@ import h5py
 import pytest
 import pytest_asyncio
 
-from daq_core.receive_threads import ReceiveThreads
-from ioc.ports import LOOPBACK
+from daq_core.state.receive_threads import ReceiveThreads
+from ioc.program.ports import LOOPBACK
 from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

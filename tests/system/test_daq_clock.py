@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from daq_core.journal import Journal
-from daq_core.status import DaqState
+from daq_core.control.journal import Journal
+from daq_core.state.status import DaqState
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 DAY_S = 86_400

@@ -10,7 +10,7 @@ import h5py
 import hdf5plugin
 import pytest
 
-from daq_core.status import AcquisitionState, DaqState
+from daq_core.state.status import AcquisitionState, DaqState
 from tests.loopback import assert_holds, jungfrau, loopback_daq
 
 

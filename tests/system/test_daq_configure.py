@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from daq_core import daq, deployment
+from daq_core.control import daq, deployment
+from daq_core.control.pipeline import Former, Pipeline
 from daq_core.errors import Busy, InvalidConfig, InvalidRequest, Unavailable
-from daq_core.options import DaqOptions
-from daq_core.pipeline import Former, Pipeline
-from daq_core.receiver_process import ReceiverProcess
-from daq_core.receiver_task import ReceiverTask
-from daq_core.status import DaqState
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.receiving.handle import ReceiverProcess
+from daq_core.receiving.task import ReceiverTask
+from daq_core.state.options import DaqOptions
+from daq_core.state.status import DaqState
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

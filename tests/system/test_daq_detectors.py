@@ -16,8 +16,8 @@ import h5py
 import pytest
 import pytest_asyncio
 
-from daq_core.simulator import Simulator
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

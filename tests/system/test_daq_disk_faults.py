@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from daq_core.errors import RunFailed
-from daq_core.status import AcquisitionState, DaqState, DaqStatus, Snapshot
+from daq_core.state.status import AcquisitionState, DaqState, DaqStatus, Snapshot
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 from tests.machine.judges import absent
 from tests.strace import Trace, is_stopped, strace_of, why_not

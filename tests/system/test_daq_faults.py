@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from daq_core.errors import Busy, RunFailed
-from daq_core.status import AcquisitionState, DaqState
+from daq_core.state.status import AcquisitionState, DaqState
 from tests.loopback import (
     MARK,
     Bench,
@@ -269,10 +269,10 @@ async def test_when_the_service_is_killed_its_processes_end_and_the_file_is_clos
 RUN_ALONE = """
 import asyncio, json, sys
 from daq_core.config import DaqConfig
-from daq_core.daq import Daq
-from daq_core.options import DaqOptions
-from daq_core.simulator import Simulator
-from daq_core.status import WriteRequest
+from daq_core.control.daq import Daq
+from daq_core.state.options import DaqOptions
+from daq_core.simulating.simulator import Simulator
+from daq_core.state.status import WriteRequest
 
 async def main():
     config = DaqConfig.parse(json.loads(sys.argv[2]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from daq_core.status import AcquisitionState, DaqState
+from daq_core.state.status import AcquisitionState, DaqState
 from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
 
 

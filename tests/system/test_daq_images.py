@@ -17,10 +17,10 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daq_core.assembling.placing import KERNELS
 from daq_core.config import DaqConfig
-from daq_core.placing import KERNELS
-from daq_core.simulator import Simulator
-from ioc.ports import LOOPBACK
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import LOOPBACK
 from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,10 +15,10 @@ import h5py
 import pytest
 import pytest_asyncio
 
+from daq_core.control.interrupted import INTERRUPTED
+from daq_core.control.journal import Journal
 from daq_core.errors import Busy, RunFailed, Unavailable
-from daq_core.interrupted import INTERRUPTED
-from daq_core.journal import Journal
-from daq_core.status import Acquisition, AcquisitionState, DaqState
+from daq_core.state.status import Acquisition, AcquisitionState, DaqState
 from tests.loopback import (
     Bench,
     eventually,

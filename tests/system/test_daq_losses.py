@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from daq_core.assembling.placing import KERNELS
 from daq_core.detectors.jungfrau import JUNGFRAU
-from daq_core.losses import NO_LOSSES, Losses
-from daq_core.placing import KERNELS
-from daq_core.ring import SocketState
-from daq_core.status import DaqState
-from ioc.ports import LOOPBACK
+from daq_core.ring.ring import SocketState
+from daq_core.state.losses import NO_LOSSES, Losses
+from daq_core.state.status import DaqState
+from ioc.program.ports import LOOPBACK
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,8 +10,8 @@ import h5py
 import pytest
 import pytest_asyncio
 
-from daq_core.simulator import Simulator
-from ioc.ports import LOOPBACK
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import LOOPBACK
 from tests.loopback import Bench, eiger, eventually, loopback_daq, standing_still
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

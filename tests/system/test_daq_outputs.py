@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from daq_core.errors import InvalidRequest, RunFailed
-from daq_core.status import AcquisitionState, DaqState, Snapshot, WriteRequest
+from daq_core.state.status import AcquisitionState, DaqState, Snapshot, WriteRequest
 from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
 from tests.machine.judges import absent
 

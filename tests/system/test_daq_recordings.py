@@ -12,9 +12,9 @@ import h5py
 import pytest
 
 from daq_core.config import DaqConfig
-from daq_core.recording import load_recording
-from daq_core.replay import replay
-from ioc.ports import free_ports
+from daq_core.recordings.recording import load_recording
+from daq_core.recordings.replay import replay
+from ioc.program.ports import free_ports
 from tests.loopback import loopback_daq
 from tests.machine.judges import absent
 

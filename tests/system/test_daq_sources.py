@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from daq_core.errors import InvalidConfig
-from daq_core.network import parse_networks
-from daq_core.options import DaqOptions
-from ioc.ports import LOOPBACK
+from daq_core.linux.network import parse_networks
+from daq_core.state.options import DaqOptions
+from ioc.program.ports import LOOPBACK
 from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 
 STRANGER = "127.0.0.66"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from daq_core.claim import STOPPED, Asked
+from daq_core.control.claim import STOPPED, Asked
 from daq_core.errors import Busy, InvalidRequest, Stopped, Unavailable
-from daq_core.status import DaqState, DaqStatus, WriteRequest
-from ioc.access_control import AccessControl
-from ioc.commands import Client, Commands
-from ioc.ports import LOOPBACK
+from daq_core.state.status import DaqState, DaqStatus, WriteRequest
+from ioc.access.control import AccessControl
+from ioc.commands.commands import Client, Commands
+from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
 from tests.loopback import Bench, eventually, jungfrau, loopback_daq, standing_still

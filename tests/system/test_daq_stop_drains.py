@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from daq_core.receive_threads import ReceiveThreads
-from daq_core.status import AcquisitionState
-from ioc.ports import LOOPBACK
+from daq_core.state.receive_threads import ReceiveThreads
+from daq_core.state.status import AcquisitionState
+from ioc.program.ports import LOOPBACK
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
 from tests.run_states import run_in
 from tests.system.test_daq_images import image_ids

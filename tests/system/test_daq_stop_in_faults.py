@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from daq_core.errors import Unavailable
-from daq_core.status import AcquisitionState, DaqState
+from daq_core.state.status import AcquisitionState, DaqState
 from tests.loopback import Bench, eventually, jungfrau, loopback_daq, standing_still
 from tests.run_states import STATES, run_in
 

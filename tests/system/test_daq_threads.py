@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from daq_core.receive_threads import ReceiveThreads
+from daq_core.state.receive_threads import ReceiveThreads
 from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 from tests.property.geometries import gigafrost
 from tests.system.test_daq_images import Packets, displaced, image_ids

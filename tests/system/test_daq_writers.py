@@ -17,11 +17,11 @@ import pytest
 import pytest_asyncio
 
 from daq_core.errors import InvalidRequest
-from daq_core.file_layout import COLUMNS
-from daq_core.part_files import part_path, repair_run
-from daq_core.sender import Burst, Sender
-from daq_core.status import AcquisitionState, DaqState
-from ioc.ports import LOOPBACK
+from daq_core.files.layout import COLUMNS
+from daq_core.files.parts import part_path, repair_run
+from daq_core.simulating.sender import Burst, Sender
+from daq_core.state.status import AcquisitionState, DaqState
+from ioc.program.ports import LOOPBACK
 from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, marked_processes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

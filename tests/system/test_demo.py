@@ -11,10 +11,10 @@ import h5py
 import pytest
 
 from daq_core.config import DaqConfig
-from daq_core.kernel_progress import COMPILING
-from daq_core.simulator import Simulator
-from ioc import demo
-from ioc.demo import DemoFailed, check_file, check_first_image
+from daq_core.kernels.progress import COMPILING
+from daq_core.simulating.simulator import Simulator
+from ioc.program import demo
+from ioc.program.demo import DemoFailed, check_file, check_first_image
 
 
 @pytest.fixture(scope="module")

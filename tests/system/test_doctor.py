@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ioc.ports import LOOPBACK, free_ports
+from ioc.program.ports import LOOPBACK, free_ports
 
 MARK = f"doctor-{os.getpid()}"
 CONFIG = {

@@ -16,8 +16,8 @@ import pytest
 import redis
 
 from daq_core.config import DaqConfig
-from daq_core.recording import load_recording
-from daq_core.replay import replay
+from daq_core.recordings.recording import load_recording
+from daq_core.recordings.replay import replay
 from tests.conftest import StartService
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.machine.judges import absent

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from daq_core import forks
 from daq_core.errors import Unavailable
-from daq_core.forks import ForkServer
-from daq_core.kernel_cache import NAME, remove_others
-from daq_core.kernel_progress import COMPILING, Compiled, Diligence
+from daq_core.kernels.cache import NAME, remove_others
+from daq_core.kernels.progress import COMPILING, Compiled, Diligence
+from daq_core.processes import forks
+from daq_core.processes.forks import ForkServer
 
 N_KERNELS = 40
 
 SLOW = """
 import sys, time
 from daq_core import fork_server
-from daq_core.compiled import Loaded
+from daq_core.kernels.compiling import Loaded
 
 def load(tell):
     for n in range({n_kernels} + 1):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ioc.ports import LOOPBACK, free_ports
+from ioc.program.ports import LOOPBACK, free_ports
 from rest_bridge.redis_server import server_binary
 from tests.conftest import StartService
 from tests.epics_peer import EpicsPeer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ioc import environment
+from ioc.channel_access import environment
 from tests.service import JUNGFRAU_2
 
 

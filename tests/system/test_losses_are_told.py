@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import redis
 
-from daq_core.chaos import Chaos
-from daq_core.simulator import Simulator
-from ioc.ports import LOOPBACK
+from daq_core.simulating.faults import Chaos
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import LOOPBACK
 from tests.conftest import StartService
 from tests.service import Service
 from tests.system.test_cli import Cli

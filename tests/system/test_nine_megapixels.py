@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from daq_core import sender
 from daq_core.config import DaqConfig
-from ioc.ports import free_ports
+from daq_core.simulating import sender
+from ioc.program.ports import free_ports
 from tests.loopback import assert_holds, loopback_daq
 
 N_IMAGES = 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from ioc.serve import RESTART
+from ioc.service.serve import RESTART
 from tests.conftest import StartService
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.service import Service

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ioc.ports import LOOPBACK, free_ports
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.machine.judges import absent
 from tests.service import JUNGFRAU_2, Service, command_line
 

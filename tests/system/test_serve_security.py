@@ -16,7 +16,7 @@ import requests
 from std_daq_client import StdDaqClient
 from std_daq_client.client import StdDaqAdminException
 
-from ioc.ports import LOOPBACK
+from ioc.program.ports import LOOPBACK
 from tests.conftest import StartService
 from tests.epics_peer import EpicsPeer
 from tests.loopback import assert_holds

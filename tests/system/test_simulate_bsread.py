@@ -13,9 +13,9 @@ import zmq
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
-from daq_core.simulator import Simulator
-from daq_core.stream_messages import MessageReader
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.receiving.stream_messages import MessageReader
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import LOOPBACK, free_ports
 
 CAMERA = {
     "detector_name": "CAM",

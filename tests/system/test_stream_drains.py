@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from daq_core.ring import COMPLETE, NO_END, Word
+from daq_core.ring.ring import COMPLETE, NO_END, Word
 from tests.contract.test_bsread import bsread, camera, picture, sender
 from tests.still_receiver import StillReceiver
 

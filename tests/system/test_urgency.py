@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daq_core.urgency import NICE
+from daq_core.linux.urgency import NICE
 from tests.conftest import StartService
 from tests.service import JUNGFRAU_2
 
@@ -37,7 +37,7 @@ def test_a_writer_at_work_is_like_all_others_with_all_of_its_threads(start_servi
 def test_a_process_that_may_not_hurry_goes_on_as_it_is() -> None:
     program = """
 import os, resource
-from daq_core.urgency import be_usual, hurry
+from daq_core.linux.urgency import be_usual, hurry
 resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
 if os.geteuid() == 0:
     os.setuid(65534)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ioc.ports import LOOPBACK, free_ports
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.torture.detector import N_PORTS
 from tests.torture.session import BACK_S, Session
 

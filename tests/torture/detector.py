@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from typing import Any
 
-from daq_core.chaos import Chaos
-from daq_core.chaos_stage import SentPacket
-from daq_core.simulator import Simulator
-from ioc.ports import LOOPBACK
+from daq_core.simulating.fault_stage import SentPacket
+from daq_core.simulating.faults import Chaos
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import LOOPBACK
 from tests.service import Service
 from tests.system.evidence import Sent
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import redis
 
-from daq_core.group_signals import SENT_TO_ALL
-from ioc.ports import LOOPBACK
+from daq_core.processes.group_signals import SENT_TO_ALL
+from ioc.program.ports import LOOPBACK
 from tests.loopback import standing_still
 from tests.torture.session import PIPE_BYTES, Session
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from daq_core.chaos import IMAGE_FAULTS, PACKET_FAULTS, RUN_FAULTS, Chaos
+from daq_core.simulating.faults import IMAGE_FAULTS, PACKET_FAULTS, RUN_FAULTS, Chaos
 from tests.torture.detector import DETECTORS, GIGAFROST_OTHER_ROWS, JUNGFRAU
 from tests.torture.faults import Fault
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daq_core.chaos import Chaos
+from daq_core.simulating.faults import Chaos
 from tests.epics_peer import ECA_NORMAL
 from tests.system.checker import Broken, check
 from tests.system.evidence import End, Evidence, Images, Owned, RunEvidence

@@ -18,9 +18,9 @@ from typing import IO, Any
 
 import redis
 
-from daq_core.chaos import Chaos
 from daq_core.config import DaqConfig
-from ioc.ports import LOOPBACK
+from daq_core.simulating.faults import Chaos
+from ioc.program.ports import LOOPBACK
 from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.loopback import MARK, kill_all, marked_processes
 from tests.service import Service

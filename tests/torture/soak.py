@@ -26,8 +26,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from daq_core.simulator import Simulator
-from ioc.ports import LOOPBACK
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import LOOPBACK
 from tests.loopback import MARK, kill_all, marked_processes
 from tests.service import JUNGFRAU_2, Service
 from tests.torture.detector import JUNGFRAU

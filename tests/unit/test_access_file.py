@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from daq_core.errors import InvalidConfig
-from ioc.access_control import AccessControl
-from ioc.access_file import MAX_BYTES, parse
-from ioc.access_rules import THIS_MACHINE_ONLY, AccessRules, Rights
-from ioc.own_addresses import own_addresses
+from ioc.access.control import AccessControl
+from ioc.access.file import MAX_BYTES, parse
+from ioc.access.own_addresses import own_addresses
+from ioc.access.rules import THIS_MACHINE_ONLY, AccessRules, Rights
 
 ALL, READ, NOTHING = Rights(True, True, True), Rights(True, False), Rights(False, False)
 FILE = """

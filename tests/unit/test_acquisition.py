@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from daq_core.acquisition import TABLE, Phase, phase, step
 from daq_core.errors import Busy
-from daq_core.events import (
+from daq_core.state.acquisition import TABLE, Phase, phase, step
+from daq_core.state.events import (
     AllAcquired,
     ConfigAccepted,
     Event,
@@ -24,7 +24,7 @@ from daq_core.events import (
     WriteFailed,
     WriterLost,
 )
-from daq_core.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
+from daq_core.state.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
 
 FIRST = WriteRequest("/data/first.h5", 2, 1)
 SECOND = WriteRequest("/data/second.h5", 10, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daq_core.errors import InvalidConfig
-from ioc.aliases import MAX_NAME_BYTES, check_prefix, pv_names, read_aliases
+from ioc.site.aliases import MAX_NAME_BYTES, check_prefix, pv_names, read_aliases
 
 
 def read(tmp_path: Path, text: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daq_core.errors import InvalidRequest
-from ioc.area_file_name import checked_folder, checked_name, checked_template, full_file_name
+from ioc.commands.area_file_name import checked_folder, checked_name, checked_template, full_file_name
 
 
 @pytest.mark.parametrize(

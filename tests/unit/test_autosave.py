@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ioc.autosave import Autosave
+from ioc.service.autosave import Autosave
 
 
 def test_without_a_file_there_is_nothing_to_restore(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig, InvalidRequest
-from daq_core.record import record
-from daq_core.simulator import Simulator
-from daq_core.stream_messages import BadMessage, MessageReader, Wire, compress, pack
+from daq_core.receiving.stream_messages import BadMessage, MessageReader, Wire, compress, pack
+from daq_core.recordings.recorder import record
+from daq_core.simulating.simulator import Simulator
 
 WIRES = st.builds(
     Wire,

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daq_core.chaos import IMAGE_FAULTS, PACKET_FAULTS, Chaos
-from daq_core.chaos_stage import MAX_BURST, MAX_HELD, ChaosStage, SentPacket
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of
 from daq_core.errors import InvalidRequest, Unavailable
-from daq_core.simulator import Simulator
-from ioc.packets import simulate
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.simulating.fault_stage import MAX_BURST, MAX_HELD, ChaosStage, SentPacket
+from daq_core.simulating.faults import IMAGE_FAULTS, PACKET_FAULTS, Chaos
+from daq_core.simulating.simulator import Simulator
+from ioc.program.packets import simulate
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.machine.judges import absent
 from tests.oracle.packets import HEADER
 

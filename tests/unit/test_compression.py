@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
-from daq_core import compression as module
-from daq_core.bitshuffle import compress_bitshuffle_lz4, decompress_bitshuffle_lz4
-from daq_core.compiled import load_kernels
-from daq_core.compression import FILTERS, Compressor
-from daq_core.hdf5 import ImageFile
+from daq_core.codecs import compressor as module
+from daq_core.codecs.bitshuffle import compress_bitshuffle_lz4, decompress_bitshuffle_lz4
+from daq_core.codecs.compressor import FILTERS, Compressor
+from daq_core.files.image_file import ImageFile
+from daq_core.kernels.compiling import load_kernels
 from tests.image_writer import RUN, STOP_TIME, append, assert_holds, compressor, images, rows
 
 CODECS = [name for name in FILTERS if name != "none"]

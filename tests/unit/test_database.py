@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ioc.autosave import SETTINGS
-from ioc.cli import app
-from ioc.database import NO_PREFIX, REFERENCE, files
-from ioc.db_operations import has_alarm
-from ioc.db_reference import reference
-from ioc.pvs import PVS
-from ioc.rows import MACROS, Row
-from ioc.screen_layout import WIDTH, height, placed
+from ioc.program.main import app
+from ioc.pvs.daq import PVS
+from ioc.pvs.row import MACROS, Row
+from ioc.service.autosave import SETTINGS
+from ioc.site.database import NO_PREFIX, REFERENCE, files
+from ioc.site.operations import has_alarm
+from ioc.site.reference import reference
+from ioc.site.screen import WIDTH, height, placed
 
 ROOT = Path(__file__).parents[2]
 NAMES = {row.pv("X:"): row for row in PVS}

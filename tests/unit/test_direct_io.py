@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daq_core.direct_io import ELSEWHERE, is_worth_it
-from daq_core.hdf5 import ImageFile
+from daq_core.files.direct_io import ELSEWHERE, is_worth_it
+from daq_core.files.image_file import ImageFile
 from tests.image_writer import RUN, STOP_TIME, assert_holds, images, rows
 
 SHAPE = (128, 512)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from daq_core.disk_thread import DiskThread
+from daq_core.linux.disk_thread import DiskThread
 
 
 async def test_work_is_done_in_its_order_and_all_of_it_at_the_end() -> None:
@@ -64,8 +64,8 @@ async def test_who_stops_waiting_does_not_stop_the_work() -> None:
 
 HANG = """
 import asyncio, threading
-from daq_core.journal import Journal
-from daq_core import journal
+from daq_core.control.journal import Journal
+from daq_core.control import journal
 from pathlib import Path
 journal.CLOSE_S = 0.2
 journal._append = lambda path, lines: threading.Event().wait()

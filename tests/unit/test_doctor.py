@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from daq_core.config import DaqConfig
-from daq_core.sockets import BUFFER_BYTES
-from ioc.doctor import access, memory, network, ports, processor, rights, storage
-from ioc.doctor.command import EXAMPLE
-from ioc.doctor.finding import Finding, Findings
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.linux.sockets import BUFFER_BYTES
+from ioc.program.doctor import access, memory, network, ports, processor, rights, storage
+from ioc.program.doctor.command import EXAMPLE
+from ioc.program.doctor.finding import Finding, Findings
+from ioc.program.ports import LOOPBACK, free_ports
 from tests.machine.judges import absent
 
 NOBODY = 65534
@@ -41,8 +41,8 @@ def as_nobody(look: str) -> dict[str, Any]:
     """Return the finding that `look` gives to a user without any rights."""
     program = f"""
 import dataclasses, json, os
-from ioc.doctor import network, rights
-from ioc.doctor.command import EXAMPLE
+from ioc.program.doctor import network, rights
+from ioc.program.doctor.command import EXAMPLE
 from daq_core.config import DaqConfig
 config = DaqConfig.parse(EXAMPLE | {{"writer_user_id": 12345}})
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
@@ -87,8 +87,8 @@ def test_a_user_that_a_namespace_does_not_have_is_a_problem() -> None:
 import json
 from dataclasses import asdict
 from daq_core.config import DaqConfig
-from ioc.doctor.command import EXAMPLE
-from ioc.doctor.rights import look_at_rights
+from ioc.program.doctor.command import EXAMPLE
+from ioc.program.doctor.rights import look_at_rights
 print(json.dumps([asdict(f) for f in look_at_rights(DaqConfig.parse(EXAMPLE | {"writer_user_id": 12345}))]))
 """
     try:
@@ -247,7 +247,8 @@ def test_kernels_that_are_not_compiled_are_told(
 ) -> None:
     own = {name: value.replace("NEW", str(tmp_path)) for name, value in environment.items()}
     program = (
-        "from ioc.doctor.processor import look_at_processor; print(*list(look_at_processor())[-1:], sep='')"
+        "from ioc.program.doctor.processor import look_at_processor as look; "
+        "print(*list(look())[-1:], sep='')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=os.environ | own, capture_output=True, text=True, check=True

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from daq_core.control.folder import make_folders
 from daq_core.errors import InvalidRequest
-from daq_core.folder import make_folders
 
 
 def test_missing_folders_are_made_up_to_the_number_allowed(tmp_path: Path) -> None:

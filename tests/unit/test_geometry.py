@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daq_core.geometry import Placement, place_modules
+from daq_core.detectors.geometry import Placement, place_modules
 
 HEIGHTS = range(3, 4)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from daq_core.errors import InvalidRequest
-from daq_core.guarded import NotDone, guarded
+from daq_core.files.guarded import NotDone, guarded
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +106,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     noted = tmp_path / "pid"
     code = f"""
 from pathlib import Path
-from daq_core.guarded import guarded
+from daq_core.files.guarded import guarded
 from tests.unit.test_guarded import note_and_wait
 guarded(lambda: note_and_wait(Path({str(noted)!r})), 600)
 """

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daq_core.file_layout import COLUMNS, COUNTERS, MAX_MESSAGE_BYTES
-from daq_core.hdf5 import ImageFile
-from daq_core.repair import repair
+from daq_core.files.image_file import ImageFile
+from daq_core.files.layout import COLUMNS, COUNTERS, MAX_MESSAGE_BYTES
+from daq_core.files.repair import repair
 from tests import image_writer
 from tests.image_writer import RUN, STOP_TIME, append, assert_holds, images, rows
 from tests.impatient_reader import impatient_reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daq_core.image_timeouts import ImageTimeouts
+from daq_core.state.image_timeouts import ImageTimeouts
 
 
 def test_without_limits_a_run_waits_for_ever() -> None:

@@ -25,7 +25,7 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_control_loads_neither_the_compiler_nor_hdf5() -> None:
     """It knows what the detectors send; receivers and writers are forked from a process that has the rest."""
-    loaded = loaded_by("import ioc.serve")
+    loaded = loaded_by("import ioc.service.serve")
     assert {"caproto", "fastapi"} <= loaded
     assert not loaded & (COMPILER | FILES | {"redis", "zmq"})  # of Redis and ZeroMQ, only who uses them
 
@@ -45,6 +45,6 @@ def test_a_config_is_checked_without_the_compiler() -> None:
 
 def test_the_command_line_is_known_without_what_the_commands_need() -> None:
     """``--help`` and the client commands answer at once."""
-    loaded = loaded_by("import ioc.cli")
+    loaded = loaded_by("import ioc.program.main")
     assert "typer" in loaded
     assert not loaded & (COMPILER | FILES | FACES | {"numpy", "asyncio", "requests", "rich"})

@@ -16,11 +16,11 @@ import pytest
 
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidRequest, Unavailable
-from daq_core.file_contents import read_file
-from daq_core.hdf5 import ImageFile
-from daq_core.recording_contents import RecordingContents, read_recording
-from daq_core.repair import repair
-from ioc.inspection import STATUS_WORDS
+from daq_core.files.contents import read_file
+from daq_core.files.image_file import ImageFile
+from daq_core.files.repair import repair
+from daq_core.recordings.contents import RecordingContents, read_recording
+from ioc.program.inspect import STATUS_WORDS
 from tests import image_writer
 from tests.image_writer import RUN, START_TIME, STOP_TIME, append, images, rows
 from tests.unit.test_replay_detectors import EIGER, GIGAFROST, JUNGFRAU, datagrams_of, write_recording

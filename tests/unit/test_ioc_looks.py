@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from daq_core import events as ev
 from daq_core.config import DaqConfig
-from daq_core.status import WriteRequest
-from ioc.commands import Client
-from ioc.looks import PARTS, Looks, changed_parts
-from ioc.view import FaceHealth, Setpoints, View
+from daq_core.state import events as ev
+from daq_core.state.status import WriteRequest
+from ioc.commands.commands import Client
+from ioc.pvs.looks import PARTS, Looks, changed_parts
+from ioc.pvs.view import FaceHealth, Setpoints, View
 from tests.ioc_thread import IocThread
 from tests.service import JUNGFRAU_2
 

@@ -10,10 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ioc.alarms import MAJOR, NO_ALARM
-from ioc.messages import EVENT, MAX_REQUEST_BYTES, OK, READ_NOTIFY, Garbage, Requests, packed, value_message
-from ioc.pvs import PVS
-from ioc.records import record_of
+from ioc.channel_access.messages import (
+    EVENT,
+    MAX_REQUEST_BYTES,
+    OK,
+    READ_NOTIFY,
+    Garbage,
+    Requests,
+    packed,
+    value_message,
+)
+from ioc.channel_access.record_kinds import record_of
+from ioc.pvs.alarms import MAJOR, NO_ALARM
+from ioc.pvs.daq import PVS
 
 ROWS = {row.pv(""): row for row in PVS}
 READABLE = sorted(set(ca.ChannelType) - {ca.ChannelType.PUT_ACKT, ca.ChannelType.PUT_ACKS})

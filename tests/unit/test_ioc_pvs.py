@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ioc.pvs import PVS
-from ioc.rows import MACROS, Row
+from ioc.pvs.daq import PVS
+from ioc.pvs.row import MACROS, Row
 
 AGREED = Path(__file__).with_name("agreed_pvs.csv")
 """What clients, screens and scripts at beamlines rely on; written by hand, not made from the table."""

@@ -11,17 +11,17 @@ from typing import Any
 import caproto as ca
 import pytest
 
-import ioc.server
+import ioc.service.ioc
 from daq_core.config import DaqConfig
-from ioc.alarms import NO_ALARM
-from ioc.channel_access import Server
-from ioc.log_output import Errors
-from ioc.messages import HEADER
-from ioc.monitors import Monitor, Updates
-from ioc.pvs import PVS
-from ioc.record import Record
-from ioc.records import record_of
-from ioc.rows import count
+from ioc.channel_access.messages import HEADER
+from ioc.channel_access.monitors import Monitor, Updates
+from ioc.channel_access.record import Record
+from ioc.channel_access.record_kinds import record_of
+from ioc.channel_access.server import Server
+from ioc.pvs.alarms import NO_ALARM
+from ioc.pvs.daq import PVS
+from ioc.pvs.row import count
+from ioc.service.log_output import Errors
 from tests.ioc_thread import IocThread
 from tests.service import JUNGFRAU_2
 
@@ -58,7 +58,7 @@ def test_a_task_that_fails_is_counted_and_started_again(monkeypatch: pytest.Monk
 
 def test_a_pv_that_cannot_be_shown_does_not_keep_others_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = count("Broken_RBV", lambda v: 1 // 0, "A mistake in the table")
-    monkeypatch.setattr(ioc.server, "PVS", (broken, *PVS))
+    monkeypatch.setattr(ioc.service.ioc, "PVS", (broken, *PVS))
     with IocThread(config()) as served:
         wait_until(lambda: shown(served, "IOC:Errors_RBV") > 0, "the mistake was not counted")
         assert "ZeroDivisionError" in shown(served, "IOC:LastError_RBV")
@@ -69,8 +69,8 @@ def test_a_pv_that_cannot_be_shown_does_not_keep_others_from_it(monkeypatch: pyt
 def test_a_line_of_the_log_that_is_an_error_is_shown() -> None:
     errors = Errors()
     with errors.of_the_log(), IocThread(config(), errors=errors) as served:
-        logging.getLogger("daq_core.journal").error("the disk of %s is full", "/data")
-        logging.getLogger("daq_core.journal").warning("no error")
+        logging.getLogger("daq_core.control.journal").error("the disk of %s is full", "/data")
+        logging.getLogger("daq_core.control.journal").warning("no error")
         wait_until(lambda: shown(served, "IOC:LastError_RBV") != "", "the error was not shown")
         assert shown(served, "IOC:LastError_RBV") == "the disk of /data is full"
         assert shown(served, "IOC:Errors_RBV") == 1

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from daq_core.control.journal import REMEMBERED, Begun, Journal
 from daq_core.errors import Unavailable
-from daq_core.journal import REMEMBERED, Begun, Journal
-from daq_core.losses import Losses
-from daq_core.status import Acquisition, AcquisitionState, WriteRequest
+from daq_core.state.losses import Losses
+from daq_core.state.status import Acquisition, AcquisitionState, WriteRequest
 
 DONE = Acquisition(
     AcquisitionState.FINISHED,

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from daq_core.kernel_cache import NAME, remove_others
+from daq_core.kernels.cache import NAME, remove_others
 
 HOLDER = """
 import sys
 from pathlib import Path
-from daq_core.kernel_cache import hold
+from daq_core.kernels.cache import hold
 hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
 """
 
 KERNEL = """
-from daq_core.compiled import kernel_of, load_kernels
+from daq_core.kernels.compiling import kernel_of, load_kernels
 from numba import types
 
 @kernel_of(types.int64(types.int64))

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from ioc.loop_errors import LoopErrors
+from ioc.service.loop_errors import LoopErrors
 
 
 async def test_connections_that_cannot_be_accepted_are_one_line(caplog: pytest.LogCaptureFixture) -> None:

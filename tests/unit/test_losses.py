@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from daq_core.losses import NO_LOSSES, Losses, in_short, in_words
-from daq_core.status import Acquisition, AcquisitionState, WriteRequest
+from daq_core.state.losses import NO_LOSSES, Losses, in_short, in_words
+from daq_core.state.status import Acquisition, AcquisitionState, WriteRequest
 
 OF_OTHERS = {"given_up_images", "not_good_images"}
 """Counts of images that another count has, too."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ioc.machine import Machine, Usage, Watch
+from ioc.values.machine import Machine, Usage, Watch
 
 MEMINFO = (
     "MemTotal:       16000 kB\nMemFree:          10 kB\nMemAvailable:    4000 kB\nHugePages_Total:   3\n"

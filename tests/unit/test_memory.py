@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from daq_core.config import DaqConfig
+from daq_core.control.ring_size import choose_ring
 from daq_core.errors import Unavailable
-from daq_core.memory import LEAST_RESERVE, Memory, present_memory
-from daq_core.ring_size import choose_ring
-from ioc.doctor.command import EXAMPLE
-from ioc.doctor.memory import _ring
+from daq_core.linux.memory import LEAST_RESERVE, Memory, present_memory
+from ioc.program.doctor.command import EXAMPLE
+from ioc.program.doctor.memory import _ring
 from tests.control_group import control_group, inside
 
 MIB, GIB = 2**20, 2**30
@@ -232,7 +232,7 @@ def real_group() -> Iterator[Path]:
 
 def test_a_process_in_a_real_group_sees_its_limit(real_group: Path) -> None:
     look = (
-        "from daq_core.memory import present_memory; "
+        "from daq_core.linux.memory import present_memory; "
         "found = present_memory(); print(found.free_bytes, found.limit_bytes, found.group)"
     )
     done = subprocess.run(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daq_core.network import is_in, is_loopback, parse_networks
+from daq_core.linux.network import is_in, is_loopback, parse_networks
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from daq_core.errors import InvalidRequest
-from daq_core.output import UNKNOWN, check_output, check_space, space_left
-from daq_core.sizes import in_gb
+from daq_core.files.output import UNKNOWN, check_output, check_space, space_left
+from daq_core.linux.sizes import in_gb
 from tests.machine.judges import absent
 
 OTHER_USER = 54321
@@ -129,7 +129,7 @@ def test_a_folder_without_permission_is_refused_with_the_name_of_the_user(open_f
     program = f"""
 import os, sys
 from daq_core.errors import InvalidRequest
-from daq_core.output import check_output
+from daq_core.files.output import check_output
 os.setgroups([]); os.setresgid({OTHER_USER}, {OTHER_USER}, {OTHER_USER})
 os.setresuid({OTHER_USER}, {OTHER_USER}, {OTHER_USER})
 for path in sys.argv[1:]:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daq_core.file_layout import COLUMNS
-from daq_core.hdf5 import ImageFile
-from daq_core.part_files import make_virtual_file, part_path, repair_run, share_of
+from daq_core.files.image_file import ImageFile
+from daq_core.files.layout import COLUMNS
+from daq_core.files.parts import make_virtual_file, part_path, repair_run, share_of
 from tests.image_writer import RUN, STOP_TIME, images, rows
 from tests.impatient_reader import impatient_reader
 

@@ -19,7 +19,7 @@ SCHEDULE = "os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, os.sched_getpara
 BEFORE = """
 import logging, os, resource, subprocess, sys, threading, time
 logging.basicConfig(stream=sys.stderr, level="INFO")
-from ioc.precedence import present_precedence, take_precedence
+from ioc.service.precedence import present_precedence, take_precedence
 """
 
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from daq_core import prefault
-from daq_core.ring import RingShape
+from daq_core.ring import prefault
+from daq_core.ring.ring import RingShape
 
 SHAPE = RingShape(n_slots=24, n_modules=1, n_units=128, room_bytes=2**20 - 100)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daq_core.errors import Unavailable
-from daq_core.question import answer, ask
+from daq_core.processes.question import answer, ask
 
 Work = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -16,11 +16,11 @@ import hdf5plugin  # noqa: F401 - to read compressed images
 import numpy as np
 import pytest
 
-from daq_core.file_layout import COUNTERS
-from daq_core.hdf5 import ImageFile
-from daq_core.losses import Losses
-from daq_core.repair import repair
-from daq_core.superblock import lookup3
+from daq_core.files.image_file import ImageFile
+from daq_core.files.layout import COUNTERS
+from daq_core.files.repair import repair
+from daq_core.files.superblock import lookup3
+from daq_core.state.losses import Losses
 from tests import image_writer
 from tests.image_writer import RUN, STOP_TIME, append, assert_holds
 
@@ -29,7 +29,9 @@ ROOT = Path(__file__).parents[2]
 WRITE_5 = """
 import os, signal, sys
 import numpy as np
-from daq_core import file_layout, hdf5, repair
+from daq_core.files import layout as file_layout
+from daq_core.files import image_file as hdf5
+from daq_core.files import repair
 from tests.image_writer import RUN, append, rows
 path = sys.argv[1]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
@@ -147,7 +149,7 @@ def test_a_repair_that_was_killed_itself_can_be_repeated(tmp_path: Path) -> None
 
 REPAIR_TOGETHER = """
 import os, sys
-from daq_core.repair import repair
+from daq_core.files.repair import repair
 start, say = os.pipe()
 for _ in range(4):
     if os.fork() == 0:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from daq_core.superblock import read_superblock
-from ioc.cli import app
+from daq_core.files.superblock import read_superblock
+from ioc.program.main import app
 from tests import image_writer
 
 ROOT = Path(__file__).parents[2]

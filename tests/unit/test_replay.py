@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daq_core import record as record_module
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidConfig, InvalidRequest, Unavailable
-from daq_core.record import RecordReport, record
-from daq_core.recording import Recording, load_recording
-from daq_core.replay import frame_ends, replay
-from daq_core.simulator import Simulator
-from ioc.ports import free_ports
+from daq_core.recordings import recorder as record_module
+from daq_core.recordings.recorder import RecordReport, record
+from daq_core.recordings.recording import Recording, load_recording
+from daq_core.recordings.replay import frame_ends, replay
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import free_ports
 from tests.machine.judges import absent
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "recordings"
@@ -312,7 +312,7 @@ def test_a_recording_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_leaves_nothing_behind(tmp_path: Path) -> None:
-    with Listener() as listener, pytest.raises(Unavailable, match=r"UDP port .* is in use"):
+    with Listener() as listener, pytest.raises(Unavailable, match=r"it is held by python"):
         record(JUNGFRAU, tmp_path / "r", udp_host="127.0.0.1", port_offset=listener.offset, duration_s=0.1)
     assert list(tmp_path.iterdir()) == []
 

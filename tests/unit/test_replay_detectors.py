@@ -12,11 +12,11 @@ import pytest
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
-from daq_core.record import CompleteImages, RecordReport, record
-from daq_core.recording import CONFIG_NAME, Recording, load_recording
-from daq_core.replay import replay
-from daq_core.simulator import Simulator
-from ioc.ports import free_ports
+from daq_core.recordings.recorder import CompleteImages, RecordReport, record
+from daq_core.recordings.recording import CONFIG_NAME, Recording, load_recording
+from daq_core.recordings.replay import replay
+from daq_core.simulating.simulator import Simulator
+from ioc.program.ports import free_ports
 
 FIRST_PORT = 50201
 COMMON = {"detector_name": "D", "start_udp_port": FIRST_PORT, "writer_user_id": 0, "bit_depth": 16}

@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
-from daq_core import folder, repair, roots
+from daq_core.control import folder
 from daq_core.errors import InvalidRequest
-from daq_core.hdf5 import ImageFile
-from daq_core.output import check_output
-from daq_core.roots import check_roots, opened_folder
+from daq_core.files import repair, roots
+from daq_core.files.image_file import ImageFile
+from daq_core.files.output import check_output
+from daq_core.files.roots import check_roots, opened_folder
 from tests.image_writer import RUN, append
 
 SECRET = "somebody's data"
@@ -137,8 +138,8 @@ def test_a_new_folder_that_becomes_a_link_at_once_is_not_entered(
 ) -> None:
     real_mkdir = os.mkdir
 
-    def mkdir(name: str, *, dir_fd: int) -> None:
-        real_mkdir(name, dir_fd=dir_fd)
+    def mkdir(name: str, mode: int = 0o777, *, dir_fd: int) -> None:
+        real_mkdir(name, mode, dir_fd=dir_fd)
         if name == "new":
             swap(inside / "visit" / "new", inside.parent / "outside")
 

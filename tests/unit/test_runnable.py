@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from daq_core.config import DaqConfig
+from daq_core.control.runnable import check_runnable
 from daq_core.errors import Unavailable
-from daq_core.port_holders import holder_of
-from daq_core.runnable import check_runnable
-from ioc.doctor.command import EXAMPLE
-from ioc.ports import LOOPBACK, free_ports
+from daq_core.linux.port_holders import holder_of
+from ioc.program.doctor.command import EXAMPLE
+from ioc.program.ports import LOOPBACK, free_ports
 
 
 @pytest.fixture

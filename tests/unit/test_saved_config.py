@@ -14,8 +14,8 @@ import pytest
 
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidConfig, Unavailable
-from ioc import saved_config
-from ioc.saved_config import SavedConfig
+from ioc.service import saved_config
+from ioc.service.saved_config import SavedConfig
 from tests.service import JUNGFRAU_2
 from tests.simulated_daq import SimulatedDaq
 

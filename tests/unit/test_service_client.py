@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from ioc.ports import LOOPBACK
-from ioc.service_client import Refused, ServiceClient
+from ioc.program.ports import LOOPBACK
+from ioc.program.service_client import Refused, ServiceClient
 
 ANSWER = {"status": "ok", "message": "Writing started. Warning: only 4 MB will be left.", "writer": {}}
 

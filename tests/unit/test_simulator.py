@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daq_core import simulator as simulator_module
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
 from daq_core.errors import InvalidRequest, Unavailable
-from daq_core.record import record
-from daq_core.recording import load_recording
-from daq_core.sender import TURN, Burst
-from daq_core.simulator import CYCLES, Simulator
-from ioc.ports import free_ports
+from daq_core.recordings.recorder import record
+from daq_core.recordings.recording import load_recording
+from daq_core.simulating import simulator as simulator_module
+from daq_core.simulating.sender import TURN, Burst
+from daq_core.simulating.simulator import CYCLES, Simulator
+from ioc.program.ports import free_ports
 
 
 def config(**changes: Any) -> DaqConfig:

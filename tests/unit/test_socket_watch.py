@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from daq_core.ring import Ring, RingShape, SocketState, Word
-from daq_core.socket_watch import SocketWatch
-from daq_core.sockets import close_all, open_receiver
-from ioc.ports import LOOPBACK
+from daq_core.linux.sockets import close_all, open_receiver
+from daq_core.receiving.socket_watch import SocketWatch
+from daq_core.ring.ring import Ring, RingShape, SocketState, Word
+from ioc.program.ports import LOOPBACK
 
 BUFFER_BYTES = 32768
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daq_core.errors import InvalidRequest
-from daq_core.status import WriteRequest
+from daq_core.state.status import WriteRequest
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from ioc.cli import app
-from ioc.serve import RESTART
+from ioc.program.main import app
+from ioc.service.serve import RESTART
 
 UNIT = Path(__file__).parents[2] / "examples/std-daq-ioc.service"
 PROGRAM = "/opt/std-daq-ioc/.venv/bin/std-daq-ioc"

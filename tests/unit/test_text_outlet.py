@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from daq_core.text_outlet import TextOutlet
-from ioc.log_output import told_of_loss
+from daq_core.linux.text_outlet import TextOutlet
+from ioc.service.log_output import told_of_loss
 
 LINE = "x" * 99 + "\n"
 PIPE_BYTES = 4096
@@ -113,4 +113,6 @@ def test_a_forked_process_writes_its_own_lines_alone(pipe: tuple[int, int]) -> N
 
 def test_what_the_service_says_of_lost_lines_is_a_line_of_its_log() -> None:
     (line,) = told_of_loss(7).splitlines()
-    assert line.endswith(" WARNING ioc.log_output: 7 log lines were dropped here: nobody read this output")
+    assert line.endswith(
+        " WARNING ioc.service.log_output: 7 log lines were dropped here: nobody read this output"
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from daq_core.errors import InvalidRequest
-from daq_core.user import FileOwner, find_owner, user_name
+from daq_core.linux.user import FileOwner, find_owner, user_name
 from tests.machine.judges import absent
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
@@ -76,7 +76,7 @@ def open_folder() -> Iterator[Path]:
 
 BECOME = """
 import json, os, sys
-from daq_core.user import become, find_owner
+from daq_core.linux.user import become, find_owner
 become(find_owner(int(sys.argv[1])))
 open(sys.argv[2], "x").close()
 try:
@@ -127,7 +127,7 @@ def test_the_number_that_means_no_change_to_the_kernel_leaves_no_root_behind(ids
     """setresuid(−1) succeeds and changes nothing."""
     program = f"""
 from daq_core.errors import InvalidRequest
-from daq_core.user import FileOwner, become
+from daq_core.linux.user import FileOwner, become
 uid, gid = {ids}
 try:
     become(FileOwner(uid, gid, (77,)))
@@ -143,7 +143,7 @@ def test_a_service_that_is_not_root_cannot_write_as_another_user() -> None:
     program = f"""
 import os
 from daq_core.errors import InvalidRequest
-from daq_core.user import find_owner
+from daq_core.linux.user import find_owner
 os.setresuid({UNKNOWN}, {UNKNOWN}, {UNKNOWN})
 assert find_owner({UNKNOWN}).uid == {UNKNOWN}
 try:
@@ -158,7 +158,7 @@ except InvalidRequest as refused:
 
 CANNOT_BECOME = f"""
 from daq_core.errors import InvalidRequest
-from daq_core.user import become, find_owner
+from daq_core.linux.user import become, find_owner
 try:
     become(find_owner({UNKNOWN}))
 except InvalidRequest as refused:

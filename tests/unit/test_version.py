@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ioc.version import checked_out_commit, described_version
+from ioc.values.version import checked_out_commit, described_version
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -1,0 +1,1 @@
+"""How packets become images in the ring."""

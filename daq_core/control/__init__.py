@@ -1,0 +1,1 @@
+"""The one door, and what is behind it: runs, configs, journal."""

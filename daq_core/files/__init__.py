@@ -1,0 +1,1 @@
+"""What an HDF5 file of a run is, and where it may be."""

@@ -1,0 +1,1 @@
+"""What the kernel gives: sockets, users, urgency, a thread for slow disks."""

@@ -1,0 +1,205 @@
+"""Receives whole images from ZeroMQ into the image ring: what the compiled loop is for UDP packets.
+
+Each message is an image of one unit, so one is opened, filled and published
+before the next is looked at: nothing is ever incomplete, and images are
+published in the order they come. Over several sockets that need not be the order
+of their ids. The bookkeeping is that of ``daq_core.receiving.stream_assembly``: runs, late and
+repeated images and a full ring are what they are for packets, and a message
+counts as a packet. ZeroMQ connects, and connects again; what it may hold back
+is bounded by ``QUEUE_BYTES`` for all sockets together. When that is full a PUSH
+sender waits, and a PUB sender drops what it cannot send, which nobody here can count.
+
+When a run is to end, what has come by then is taken first: ZeroMQ's own threads get
+``DRAIN_S`` to bring what the kernel has, and then its queues are read until they are
+empty; of a camera that does not pause, as many messages as they can hold.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import zmq
+
+from daq_core.config import DaqConfig
+from daq_core.detectors import Layout
+from daq_core.errors import Unavailable
+from daq_core.receiving.stream_assembly import end, nothing_to_erase, open_image, publish, turn
+from daq_core.receiving.stream_connection import StreamConnection
+from daq_core.receiving.stream_messages import BadMessage, MessageReader
+from daq_core.ring.ring import Arm, Ring, Word
+
+log = logging.getLogger(__name__)
+
+BATCH = 16  # messages of one socket before it is the next one's turn
+POLL_MS = 20
+DRAIN_S = 0.015  # within a poll that brings nothing
+LOOK_EVERY_S = 0.2  # at the connections
+QUEUE_BYTES = 256 * 2**20
+MAX_MESSAGE_BYTES = 64 * 2**20  # or four images; the connection of who sends more is closed
+LOG_EVERY_S = 5.0
+SILENT_PEER_S = 10  # then the kernel asks whether a silent connection is still one
+ZMQ_TYPES = {"pull": zmq.PULL, "sub": zmq.SUB}
+
+
+class StreamReceiver:
+    """Connected ZeroMQ sockets, one for each address of a config.
+
+    Raises
+    ------
+    Unavailable
+        The name of a sender's machine is not known.
+    """
+
+    def __init__(self, config: DaqConfig, layout: Layout) -> None:
+        self._layout = layout
+        self._refusals = _Refusals()
+        self._senders: dict[zmq.Socket[bytes], tuple[str, MessageReader]] = {}
+        self._connections: list[StreamConnection] = []
+        self._next_look = 0.0  # at them, monotonic seconds
+        for address in config.stream_addresses:
+            _look_up(address)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(min(4, len(config.stream_addresses)))
+        queue = QUEUE_BYTES // (layout.image_bytes * len(config.stream_addresses))
+        for address in config.stream_addresses:
+            receiver = self._context.socket(ZMQ_TYPES[config.stream_socket])
+            receiver.linger = 0
+            receiver.rcvhwm = max(2, min(1000, queue))
+            receiver.maxmsgsize = max(MAX_MESSAGE_BYTES, 4 * layout.image_bytes)
+            receiver.ipv6 = "[" in address
+            receiver.setsockopt(zmq.TCP_KEEPALIVE, 1)
+            receiver.setsockopt(zmq.TCP_KEEPALIVE_IDLE, SILENT_PEER_S)
+            receiver.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 2)
+            receiver.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
+            if config.stream_socket == "sub":
+                receiver.subscribe(b"")
+            self._connections.append(StreamConnection(receiver, address))
+            self._senders[receiver] = address, MessageReader(layout)
+
+    def receive(self, ring: Ring, local: Any) -> None:
+        """Receive until Word.LEAVE is set."""
+        poller = zmq.Poller()
+        for receiver in self._senders:
+            poller.register(receiver, zmq.POLLIN)
+        words = ring.words
+        drain = _Drain(sum(2 * receiver.rcvhwm for receiver in self._senders))
+        while words[Word.LEAVE] == 0:
+            ending = self._turn(ring, local)
+            drain.expect(ending, int(words[Word.RECEIVED]), time.monotonic())
+            now = time.monotonic_ns()
+            waiting = poller.poll(POLL_MS)
+            if not waiting:
+                ring.arms[0, Arm.EMPTY_NS] = now
+            more = [self._read(receiver, ring, local) for receiver, _ in waiting]
+            if ending and drain.is_over(any(more), int(words[Word.RECEIVED]), time.monotonic()):
+                end(nothing_to_erase, self._layout.ports, ring, local, ending)
+            self._refusals.tell()
+            self._look_at_connections()
+
+    def _look_at_connections(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_EVERY_S
+            for connection in self._connections:
+                connection.look(now)
+
+    def _read(self, receiver: zmq.Socket[bytes], ring: Ring, local: Any) -> bool:
+        """Take what a socket has, or the first of it; returns whether there may be more."""
+        address, reader = self._senders[receiver]
+        for _ in range(BATCH):
+            self._turn(ring, local)  # a message that comes after WAITING_IMAGES has to find the run begun
+            try:
+                frames = receiver.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return False
+            try:
+                self._take([frame.buffer for frame in frames], reader, ring, local)
+            except BadMessage as error:
+                self._refusals.add(address, str(error))
+            ring.words[Word.RECEIVED] += 1
+        return True
+
+    def _turn(self, ring: Ring, local: Any) -> int:
+        return int(turn(nothing_to_erase, self._layout.ports, ring, local, time.monotonic_ns()))
+
+    def _take(self, parts: list[memoryview], reader: MessageReader, ring: Ring, local: Any) -> None:
+        """Put the image of a message into the ring; BadMessage when it has none, which is counted."""
+        now, real = time.monotonic_ns(), time.time_ns()
+        try:
+            message = reader.read(parts)
+        except BadMessage:
+            ring.words[Word.MALFORMED] += 1
+            raise
+        slot = open_image(ring, local, np.uint64(message.image_id), now, real)
+        if slot < 0:
+            return
+        is_good = False
+        try:
+            pixels = ring.pixels[slot, : self._layout.image_bytes]
+            message.put(pixels.view(self._layout.dtype))
+            is_good = True
+        finally:
+            publish(nothing_to_erase, self._layout.ports, ring, local, slot, is_good, now)
+
+    def close(self) -> None:
+        """Close the sockets; the loop has ended."""
+        self._context.destroy(linger=0)
+
+
+def _look_up(address: str) -> None:
+    """Demand that an address can be connected to: ZeroMQ itself would wait for it without a word."""
+    parts = urlsplit(address)
+    try:
+        socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(
+            f"stream address {address}: the host {parts.hostname} is not known: {error.strerror}."
+        ) from None
+
+
+@dataclass
+class _Drain:
+    """Tells when all has been taken that had come when a run was to end.
+
+    n_waiting : how many messages may wait, in the queues and on their way there
+    """
+
+    n_waiting: int
+    _epoch: int = 0
+    _since: float = 0.0
+    _n_before: int = 0
+
+    def expect(self, epoch: int, n_received: int, now: float) -> None:
+        """Begin, when that end (0: none) has not been expected yet; `now` is monotonic seconds."""
+        if epoch != self._epoch:
+            self._epoch, self._n_before, self._since = epoch, n_received, now
+
+    def is_over(self, is_more: bool, n_received: int, now: float) -> bool:
+        """Say so after the sockets were read; `is_more` when one of them was not read to its end."""
+        is_empty = not is_more and now - self._since >= DRAIN_S
+        return is_empty or n_received - self._n_before >= self.n_waiting
+
+
+@dataclass
+class _Refusals:
+    """Messages that held no image, told in a log line at once and then every few seconds."""
+
+    _n: int = 0
+    _last: tuple[str, str] = ("", "")
+    _next_line: float = field(default=0.0)
+
+    def add(self, address: str, reason: str) -> None:
+        self._n += 1
+        self._last = address, reason
+        self.tell()
+
+    def tell(self) -> None:
+        if self._n and time.monotonic() >= self._next_line:
+            many = f"{self._n} messages, the last" if self._n > 1 else "a message"
+            log.warning("refused %s from %s: %s", many, *self._last)
+            self._n, self._next_line = 0, time.monotonic() + LOG_EVERY_S

@@ -1,0 +1,1 @@
+"""Packets kept in files: recorded, looked at, sent again."""

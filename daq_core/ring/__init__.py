@@ -1,0 +1,1 @@
+"""The image ring: shared memory of pixels, slots and words."""

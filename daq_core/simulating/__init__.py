@@ -1,0 +1,1 @@
+"""A detector made of programs, and the faults on its way."""

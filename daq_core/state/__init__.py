@@ -1,0 +1,1 @@
+"""What a DAQ is in: values, events, and the one table of transitions."""

@@ -1,0 +1,1 @@
+"""How images of the ring become a file: the writer process."""

@@ -1,0 +1,1 @@
+"""Who may put what: access files, rules, this machine's addresses."""

@@ -1,0 +1,1 @@
+"""The protocol: searches, circuits, channels, records."""

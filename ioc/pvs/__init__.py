@@ -1,0 +1,1 @@
+"""Every PV: its name, what it shows, its alarm."""

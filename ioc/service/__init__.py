@@ -1,0 +1,1 @@
+"""The service: its start, its state on disk, its end."""

@@ -1,0 +1,282 @@
+"""The Channel Access face of the DAQ: snapshots become PVs, and nothing here can end it.
+
+A change of the status is shown at once, in the snapshot's own step, so PVs see
+each state of a run in its order; counters and rates are shown at most every
+``REFRESH_S``, the latest alone. Clients that cannot follow are the business of
+``ioc.channel_access.circuits``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from daq_core.detectors import layout_of
+from daq_core.errors import DaqError
+from daq_core.state.status import Counters, DaqStatus, Snapshot
+from ioc.access.control import AccessControl
+from ioc.channel_access.record_kinds import record_of
+from ioc.channel_access.server import Server
+from ioc.commands.commands import Commands
+from ioc.pvs.daq import PVS
+from ioc.pvs.looks import Looks, changed_parts
+from ioc.pvs.view import FaceHealth, IocHealth, StdDaqJson, View
+from ioc.service.autosave import Autosave
+from ioc.service.log_output import COUNTED, Errors
+from ioc.values.machine import Watch
+from ioc.values.version import described_version
+
+if TYPE_CHECKING:
+    from daq_core.control.daq import Daq
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 0.05
+HEARTBEAT_S = 1.0
+RISING_S = 10.0  # a counter that rose this long ago is still called rising
+BACKOFF_S = (0.1, 5.0)  # first and longest pause before a failed task is started again
+
+
+class Ioc:
+    """Serves the PVs of a DAQ under a prefix.
+
+    Parameters
+    ----------
+    prefix : str
+        What all names start with, e.g. ``X02DA:``.
+    bind, ca_port
+        Address and port, of TCP and UDP alike.
+    health : callable
+        What the other faces have to say of themselves, asked once a second.
+    std_daq : StdDaqJson, optional
+        Forms of the JSON texts; without it these PVs stay undefined.
+    aliases : mapping, optional
+        Second names of PVs, each with the PV's own.
+    autosave : Autosave, optional
+        Keeps the setpoints; without it they begin with their defaults.
+    engineer, location : str
+        Who is responsible, and where the detector is: shown, no more.
+    errors : Errors, optional
+        What went wrong in the program; errors of this face are added.
+    end : callable, optional
+        Ends the program soon, in order, for SYSRESET.
+    access : AccessControl, optional
+        Who may read and put what; without it: all may read, this machine may put.
+    """
+
+    def __init__(
+        self,
+        daq: Daq,
+        prefix: str,
+        *,
+        bind: str = "127.0.0.1",
+        ca_port: int = 5064,
+        health: Callable[[], FaceHealth] = FaceHealth,
+        std_daq: StdDaqJson | None = None,
+        aliases: Mapping[str, str] | None = None,
+        autosave: Autosave | None = None,
+        engineer: str = "",
+        location: str = "",
+        errors: Errors | None = None,
+        end: Callable[[], None] | None = None,
+        access: AccessControl | None = None,
+    ) -> None:
+        self._daq = daq
+        self._health = health
+        self._records = {row.pv(prefix): record_of(row, prefix) for row in PVS}
+        access = access or AccessControl()
+        self._commands = Commands(daq, self._refresh, access, self._note_error, end)
+        self._autosave = autosave
+        self._watch = Watch()
+        found = self._records | {alias: self._records[pv] for alias, pv in (aliases or {}).items()}
+        self._server = Server(found, self._commands, bind=bind, port=ca_port, report=self._report)
+        self._counters: deque[tuple[float, Counters]] = deque()  # one a second, as far back as RISING_S
+        self._stale = False  # something changed that is not shown yet
+        self._shown: View | None = None  # what the PVs show
+        self._looked_at: dict[str, frozenset[str]] = {}  # parts of it that each PV depends on
+        self._errors = errors or Errors()
+        self._longest_lag_s = 0.0  # of the event loop, since the last beat
+        self._known: set[str] = set()  # where errors were logged
+        self._view = View(
+            daq.snapshot,
+            layout_of(daq.snapshot.config),
+            earlier=daq.snapshot.counters,
+            std_daq=std_daq,
+            ioc=IocHealth(
+                version=described_version(),
+                started=time.time(),
+                n_records=len(self._records),
+                engineer=engineer,
+                location=location,
+            ),
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all PVs."""
+        return list(self._records)
+
+    async def run(self, started: asyncio.Event) -> None:
+        """Serve until cancelled; `started` is set once clients are answered.
+
+        Raises
+        ------
+        Unavailable
+            The port is taken.
+        """
+        if self._autosave is not None:
+            await self._autosave.restore(self._records.values(), self._commands)
+        unsubscribe = self._daq.subscribe(self._on_snapshot)
+        try:
+            self._on_snapshot(self._daq.snapshot)
+            self._beat()  # all PVs are true before the first client sees one
+            async with self._server, asyncio.TaskGroup() as tasks:
+                started.set()
+                for work in (self._refresh_often, self._beat_often, self._server.beacons):
+                    tasks.create_task(self._keep_alive(work))
+                if self._autosave is not None:
+                    tasks.create_task(self._keep_alive(self._autosave.keep))
+                    tasks.create_task(self._look_at_restored_folder())
+        finally:
+            unsubscribe()
+
+    # -- showing -----------------------------------------------------------------------------
+
+    def _on_snapshot(self, snapshot: Snapshot) -> None:
+        """Show a change of the state now, of anything else soon. Never raises."""
+        before = self._view
+        layout = before.layout if snapshot.config is before.config else layout_of(snapshot.config)
+        self._view = replace(before, snapshot=snapshot, layout=layout)
+        self._stale = True
+        if _moved(before.snapshot, snapshot):
+            self._refresh(snapshot.time)
+
+    def _refresh(self, when: float | None = None) -> None:
+        """Post every PV whose value or alarm changed, with the time of the event that changed it."""
+        self._stale = False
+        commands = self._commands
+        self._view = view = replace(
+            self._view,
+            next=commands.setpoints,
+            staging=commands.staging,
+            command=commands.last,
+            area=commands.area.state,
+            access=commands.access.rules,
+        )
+        now = time.time() if when is None else when
+        differing, self._shown = changed_parts(self._shown, view), view
+        look = Looks(view)
+        for name, record in self._records.items():
+            if name in self._looked_at and differing.isdisjoint(self._looked_at[name]):
+                continue
+            look.begin()
+            try:
+                value = record.row.value(look)
+                changed = record.post(value, record.row.alarm(look, value), now)
+            except Exception as fault:
+                self._looked_at.pop(name, None)
+                self._report(f"PV {name}", fault)
+            else:
+                self._looked_at[name] = look.noted
+                if changed and record.row.restore is not None and self._autosave is not None:
+                    self._autosave.note_change()
+
+    async def _refresh_often(self) -> None:
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(REFRESH_S)
+            self._longest_lag_s = max(self._longest_lag_s, time.monotonic() - began - REFRESH_S)
+            if self._stale:
+                self._refresh(self._view.snapshot.time)
+
+    # -- health ------------------------------------------------------------------------------
+
+    async def _beat_often(self) -> None:
+        due = time.monotonic()
+        n_updates = self._server.n_updates
+        while True:
+            due = max(due + HEARTBEAT_S, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+            n_updates, rate = self._server.n_updates, (self._server.n_updates - n_updates) / HEARTBEAT_S
+            self._beat(updates_per_second=rate)
+
+    def _beat(self, updates_per_second: float = 0.0) -> None:
+        """Bring up to date what depends on the time alone, and what the server counts."""
+        now = time.time()
+        self._commands.area.beat()
+        self._counters.append((now, self._view.snapshot.counters))
+        while len(self._counters) > 1 and self._counters[0][0] < now - RISING_S:
+            self._counters.popleft()
+        before = self._view.ioc
+        ioc = replace(
+            before,
+            heartbeat=before.heartbeat + 1,
+            loop_lag_s=self._longest_lag_s,
+            n_clients=len(self._server.circuits),
+            n_channels=self._server.n_channels,
+            n_dropped=self._server.n_dropped,
+            n_stalled=self._server.n_stalled_now,
+            updates_per_second=updates_per_second,
+            errors=self._errors.n,
+            last_error=self._errors.last,
+        )
+        self._longest_lag_s = 0.0
+        self._view = replace(
+            self._view,
+            now=now,
+            ioc=ioc,
+            usage=self._watch.look(),
+            saves=None if self._autosave is None else self._autosave.state,
+            earlier=self._counters[0][1],
+            face=self._health(),
+        )
+        self._refresh(now)
+
+    async def _look_at_restored_folder(self) -> None:
+        """See whether the folder that autosave put back is there; a file system that hangs delays nobody."""
+        try:
+            await self._commands.area.look_again()
+        except DaqError as trouble:
+            log.warning("FilePath of the last time: %s", trouble)
+        except Exception as fault:
+            self._report("FilePath of the last time", fault)
+
+    # -- staying alive -----------------------------------------------------------------------
+
+    async def _keep_alive(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Start a task again whenever it fails, after a pause that doubles each time."""
+        pause, longest = BACKOFF_S
+        while True:
+            try:
+                await work()
+            except Exception as fault:
+                self._report(work.__qualname__, fault)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+
+    def _report(self, where: str, fault: BaseException) -> None:
+        """Count an error of ours, keep its text for LastError_RBV, and log it with its traceback."""
+        self._errors.add(f"{where}: {type(fault).__name__}: {fault}")
+        if where not in self._known:  # the same fault twenty times a second is one fault
+            self._known.add(where)
+            log.error("%s", where, exc_info=fault, extra=COUNTED)
+
+    def _note_error(self, text: str) -> None:
+        """Do the same for a mistake of somebody else's, which needs no traceback."""
+        self._errors.add(text)
+        log.error("%s", text, extra=COUNTED)
+
+
+def _moved(before: Snapshot, after: Snapshot) -> bool:
+    """Tell whether the state changed, not only its counts."""
+    return _situation(before.status) != _situation(after.status)
+
+
+def _situation(status: DaqStatus) -> tuple[object, ...]:
+    run = status.acquisition
+    return status.state, status.receiver_down, run.state, run.request, run.message

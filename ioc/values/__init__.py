@@ -1,0 +1,1 @@
+"""What the faces show that the DAQ does not know."""
