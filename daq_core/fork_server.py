@@ -4,10 +4,9 @@
 processes; a start or a config change never waits for an interpreter, a compiler
 or a kernel cache. Control itself has threads and a loop and must not be forked.
 
-A request is one byte, which kind of process, with descriptors: of the channel
-the process talks over, of the ring, and whatever else its kind needs. A process
-ends by itself when its channel closes, and so does the server; nobody waits for
-them but the kernel. What is sent to a whole group of processes is control's to answer.
+This file says what each kind of process does: it alone imports all rooms, each where its work is
+loaded. How a process is asked for and forked is in ``daq_core.processes.forking``. What is sent to
+a whole group of processes is control's to answer.
 
 A service is READY when its receiver listens. So the server can be asked as soon as
 it has the kernels and what a receiver needs; it loads the rest when it has forked
@@ -17,35 +16,27 @@ the first, which opens its sockets and fills its ring meanwhile.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from daq_core.kernels.progress import READY, Compiled
 from daq_core.linux.text_outlet import OutletHandler, TextOutlet
-from daq_core.linux.urgency import be_usual, hurry
+from daq_core.processes.forking import Kinds, Work, be_named, serve
 from daq_core.processes.group_signals import leave_to_control
+from daq_core.processes.kinds import LOOK, MAPS, RECEIVER, WRITER
 
 if TYPE_CHECKING:
     from daq_core.kernels.compiling import Loaded  # which loads a compiler
 
 log = logging.getLogger("daq_core.fork_server")  # also as __main__
 
-RECEIVER, WRITER, LOOK, MAPS = b"r", b"w", b"l", b"m"
-NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look", MAPS: b"daq-maps"}
-"""As ps and top show them."""
-PR_SET_NAME = 15  # prctl(2)
-MAX_DESCRIPTORS = 4
 AFRESH = "afresh"  # last argument of a fork server that has compiled: it does not do that again
-
-Work = Callable[..., None]
 
 
 def load_receiver() -> Work:
@@ -80,7 +71,7 @@ def load_maps() -> Work:
     return run_maps
 
 
-KINDS: Mapping[bytes, Callable[[], Work]] = {
+KINDS: Kinds = {
     RECEIVER: load_receiver,
     WRITER: load_writer,
     LOOK: load_look,
@@ -104,57 +95,6 @@ def load_rest() -> None:
 
     for load in KINDS.values():
         load()
-
-
-def serve(requests: socket.socket) -> None:
-    """Fork a process for each request until nobody can ask any more."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps them
-    if not _fork_next(requests):
-        return
-    load_rest()
-    hurry()  # not before: the first receiver is waited for more than what we load meanwhile
-    while _fork_next(requests):
-        pass
-
-
-def _fork_next(requests: socket.socket) -> bool:
-    """Wait for a request and fork its process; False when there will be no more."""
-    kind, descriptors, _, _ = socket.recv_fds(requests, 1, MAX_DESCRIPTORS)
-    if not kind:
-        return False
-    work = KINDS[kind]()  # loaded already, but for the first
-    gc.freeze()  # a process does not look for garbage in what is loaded, which would copy its pages
-    if os.fork() == 0:
-        gc.enable()
-        requests.close()
-        _name(NAMES[kind])
-        if kind == RECEIVER:
-            be_usual()
-        _live(work, descriptors)
-    for descriptor in descriptors:
-        os.close(descriptor)
-    return True
-
-
-def _live(work: Work, descriptors: list[int]) -> None:
-    """Do one piece of work in a freshly forked process, and end it."""
-    status = 1
-    try:
-        with socket.socket(fileno=descriptors[0]) as channel:
-            work(channel, *descriptors[1:])
-        status = 0
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # control is gone, so there is nobody to work for
-    except Exception:
-        log.exception("a forked process failed")
-    finally:
-        logging.shutdown()
-        os._exit(status)  # no clean-up of libraries: HDF5's could raise what close has reported already
-
-
-def _name(name: bytes) -> None:
-    """Give this process the name that ps and top show."""
-    ctypes.CDLL(None).prctl(PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0)
 
 
 def _say_what_is_new(loaded: Loaded) -> None:
@@ -187,7 +127,7 @@ def main() -> int:
     resource.setrlimit(
         resource.RLIMIT_RTTIME, (hard, hard)
     )  # control's own is shorter: ioc.service.precedence
-    _name(b"daq-forks")
+    be_named(b"daq-forks")
     gc.disable()  # what is loaded stays: looking for garbage in it takes a seventh of the time
     with socket.socket(fileno=int(sys.argv[1])) as requests, contextlib.suppress(BrokenPipeError):
         loaded = load_all_kernels(lambda n_done, n_all: requests.sendall(Compiled(n_done, n_all).to_bytes()))
@@ -196,7 +136,7 @@ def main() -> int:
             outlet.drain()
             _begin_afresh(requests)
         requests.sendall(READY)
-        serve(requests)
+        serve(requests, KINDS, load_rest)
     return 0  # also when control has gone meanwhile
 
 

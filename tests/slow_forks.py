@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from daq_core.fork_server import WRITER
 from daq_core.processes.forks import ForkServer
+from daq_core.processes.kinds import WRITER
 
 
 class SlowForks(ForkServer):

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.files.output import check_folder
 from daq_core.files.roots import entered, opened_folder
-from daq_core.fork_server import LOOK
 from daq_core.linux.user import become, find_owner
 from daq_core.processes.forks import ForkServer
+from daq_core.processes.kinds import LOOK
 from daq_core.processes.question import answer, ask
 
 TIMEOUT_S = 4.0  # for a file system to say whether it has the folder

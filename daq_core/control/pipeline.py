@@ -21,10 +21,10 @@ from daq_core.config import DaqConfig
 from daq_core.control.ring_size import choose_ring
 from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
-from daq_core.fork_server import RECEIVER, WRITER
 from daq_core.linux.memory import present_memory, shown_bytes
 from daq_core.linux.network import Network
 from daq_core.processes.forks import ForkServer
+from daq_core.processes.kinds import RECEIVER, WRITER
 from daq_core.receiving.handle import ReceiverProcess
 from daq_core.receiving.task import ReceiverTask
 from daq_core.ring.ring import RingShape, Word

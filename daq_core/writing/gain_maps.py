@@ -26,9 +26,9 @@ from daq_core.detectors import layout_of
 from daq_core.detectors.jungfrau import COLUMNS, ROWS
 from daq_core.detectors.sls import pixel_numbers
 from daq_core.errors import InvalidConfig
-from daq_core.fork_server import MAPS
 from daq_core.linux.regular_file import NotAFileError, opened_regular
 from daq_core.processes.forks import ForkServer
+from daq_core.processes.kinds import MAPS
 from daq_core.processes.question import answer, ask
 
 STAGES = 3

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from daq_core.errors import Unavailable
-from daq_core.fork_server import NAMES, WRITER
+from daq_core.processes.kinds import NAMES, WRITER
 from daq_core.writing.task import WriterTask
 
 log = logging.getLogger(__name__)

@@ -97,7 +97,7 @@ class Lead:
                 log.exception("writer %d of %s failed", number, self.task.output_file)
             finally:
                 logging.shutdown()
-                os._exit(0)  # no clean-up of libraries, as in daq_core.fork_server
+                os._exit(0)  # no clean-up of libraries, as in daq_core.processes.forking
         theirs.close()
         self._writers.append(_Writer(number, Control(ours)))
 
