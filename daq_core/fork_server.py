@@ -84,6 +84,10 @@ def load_all_kernels(tell: Callable[[int, int], None]) -> Loaded:
 
     `tell` hears how many are done and how many there are, when some have to be compiled.
     """
+    import daq_core.codecs.compressor
+    import daq_core.receiving.packets
+    import daq_core.receiving.stream_assembly
+    import daq_core.writing.conversion  # noqa: F401 - likewise
     from daq_core.kernels.compiling import load_kernels
 
     return load_kernels(tell)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import daq_core
 from tests.service import JUNGFRAU_2
 
 COMPILER = {"numba", "llvmlite"}
@@ -35,6 +38,27 @@ def test_a_receiver_of_packets_loads_no_more_than_it_needs() -> None:
     loaded = loaded_by("from daq_core import fork_server\nfork_server.load_receiver()")
     assert "numba" in loaded
     assert not loaded & (FILES | {"asyncio", "zmq", "caproto", "fastapi"})
+
+
+def test_all_kernels_of_receivers_and_writers_are_loaded_before_the_first_is_forked() -> None:
+    """What declares kernels after that compiles them in each process anew, while packets come."""
+    core = Path(daq_core.__file__).parent
+    rooms = ("receiving", "assembling", "codecs", "files", "writing")
+    sources = [source for room in rooms for source in core.joinpath(room).rglob("*.py")]
+    declaring = [source for source in sources if "@kernel_of(" in source.read_text()]
+    names = {".".join(source.relative_to(core.parent).with_suffix("").parts) for source in declaring}
+    load = "from daq_core import fork_server\nfork_server.load_all_kernels(lambda *_: None)"
+    program = f"{load}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert len(names) > 5
+    assert names <= set(done.stdout.split())
 
 
 def test_a_config_is_checked_without_the_compiler() -> None:
