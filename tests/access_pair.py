@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daq_core.config import DaqConfig
-from ioc.commands.commands import Client
+from ioc.commands.client import Client
 from tests.ca_wire import (
     ACCESS_RIGHTS,
     CLIENT_NAME,

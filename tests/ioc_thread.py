@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from daq_core.config import DaqConfig
 from ioc.program.ports import free_ports
-from ioc.pvs.view import FaceHealth
 from ioc.service.ioc import Ioc
+from ioc.values.operator import FaceHealth
 from tests.simulated_daq import SimulatedDaq
 
 T = TypeVar("T")

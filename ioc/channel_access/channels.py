@@ -10,8 +10,8 @@ import caproto as ca
 from ioc.access.control import AccessControl
 from ioc.access.rules import Rights
 from ioc.channel_access.record import Record
-from ioc.commands.commands import Client
-from ioc.pvs.row import Put
+from ioc.commands.client import Client
+from ioc.commands.commands import Put
 
 READABLE = frozenset(ca.ChannelType) - {ca.ChannelType.PUT_ACKT, ca.ChannelType.PUT_ACKS}
 

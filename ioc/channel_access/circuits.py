@@ -36,7 +36,7 @@ from ioc.channel_access.messages import (
 from ioc.channel_access.monitors import Monitor, Updates
 from ioc.channel_access.printable import printable
 from ioc.channel_access.puts import Puts
-from ioc.commands.commands import Client
+from ioc.commands.client import Client
 
 if TYPE_CHECKING:
     from ioc.channel_access.server import Server

@@ -16,7 +16,8 @@ import caproto as ca
 from daq_core.errors import DaqError, RunFailed
 from ioc.channel_access.channels import Channel, Denied, Refused
 from ioc.channel_access.printable import printable
-from ioc.commands.commands import Client, Commands
+from ioc.commands.client import Client
+from ioc.commands.commands import Commands
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Puts:
             raise
         except Refused as refused:
             put.note(f"refused: {refused}", logging.INFO)
-            self._commands.reject(record.row.name, str(refused), client)
+            self._commands.results.reject(record.row.name, str(refused), client)
             raise
         except (DaqError, TimeoutError) as reason:  # shown by the command itself
             text = str(reason) or "timed out"

@@ -20,16 +20,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daq_core.control.claim import Asked
-from daq_core.detectors import layout_of
 from daq_core.errors import Busy, DaqError, InvalidRequest, RunFailed, Unavailable
 from daq_core.state.status import AcquisitionState, Snapshot, WriteRequest, checked_run_id
 from ioc.commands.area_file_name import checked_folder, checked_name, checked_template, full_file_name
-from ioc.pvs.area_view import Area, wrapped
-from ioc.pvs.view import View
+from ioc.commands.client import Client
+from ioc.commands.results import Results
+from ioc.values.area import Area, wrapped
 
 if TYPE_CHECKING:
     from daq_core.control.daq import Daq
-    from ioc.commands.commands import Client, Commands
 
 TICK_S = 0.02  # how often an Acquire counts the images that came
 OPENING_TICK_S = 0.002  # how often it looks whether the receiver lets them through
@@ -39,9 +38,9 @@ OFF = "Done"  # the state of a busy record that ends what goes on
 class AreaDetector:
     """The setpoints and commands of ``cam1:`` and ``HDF1:``."""
 
-    def __init__(self, daq: Daq, commands: Commands) -> None:
+    def __init__(self, daq: Daq, results: Results) -> None:
         self._daq = daq
-        self._commands = commands
+        self._results = results
         self._looking = asyncio.Lock()  # at folders, one after the other: the last one put is shown
         self._acquiring = asyncio.Lock()  # held while an Acquire is active
         self._abort = asyncio.Event()  # set to end it
@@ -56,31 +55,30 @@ class AreaDetector:
     async def decline(self, pv: str, reason: str, choice: str, client: Client) -> None:
         """Refuse a command that cannot be carried out here; one that ends it is fine."""
         if choice != OFF:
-            async with self._commands.carry_out(pv, client):
+            async with self._results.carry_out(pv, client):
                 raise InvalidRequest(reason)
 
     # -- setpoints ---------------------------------------------------------------------------
 
     async def keep(self, pv: str, value: Any, client: Client) -> None:
         """Keep a setpoint that has no effect here."""
-        with self._commands.setting(pv, client):
+        with self._results.setting(pv, client):
             self._set(kept={**self.state.kept, pv: value})
 
     async def put(self, pv: str, name: str, value: Any, client: Client) -> None:
         """Keep a setpoint that has one."""
-        with self._commands.setting(pv, client):
+        with self._results.setting(pv, client):
             self._set(**{name: value})
 
-    async def confirm(self, pv: str, true: Callable[[View], Any], value: Any, client: Client) -> None:
+    async def confirm(self, pv: str, true: Callable[[Snapshot], Any], value: Any, client: Client) -> None:
         """Accept what cannot be changed only as it is."""
-        with self._commands.setting(pv, client):
-            now = self._daq.snapshot
-            if value != (is_now := true(View(now, layout_of(now.config)))):
+        with self._results.setting(pv, client):
+            if value != (is_now := true(self._daq.snapshot)):
                 raise InvalidRequest(f"{pv} is {is_now} and cannot be set to {value} here.")
 
     async def put_file_path(self, path: str, client: Client) -> None:
         """Look at a folder, as the user who will write there; returns when it is known to be there or not."""
-        with self._commands.setting("FilePath", client):
+        with self._results.setting("FilePath", client):
             folder = checked_folder(path)
             async with self._looking:
                 levels = max(0, -self.state.create_directory)
@@ -99,18 +97,18 @@ class AreaDetector:
             if self.state.file_path and self.state.folder is None:
                 folder = checked_folder(self.state.file_path)
                 self._set(folder=folder, folder_trouble=await self._daq.look_at(folder))
-                self._commands.changed()
+                self._results.changed()
 
     async def put_file_name(self, name: str, client: Client) -> None:
-        with self._commands.setting("FileName", client):
+        with self._results.setting("FileName", client):
             self._set(file_name=checked_name(name))
 
     async def put_file_template(self, template: str, client: Client) -> None:
-        with self._commands.setting("FileTemplate", client):
+        with self._results.setting("FileTemplate", client):
             self._set(file_template=checked_template(template))
 
     async def put_array_counter(self, pv: str, value: int, client: Client) -> None:
-        with self._commands.setting(pv, client):
+        with self._results.setting(pv, client):
             counted_from = {pv: (value, self.state.n_passed)}
             self._set(counted_from={**self.state.counted_from, **counted_from})
 
@@ -121,7 +119,7 @@ class AreaDetector:
 
         The run of a client that has put Acquire takes the images that Acquire lets through.
         """
-        async with self._commands.carry_out("Capture", client):
+        async with self._results.carry_out("Capture", client):
             if choice == OFF:
                 await self._daq.stop()
             else:
@@ -131,13 +129,13 @@ class AreaDetector:
     async def write_file(self, choice: str, client: Client) -> None:
         """Write a file of the next image."""
         if choice != OFF:
-            async with self._commands.carry_out("WriteFile", client):
+            async with self._results.carry_out("WriteFile", client):
                 await self._write("WriteFile", 1)
 
     async def flush(self, choice: str, client: Client) -> None:
         """Return when all images that have come can be read from the file."""
         if choice != OFF:
-            with self._commands.active("FlushNow"):
+            with self._results.active("FlushNow"):
                 await self._daq.flushed()
 
     async def _write(self, pv: str, n_images: int, *, by_valve: bool = False) -> None:
@@ -154,7 +152,7 @@ class AreaDetector:
                 status = await self._daq.start(request, asked, by_valve=by_valve)
             finally:
                 end_listening()
-        with self._commands.active(pv):
+        with self._results.active(pv):
             if status.acquisition.running:
                 status = await self._daq.wait()
         if status.acquisition.state is AcquisitionState.FAILED:
@@ -165,7 +163,7 @@ class AreaDetector:
         if snapshot.status.pending is request and self.state.file_number == area.file_number:
             number = wrapped(area.file_number + (area.auto_increment == "Yes"))
             self._set(refused="", file_number=number, run_by_valve=request if by_valve else None)
-            self._commands.changed()
+            self._results.changed()
 
     @contextmanager
     def _refusals_shown(self) -> Iterator[None]:
@@ -184,7 +182,7 @@ class AreaDetector:
         if choice == OFF:
             await self.end_acquire()
             return
-        async with self._commands.carry_out("Acquire", client):
+        async with self._results.carry_out("Acquire", client):
             if self._acquiring.locked():
                 raise Busy("Acquire is active already. Put 0 there to end it.")
             wanted = self._images_wanted()
@@ -193,7 +191,7 @@ class AreaDetector:
                 self._daq.valve.open(wanted or 0)
                 try:
                     await self._until_open()
-                    with self._commands.active("Acquire"):
+                    with self._results.active("Acquire"):
                         await self._see_images(wanted)
                 finally:
                     self._daq.valve.close()
@@ -275,4 +273,4 @@ class AreaDetector:
 
     def _show(self, **changes: Any) -> None:
         self._set(**changes)
-        self._commands.changed()
+        self._results.changed()

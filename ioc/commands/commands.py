@@ -1,9 +1,8 @@
 """What a put does: setpoints keep what was asked, commands go to the one door ``Daq``.
 
 Every method has the signature of a row's ``put``: the value is already decoded
-(a state's name, a number, a text), and an exception is the put's error. What a
-refusal or a result looks like on ``CmdStatus_RBV`` and its neighbours is
-written here once, in :meth:`Commands.carry_out`.
+(a state's name, a number, a text), and an exception is the put's error. How a refusal or a
+result looks is in ``ioc.commands.results``.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from daq_core.detectors import FORMATS
@@ -28,44 +25,18 @@ from daq_core.state.status import (
     checked_run_id,
 )
 from ioc.commands.area_detector import AreaDetector
-from ioc.pvs.view import LastCommand, Setpoints
+from ioc.commands.client import AUTOSAVE, Client
+from ioc.commands.results import TIMEOUT_S, Results
+from ioc.values.operator import LastCommand, Setpoints
 from ioc.values.staging import Staging
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from daq_core.control.daq import Daq
     from ioc.access.control import AccessControl
-    from ioc.pvs.row import Put
 
 log = logging.getLogger(__name__)
 
-RECONFIGURE_TIMEOUT_S = 30.0
 MAX_LOG_N = 50
-
-
-@dataclass
-class Habits:
-    """What one connection has shown of how its client works; it lasts as long as the connection."""
-
-    uses_acquire: bool = False  # its captures take what Acquire lets through, and nothing else
-
-
-@dataclass(frozen=True)
-class Client:
-    """Who put a value, as the client itself claims, and the address it came from."""
-
-    user: str
-    host: str
-    address: str
-    habits: Habits = field(default_factory=Habits, compare=False)
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.host}"
-
-
-AUTOSAVE = Client("autosave", "localhost", "")
-"""Who puts the saved setpoints back."""
 
 
 class Commands:
@@ -84,62 +55,66 @@ class Commands:
         end: Callable[[], None] | None = None,
     ) -> None:
         self._daq = daq
-        self.changed = changed
         self.access = access
         self._note_error = note_error
         self._end = end
-        self.area = AreaDetector(daq, self)
+        self.results = Results(changed)
+        self.area = AreaDetector(daq, self.results)
         self.setpoints = Setpoints()
         self.staging = Staging()
-        self.last = LastCommand()
         self._given_up = asyncio.Event()  # a Stop could not make the DAQ READY; then there is another one
+
+    @property
+    def last(self) -> LastCommand:
+        """The result of the last command, and which are active."""
+        return self.results.last
 
     # -- setpoints ---------------------------------------------------------------------------
 
     async def put_output_file(self, path: str, client: Client) -> None:
-        with self.setting("OutputFile", client):
+        with self.results.setting("OutputFile", client):
             self.setpoints = replace(self.setpoints, output_file=checked_output_file(path))
             self._daq.expect(os.path.dirname(path))
 
     async def put_n_images(self, n_images: int, client: Client) -> None:
-        with self.setting("NImages", client):
+        with self.results.setting("NImages", client):
             self.setpoints = replace(self.setpoints, n_images=checked_n_images(n_images))
 
     async def put_run_id(self, text: str, client: Client) -> None:
-        with self.setting("RunId", client):
+        with self.results.setting("RunId", client):
             if text:
                 checked_run_id(run_id_of(text))
             self.setpoints = replace(self.setpoints, run_id=text)
 
     async def put_log_n(self, n: int, client: Client) -> None:
-        with self.setting("LogN", client):
+        with self.results.setting("LogN", client):
             if not 1 <= n <= MAX_LOG_N:
                 raise InvalidRequest(f"Invalid LogN={n}. Must be 1 to {MAX_LOG_N}.")
             self.setpoints = replace(self.setpoints, log_n=n)
 
     async def restore(self, put: Put, value: Any) -> None:
         """Put a saved setpoint back; a refusal is an exception alone, for no client asked for it."""
-        shown = self.last
+        shown = self.results.last
         try:
             await put(self, value, AUTOSAVE)
         finally:
-            self.last = shown
+            self.results.last = shown
 
     # -- the run -----------------------------------------------------------------------------
 
     async def write_async(self, choice: str, client: Client) -> None:
         """Start a run; returns when the file is open, or raises when it was refused."""
         if choice == "Start":
-            async with self.carry_out("WriteAsync", client):
+            async with self.results.carry_out("WriteAsync", client):
                 await self._start()
 
     async def write_sync(self, choice: str, client: Client) -> None:
         """Start a run; returns when its file is closed, or raises when it was refused or failed."""
         if choice != "Start":
             return
-        async with self.carry_out("WriteSync", client):
+        async with self.results.carry_out("WriteSync", client):
             status = await self._start()
-            with self.active("WriteSync"):
+            with self.results.active("WriteSync"):
                 if status.acquisition.running:
                     status = await self._daq.wait()
             if status.acquisition.state is AcquisitionState.FAILED:
@@ -148,8 +123,8 @@ class Commands:
     async def stop(self, choice: str, client: Client) -> None:
         """End whatever goes on; returns when the DAQ is READY. Nobody waits for anything after it."""
         if choice == "Stop":
-            async with self.carry_out("Stop", client):
-                with self.active("Stop"):
+            async with self.results.carry_out("Stop", client):
+                with self.results.active("Stop"):
                     try:
                         await self._daq.stop()
                     except DaqError:
@@ -175,7 +150,7 @@ class Commands:
         """End the service in order, for its supervisor to start it again; refused while a run is going on."""
         if choice != "Restart":
             return
-        async with self.carry_out("SYSRESET", client):
+        async with self.results.carry_out("SYSRESET", client):
             if self._daq.is_taken:
                 raise Busy("A run is going on. Stop it before SYSRESET.")
             if self._end is None:
@@ -186,42 +161,42 @@ class Commands:
     # -- the config --------------------------------------------------------------------------
 
     async def put_key(self, pv: str, key: str, value: object, client: Client) -> None:
-        with self.setting(pv, client):
+        with self.results.setting(pv, client):
             self.staging = self.staging.put(key, value)
 
     async def put_bit_depth(self, value: int, client: Client) -> None:
-        with self.setting("CfgBitDepth", client):
+        with self.results.setting("CfgBitDepth", client):
             self.staging = self.staging.put_bit_depth(value)
 
     async def put_type(self, name: str, client: Client) -> None:
-        with self.setting("CfgDetectorType", client):
+        with self.results.setting("CfgDetectorType", client):
             if name not in FORMATS:
                 raise InvalidConfig(f"detector_type {name} is not supported; known are {', '.join(FORMATS)}.")
             self.staging = self.staging.put("detector_type", name)
 
     async def put_ids(self, ids: tuple[int, ...], client: Client) -> None:
-        with self.setting("CfgModuleIds", client):
+        with self.results.setting("CfgModuleIds", client):
             self.staging = replace(self.staging, module_ids=ids)
 
     async def put_corners(self, corners: tuple[int, ...], client: Client) -> None:
-        with self.setting("CfgModulePositions", client):
+        with self.results.setting("CfgModulePositions", client):
             self.staging = replace(self.staging, corners=corners)
 
     async def put_json(self, text: str, client: Client) -> None:
-        with self.setting("CfgJson", client):
+        with self.results.setting("CfgJson", client):
             self.staging = self.staging.put_json(text, self._daq.snapshot.config)
 
     async def apply_config(self, choice: str, client: Client) -> None:
         """Configure the DAQ with what is staged; returns when the new config is running."""
         if choice != "Apply":
             return
-        async with self.carry_out("ConfigApply", client):
+        async with self.results.carry_out("ConfigApply", client):
             staged = self.staging
             await self._daq.configure(staged.request(self._daq.snapshot.config))
             if self.staging is staged:
                 self.staging = Staging()
-            with self.active("ConfigApply"):
-                async with asyncio.timeout(RECONFIGURE_TIMEOUT_S):
+            with self.results.active("ConfigApply"):
+                async with asyncio.timeout(TIMEOUT_S):
                     await self._reconfigured()
 
     async def _reconfigured(self) -> None:
@@ -240,7 +215,7 @@ class Commands:
     async def revert_config(self, choice: str, client: Client) -> None:
         """Forget what is staged."""
         if choice == "Revert":
-            async with self.carry_out("ConfigRevert", client):
+            async with self.results.carry_out("ConfigRevert", client):
                 self.staging = Staging()
 
     # -- who may do what ---------------------------------------------------------------------
@@ -249,93 +224,20 @@ class Commands:
         """Read the access file again; connected clients are told. A wrong file leaves the rules alone."""
         if choice != "Reload":
             return
-        async with self.carry_out("READACF", client):
-            with self.active("READACF"):
+        async with self.results.carry_out("READACF", client):
+            with self.results.active("READACF"):
                 try:
                     await self.access.reload()
                 except InvalidConfig as wrong:
                     self._note_error(f"READACF: {wrong} The rules are as before.")
                     raise
 
-    # -- what is shown of it -----------------------------------------------------------------
 
-    @asynccontextmanager
-    async def carry_out(self, name: str, client: Client) -> AsyncIterator[None]:
-        """Show a command as Running, then as OK, or why not; the reason goes on to the put."""
-        began = time.monotonic()
-        self._show(status="Running", name=name, message="", user=str(client), duration_s=0.0)
-
-        def show(status: str, message: str = "") -> None:
-            accepted = self.last.accepted + (status != "Rejected")
-            rejected = self.last.rejected + (status == "Rejected")
-            self._show(
-                status=status,
-                name=name,
-                message=message,
-                user=str(client),
-                duration_s=time.monotonic() - began,
-                accepted=accepted,
-                rejected=rejected,
-            )
-
-        try:
-            yield
-        except RunFailed as failed:
-            show("Failed", str(failed))
-            raise
-        except TimeoutError:
-            show("Timeout", f"{name} did not complete within {RECONFIGURE_TIMEOUT_S:.0f} s.")
-            raise
-        except DaqError as refused:
-            show("Rejected", str(refused))
-            raise
-        except Exception as fault:
-            show("Failed", f"{type(fault).__name__}: {fault}")
-            raise
-        show("OK")
-
-    def reject(self, name: str, reason: str, client: Client) -> None:
-        """Show that a put was refused."""
-        self._show(
-            status="Rejected",
-            name=name,
-            message=reason,
-            user=str(client),
-            duration_s=0.0,
-            rejected=self.last.rejected + 1,
-        )
-
-    @contextmanager
-    def setting(self, name: str, client: Client) -> Iterator[None]:
-        """Show a setpoint's new value; a refused one is shown as a rejected command until it is put right.
-
-        For not every client shows the error of a put.
-        """
-        try:
-            yield
-        except DaqError as refused:
-            self.reject(name, str(refused), client)
-            raise
-        if self.last.status == "Rejected" and self.last.name == name:
-            self._show(status="OK", message="", user=str(client))
-        else:
-            self.changed()
-
-    @contextmanager
-    def active(self, name: str) -> Iterator[None]:
-        """Let the command's PV read 1 meanwhile."""
-        self._show(active=self.last.active | {name})
-        try:
-            yield
-        finally:
-            self._show(active=self.last.active - {name})
-
-    def _show(self, **changes: Any) -> None:
-        self.last = replace(self.last, **changes)
-        self.changed()
+Put = Callable[[Commands, Any, Client], Awaitable[None]]
+"""What a put of a PV does: with a value that is decoded, for a client."""
 
 
-def stage(pv: str, key: str) -> Callable[[Commands, Any, Client], Any]:
+def stage(pv: str, key: str) -> Put:
     """Return the put of a PV that stages one config key as it is."""
     return lambda commands, value, client: commands.put_key(pv, key, value, client)
 

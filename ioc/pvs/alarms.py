@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from caproto import AlarmSeverity, AlarmStatus
 
-if TYPE_CHECKING:
-    from ioc.pvs.view import View
+from ioc.pvs.view import View
 
 
 class Alarm(NamedTuple):
@@ -24,7 +23,7 @@ class Alarm(NamedTuple):
     message: str = ""
 
 
-AlarmRule = Callable[["View", Any], Alarm]
+AlarmRule = Callable[[View, Any], Alarm]
 
 NO_ALARM = Alarm()
 UNDEFINED = Alarm(AlarmStatus.UDF, AlarmSeverity.INVALID_ALARM)

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
+from daq_core.detectors import layout_of
+from daq_core.state.status import Snapshot
 from ioc.commands.area_detector import AreaDetector
-from ioc.commands.commands import Client
-from ioc.pvs.row import Put, Row, Source, count, pair
+from ioc.commands.client import Client
+from ioc.commands.commands import Put
+from ioc.pvs.row import Row, Source, count, pair
+from ioc.pvs.view import View
 
 Prefix = Literal["CAM", "HDF"]
 CAM: Prefix = "CAM"
@@ -56,7 +60,11 @@ def fixed(
     **more: Any,
 ) -> tuple[Row, Row]:
     """Make setpoint and readback of what can be nothing else; a put of another value is refused."""
-    put = on_area(lambda area, wanted, client: area.confirm(pv, value, wanted, client))
+
+    def true(now: Snapshot) -> Any:
+        return value(View(now, layout_of(now.config)))
+
+    put = on_area(lambda area, wanted, client: area.confirm(pv, true, wanted, client))
     return pair(Row(pv, record, description, value, put, macro=macro, **more))
 
 

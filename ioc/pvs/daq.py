@@ -16,13 +16,12 @@ from typing import Any
 from daq_core.detectors import FORMATS
 from daq_core.linux.sockets import BUFFER_BYTES
 from daq_core.state.status import MAX_N_IMAGES
-from ioc.commands.commands import MAX_LOG_N, Commands, stage
+from ioc.commands.commands import MAX_LOG_N, Commands, Put, stage
 from ioc.pvs.access import ACCESS
 from ioc.pvs.alarms import Limits, above_zero, is_error, not_empty, rising, warns
 from ioc.pvs.area_detector import AREA_DETECTOR
 from ioc.pvs.health import HEALTH
 from ioc.pvs.row import (
-    Put,
     Row,
     Source,
     choice,

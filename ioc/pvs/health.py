@@ -1,6 +1,6 @@
 """The PVs that tell how the service itself is, one line each: ``IOC:``, with the names of iocStats.
 
-What the machine and this process use comes from ``ioc.values.machine``, the rest from what the
+What the machine and this process use comes from ``ioc.service.watch``, the rest from what the
 server counts; all of it is brought up to date once a second.
 """
 

@@ -6,24 +6,21 @@ serves, ``db/daq.template``, the reference in the docs) is made from its row.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from caproto import AlarmStatus
 
 from ioc.access.rules import AccessGroup
+from ioc.commands.commands import Put
 from ioc.pvs.alarms import NO_ALARM, NO_LIMITS, RECEIVER_DOWN, SEVERITIES, UNDEFINED, Alarm, AlarmRule, Limits
-
-if TYPE_CHECKING:
-    from ioc.commands.commands import Client, Commands
-    from ioc.pvs.view import View
+from ioc.pvs.view import View
 
 RecordType = Literal[
     "ai", "ao", "bi", "bo", "busy", "longin", "longout", "mbbi", "mbbo", "stringin", "stringout", "waveform"
 ]
-Source = Callable[["View"], Any]
-Put = Callable[["Commands", Any, "Client"], Awaitable[None]]
+Source = Callable[[View], Any]
 
 MACROS = {"R": "DAQ:", "IOC": "IOC:", "CAM": "cam1:", "HDF": "HDF1:"}
 """Prefix macros of the database and their defaults; a PV is ``$(P)$(R=DAQ:)Name``."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout
@@ -26,69 +26,13 @@ from daq_core.state.status import (
     WriteRequest,
 )
 from ioc.access.rules import AccessRules
-from ioc.pvs.area_view import Area
+from ioc.values.area import Area
 from ioc.values.machine import Machine, Usage
+from ioc.values.operator import FaceHealth, IocHealth, LastCommand, SaveState, Setpoints
 from ioc.values.staging import Staging
-
-if TYPE_CHECKING:
-    from ioc.service.autosave import SaveState
 
 MAX_JSON_BYTES = 65535  # a text of nelm bytes keeps one for its end
 NOTHING_STAGED = Staging()
-
-
-@dataclass(frozen=True)
-class Setpoints:
-    """The write request that the next start uses, and how many log entries LogJson_RBV lists."""
-
-    output_file: str | None = None  # None until somebody sets it
-    n_images: int = 1
-    run_id: str = ""  # "": a new one is made
-    log_n: int = 10
-
-
-@dataclass(frozen=True)
-class LastCommand:
-    """The result of the last command, and the commands that are active now."""
-
-    status: str = "Idle"  # Idle, Running, OK, Rejected, Failed, Timeout
-    message: str = ""
-    name: str = ""
-    user: str = ""  # user@host as the client claims them
-    accepted: int = 0  # since start
-    rejected: int = 0
-    duration_s: float = 0.0
-    active: frozenset[str] = frozenset()  # names of PVs that read 1
-
-
-@dataclass(frozen=True)
-class FaceHealth:
-    """What the program around the IOC knows of its other faces; None: there is no Redis to connect to."""
-
-    redis_connected: bool | None = None
-    redis_latency_s: float | None = None
-    last_error: str = ""
-    errors: int = 0
-
-
-@dataclass(frozen=True)
-class IocHealth:
-    """What the Channel Access face counts of itself since its start."""
-
-    version: str = ""
-    started: float = 0.0  # Unix seconds
-    engineer: str = ""
-    location: str = ""
-    heartbeat: int = 0
-    loop_lag_s: float = 0.0  # the longest of the last second
-    n_clients: int = 0
-    n_channels: int = 0
-    n_records: int = 0
-    n_dropped: int = 0  # updates, for slow clients
-    n_stalled: int = 0  # clients that do not read at present
-    updates_per_second: float = 0.0
-    errors: int = 0
-    last_error: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from caproto import ChannelType
 
@@ -29,6 +29,7 @@ from ioc.commands.commands import Commands
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
 from ioc.service.durable_file import replace_file
+from ioc.values.operator import SaveState
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +42,6 @@ PERIOD_S = 1.0  # from one save to the next, at least
 RETRY_S = 5.0  # after one that failed
 SLOW_S = 5.0  # a disk that takes longer is in trouble
 LAST_SAVE_S = 2.0  # when the service ends
-
-
-@dataclass(frozen=True)
-class SaveState:
-    """What the PVs ``SR_…`` and START_CNT show."""
-
-    status: Literal["OK", "Warning", "Error"] = "OK"
-    text: str = ""
-    last_save: float | None = None  # Unix seconds; None: never
-    n_starts: int = 1  # of the service, this one included
 
 
 class Autosave:

@@ -25,10 +25,11 @@ from ioc.channel_access.server import Server
 from ioc.commands.commands import Commands
 from ioc.pvs.daq import PVS
 from ioc.pvs.looks import Looks, changed_parts
-from ioc.pvs.view import FaceHealth, IocHealth, StdDaqJson, View
+from ioc.pvs.view import StdDaqJson, View
 from ioc.service.autosave import Autosave
 from ioc.service.log_output import COUNTED, Errors
-from ioc.values.machine import Watch
+from ioc.service.watch import Watch
+from ioc.values.operator import FaceHealth, IocHealth
 from ioc.values.version import described_version
 
 if TYPE_CHECKING:

@@ -18,15 +18,14 @@ import logging
 import os
 import resource
 import signal
-from typing import Literal
+
+from ioc.values.machine import Precedence
 
 log = logging.getLogger(__name__)
 
 PRIORITY = 1
 NICE = -10
 MOST_S = 0.5
-
-Precedence = Literal["real-time", "nice", "normal"]
 
 
 def take_precedence() -> Precedence:

@@ -34,7 +34,7 @@ from daq_core.token_file import read_token
 from ioc.access.control import AccessControl
 from ioc.channel_access.namesakes import warn_of_namesakes
 from ioc.pvs.daq import PVS
-from ioc.pvs.view import FaceHealth, StdDaqJson
+from ioc.pvs.view import StdDaqJson
 from ioc.service.autosave import Autosave
 from ioc.service.ending import Ending
 from ioc.service.ioc import Ioc
@@ -43,6 +43,7 @@ from ioc.service.notify import ServiceManager
 from ioc.service.precedence import take_precedence
 from ioc.service.saved_config import SavedConfig
 from ioc.service.state_dir import held_state_dir
+from ioc.values.operator import FaceHealth
 from rest_bridge import models
 from rest_bridge.access import Access
 from rest_bridge.app import make_app

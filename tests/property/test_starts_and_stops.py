@@ -21,7 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from daq_core.errors import DaqError
 from daq_core.state.status import DaqState, WriteRequest
 from ioc.access.control import AccessControl
-from ioc.commands.commands import Client, Commands
+from ioc.commands.client import Client
+from ioc.commands.commands import Commands
 from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer

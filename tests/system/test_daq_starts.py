@@ -14,7 +14,8 @@ from daq_core.control.claim import STOPPED, Asked
 from daq_core.errors import Busy, InvalidRequest, Stopped, Unavailable
 from daq_core.state.status import DaqState, DaqStatus, WriteRequest
 from ioc.access.control import AccessControl
-from ioc.commands.commands import Client, Commands
+from ioc.commands.client import Client
+from ioc.commands.commands import Commands
 from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer

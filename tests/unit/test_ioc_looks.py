@@ -12,9 +12,10 @@ import pytest
 from daq_core.config import DaqConfig
 from daq_core.state import events as ev
 from daq_core.state.status import WriteRequest
-from ioc.commands.commands import Client
+from ioc.commands.client import Client
 from ioc.pvs.looks import PARTS, Looks, changed_parts
-from ioc.pvs.view import FaceHealth, Setpoints, View
+from ioc.pvs.view import View
+from ioc.values.operator import FaceHealth, Setpoints
 from tests.ioc_thread import IocThread
 from tests.service import JUNGFRAU_2
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ioc.values.machine import Machine, Usage, Watch
+from ioc.service.watch import Watch
+from ioc.values.machine import Machine, Usage
 
 MEMINFO = (
     "MemTotal:       16000 kB\nMemFree:          10 kB\nMemAvailable:    4000 kB\nHugePages_Total:   3\n"
