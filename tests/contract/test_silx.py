@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,8 @@ from silx.io import nxdata
 from daq_core.codecs.compressor import FILTERS
 from daq_core.files.image_file import ImageFile
 from tests.image_writer import RUN, STOP_TIME, append, compressor, images
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(params=FILTERS)
@@ -44,3 +50,48 @@ def test_silx_opens_the_images_as_the_default_plot(path: str) -> None:
 
 def test_silx_addresses_the_images_by_url(path: str) -> None:
     np.testing.assert_array_equal(silx.io.get_data(f"silx:{path}?path=/eiger/data&slice=1"), images(1, 1)[0])
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Iterator[tuple[ImageFile, str]]:
+    """A file of three images whose writer goes on."""
+    path = str(tmp_path / "growing.h5")
+    file = ImageFile.create(path, shape=(48, 64), dtype=np.dtype("u2"), detector_name="eiger", run=RUN)
+    append(file, 3)
+    yield file, path
+    file.close(state="FINISHED", message="Completed.", stop_time=STOP_TIME, counters={})
+
+
+ALONG = """
+import sys
+import silx.io
+with silx.io.open(sys.argv[1]) as file:
+    data = file["entry/data/data"]
+    print(len(data), flush=True)
+    sys.stdin.readline()
+    data.refresh()
+    print(len(data), data[-1].sum(), flush=True)
+"""
+PLAIN = "import sys, h5py; h5py.File(sys.argv[1])"
+
+
+def test_silx_reads_a_growing_file_by_itself_and_sees_what_comes(growing: tuple[ImageFile, str]) -> None:
+    file, path = growing
+    with subprocess.Popen(
+        [sys.executable, "-c", ALONG, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "3\n"
+        append(file, 2)
+        said, _ = reader.communicate("go on\n", timeout=60)
+    assert said == f"5 {images(4, 1)[0].sum()}\n"
+
+
+def test_a_growing_file_is_refused_without_swmr_with_the_advice_that_the_page_warns_of(
+    growing: tuple[ImageFile, str],
+) -> None:
+    _, path = growing
+    reader = subprocess.run([sys.executable, "-c", PLAIN, path], capture_output=True, text=True, timeout=60)
+    assert re.search("already open for write.*h5clear", reader.stderr)
+    page = (ROOT / "docs/how-to/read-a-growing-file.md").read_text(encoding="utf-8")
+    assert re.search("Do not follow the advice.*`h5clear`", page)
