@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from daq_core.config import named, unknown_keys
 from daq_core.control.claim import Asked
@@ -25,6 +25,7 @@ from rest_bridge.access import Access, AccessCheck
 from rest_bridge.envelope import Envelope, EnvelopedRoute, envelop_other_errors
 from rest_bridge.models import ErrorReply, WriterStatus
 from rest_bridge.request_body import JsonObject
+from rest_bridge.routes_page import routes_page
 
 if TYPE_CHECKING:
     from daq_core.control.daq import Daq
@@ -48,7 +49,9 @@ def make_app(daq: Daq, *, sync_limit_s: float = 60.0, access: Access | None = No
 
     ``app.state.closing`` is an ``asyncio.Event``: setting it ends the calls that wait for a run.
     """
-    app = FastAPI(title="std_daq", description=DESCRIPTION, redirect_slashes=False, redoc_url=None)
+    app = FastAPI(
+        title="std_daq", description=DESCRIPTION, redirect_slashes=False, docs_url=None, redoc_url=None
+    )
     app.state.daq = daq
     app.state.closing = asyncio.Event()
     app.add_middleware(AccessCheck, access=access or Access())
@@ -59,6 +62,10 @@ def make_app(daq: Daq, *, sync_limit_s: float = 60.0, access: Access | None = No
     @app.get("/", include_in_schema=False)
     async def show_docs() -> Response:
         return RedirectResponse("/docs")
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_routes() -> Response:
+        return HTMLResponse(routes_page(app.openapi()))
 
     return app
 

@@ -230,6 +230,15 @@ async def test_the_root_leads_to_the_page_for_people(rest: Rest) -> None:
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
+async def test_the_page_for_people_needs_nothing_from_the_internet_and_has_every_route(rest: Rest) -> None:
+    page = (await rest.ask("GET", "/docs")).text
+    assert "//" not in page, "an address elsewhere: empty in a network without the internet"
+    for path, methods in ROUTES.items():
+        for method in methods:
+            assert f"<code>{method.upper()} {path}</code>" in page
+    assert "<code>output_file</code>" in page
+
+
 async def test_no_other_web_page_may_read_an_answer(rest: Rest) -> None:
     answer = await rest.ask("GET", "/writer/status", headers={"Origin": "http://elsewhere"})
     assert "access-control-allow-origin" not in answer.headers
