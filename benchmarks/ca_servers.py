@@ -132,7 +132,8 @@ async def serve(prefix: str, port: int, n_pvs: int, rate_hz: float) -> None:
             nonlocal running
             while line := await asyncio.to_thread(sys.stdin.readline):
                 running = {"pause": False, "resume": True}.get(line.strip(), running)
-                report = Report(n_posted, len(server.circuits), server.n_dropped, server.n_stalled)
+                counts = server.counts
+                report = Report(n_posted, len(server.circuits), counts.n_dropped, counts.n_stalled)
                 print(json.dumps(asdict(report)), flush=True)
 
         answering = asyncio.create_task(answer())

@@ -18,7 +18,7 @@ import asyncio
 import logging
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import caproto as ca
 
@@ -36,10 +36,8 @@ from ioc.channel_access.messages import (
 from ioc.channel_access.monitors import Monitor, Updates
 from ioc.channel_access.printable import printable
 from ioc.channel_access.puts import Puts
+from ioc.channel_access.shared import Shared
 from ioc.commands.client import Client
-
-if TYPE_CHECKING:
-    from ioc.channel_access.server import Server
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +51,16 @@ VERSION = ca.DEFAULT_PROTOCOL_VERSION
 
 
 class Circuit:
-    """Serves one connection until it ends: ``await Circuit(reader, writer, server).serve()``."""
+    """Serves one connection until it ends: ``await Circuit(reader, writer, shared).serve()``."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: Server) -> None:
-        self._reader, self._writer, self._server = reader, writer, server
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, shared: Shared) -> None:
+        self._reader, self._writer, self._shared = reader, writer, shared
         peer = writer.get_extra_info("peername")
         self._requests = Requests()
-        self.channels = Channels(server.commands.access, peer[0])
+        self.channels = Channels(shared.commands.access, peer[0])
         self._monitors: dict[int, Monitor] = {}  # by subscription id
         self._updates = Updates()
-        self._puts = Puts(server.commands, server.report)
+        self._puts = Puts(shared.commands, shared.report)
         self._sending = asyncio.Lock()
         self._waiting_since: float | None = None  # monotonic time; for the client to take what is sent
         self._closed = False
@@ -78,10 +76,10 @@ class Circuit:
         except OSError:
             pass  # it is gone, which is no news
         except Garbage as broken:
-            self._server.n_broken += 1
+            self._shared.counts.n_broken += 1
             log.info("CA client %s sent what is not Channel Access: %s", self._name, broken)
         except Exception as fault:
-            self._server.report("CA circuit", fault)
+            self._shared.report("CA circuit", fault)
         finally:
             self.close()
             sender.cancel()
@@ -119,7 +117,7 @@ class Circuit:
         if response:
             await self._send(*response)
         if isinstance(command, (ca.WriteRequest, ca.WriteNotifyRequest)):
-            self._server.spawn(self._put(self._channel(command), command))
+            self._shared.spawn(self._put(self._channel(command), command))
             await asyncio.sleep(0)  # a setpoint is there before the next request is looked at
 
     def _response(self, command: Any) -> list[Any]:
@@ -133,8 +131,8 @@ class Circuit:
             case ca.EchoRequest():
                 return [ca.EchoResponse()]
             case ca.SearchRequest():
-                if self._server.find(command.name) is not None:
-                    return [ca.SearchResponse(self._server.port, None, command.cid, VERSION)]
+                if self._shared.names.find(command.name) is not None:
+                    return [ca.SearchResponse(self._shared.port, None, command.cid, VERSION)]
                 if command.reply == ca.DO_REPLY:
                     return [ca.NotFoundResponse(version=VERSION, cid=command.cid)]
             case ca.CreateChanRequest():
@@ -154,7 +152,7 @@ class Circuit:
         return []
 
     def _create_channel(self, command: ca.CreateChanRequest) -> list[Any]:
-        record = self._server.find(command.name)
+        record = self._shared.names.find(command.name)
         if record is None or len(self.channels) >= MAX_CHANNELS:
             return [ca.CreateChFailResponse(cid=command.cid)]
         data_type, n = record.data_type, record.nelm
@@ -182,7 +180,7 @@ class Circuit:
         """Tell the client what it may do since the access rules changed, where it differs."""
         moved = self.channels.follow_rules()
         if moved:
-            self._server.spawn(self._tell_rights(list(moved)))  # begins before what the monitors send
+            self._shared.spawn(self._tell_rights(list(moved)))  # begins before what the monitors send
         for monitor in self._monitors.values():
             readable = self.channels[monitor.sid].rights.read
             if monitor.sid in moved and moved[monitor.sid].read != readable:
@@ -263,11 +261,11 @@ class Circuit:
             while not self._closed:
                 await self._updates.ready()
                 n_dropped, batch = self._updates.take()
-                self._server.n_dropped += n_dropped
-                self._server.n_updates += len(batch)
+                self._shared.counts.n_dropped += n_dropped
+                self._shared.counts.n_updates += len(batch)
                 await self._send(*batch)
         except Exception as fault:
-            self._server.report("CA updates", fault)
+            self._shared.report("CA updates", fault)
             self.close()
 
     # -- the wire ----------------------------------------------------------------------------
@@ -285,7 +283,7 @@ class Circuit:
                 self._waiting_since = None
         except TimeoutError:
             if not self._closed:
-                self._server.n_stalled += 1
+                self._shared.counts.n_stalled += 1
                 log.warning("CA client %s stopped reading and is disconnected.", self._name)
             self.close()
         except OSError:

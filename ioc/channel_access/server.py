@@ -18,8 +18,10 @@ import caproto as ca
 from daq_core.errors import Unavailable
 from ioc.channel_access.circuits import Circuit
 from ioc.channel_access.environment import beacon_addresses
-from ioc.channel_access.fields import field_of
+from ioc.channel_access.names import Names
 from ioc.channel_access.record import Record
+from ioc.channel_access.searches import Searches
+from ioc.channel_access.shared import Counts, Shared
 from ioc.commands.commands import Commands
 
 log = logging.getLogger(__name__)
@@ -47,16 +49,9 @@ class Server:
         port: int,
         report: Callable[[str, BaseException], None],
     ) -> None:
-        self.commands = commands
         self.bind, self.port = bind, port
-        self.report = report  # (where, what): an error of ours, to be shown
         self.circuits: set[Circuit] = set()
-        self.n_broken = 0  # clients that sent garbage
-        self.n_dropped = 0  # updates, for slow clients
-        self.n_stalled = 0  # clients that were disconnected because they had stopped reading
-        self.n_updates = 0
-        self._records = records
-        self._fields: dict[str, Record] = {}
+        self._shared = Shared(Names(records), port, commands, report, self._spawn)
         self._tasks: set[asyncio.Task[None]] = set()
         commands.access.on_change(self._follow_rules)
 
@@ -64,6 +59,10 @@ class Server:
         for circuit in tuple(self.circuits):
             circuit.follow_rules()
             await asyncio.sleep(0)  # some hundred monitors may begin anew for each
+
+    @property
+    def counts(self) -> Counts:
+        return self._shared.counts
 
     @property
     def n_channels(self) -> int:
@@ -74,23 +73,7 @@ class Server:
         """Clients that have stopped reading and are still connected."""
         return sum(circuit.is_stalled for circuit in self.circuits)
 
-    def find(self, name: str) -> Record | None:
-        """Return the record or field of a name: ``X``, ``X.VAL``, ``X.EGU``, ``X.VAL$``; None for others."""
-        if name in self._records:
-            return self._records[name]
-        base, _, field = name.removesuffix("$").partition(".")
-        record = self._records.get(base)
-        if record is None or len(field) > 4:
-            return None
-        key = f"{record.name}.{field}"  # an alias has the fields of its record
-        if key not in self._fields:
-            found = field_of(record, field)
-            if found is None:
-                return None
-            self._fields[key] = found
-        return self._fields[key]
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that outlives the client who asked for it; it ends with the server."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -105,7 +88,7 @@ class Server:
             tcp.close()
             raise
         self._tcp = await asyncio.start_server(self._serve, sock=tcp)
-        self._udp, _ = await loop.create_datagram_endpoint(lambda: _Searches(self), sock=udp)
+        self._udp, _ = await loop.create_datagram_endpoint(lambda: Searches(self._shared), sock=udp)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -140,41 +123,14 @@ class Server:
             log.warning("More than %d CA clients: one more is turned away.", MAX_CLIENTS)
             writer.transport.abort()
             return
-        circuit = Circuit(reader, writer, self)
+        circuit = Circuit(reader, writer, self._shared)
         self.circuits.add(circuit)
         try:
             await circuit.serve()
         except Exception as fault:
-            self.report("CA circuit", fault)
+            self._shared.report("CA circuit", fault)
         finally:
             self.circuits.discard(circuit)
-
-
-class _Searches(asyncio.DatagramProtocol):
-    """Answers who looks for one of our PVs; stays silent otherwise, as others may have it."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._parser = ca.Broadcaster(our_role=ca.SERVER)
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    def datagram_received(self, data: bytes, address: Any) -> None:
-        try:
-            requests = self._parser.recv(data, address)
-            found = [
-                ca.SearchResponse(self._server.port, None, request.cid, ca.DEFAULT_PROTOCOL_VERSION)
-                for request in requests
-                if isinstance(request, ca.SearchRequest) and self._server.find(request.name) is not None
-            ]
-        except Exception as broken:  # anything may arrive by UDP
-            self._server.n_broken += 1
-            log.debug("not a CA search from %s: %s", address, broken)
-            return
-        if found:
-            answer = b"".join(map(bytes, (ca.VersionResponse(ca.DEFAULT_PROTOCOL_VERSION), *found)))
-            self._transport.sendto(answer, address)
 
 
 def _bound(kind: socket.SocketKind, host: str, port: int) -> socket.socket:

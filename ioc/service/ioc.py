@@ -199,11 +199,12 @@ class Ioc:
 
     async def _beat_often(self) -> None:
         due = time.monotonic()
-        n_updates = self._server.n_updates
+        counts = self._server.counts
+        n_updates = counts.n_updates
         while True:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            n_updates, rate = self._server.n_updates, (self._server.n_updates - n_updates) / HEARTBEAT_S
+            n_updates, rate = counts.n_updates, (counts.n_updates - n_updates) / HEARTBEAT_S
             self._beat(updates_per_second=rate)
 
     def _beat(self, updates_per_second: float = 0.0) -> None:
@@ -220,7 +221,7 @@ class Ioc:
             loop_lag_s=self._longest_lag_s,
             n_clients=len(self._server.circuits),
             n_channels=self._server.n_channels,
-            n_dropped=self._server.n_dropped,
+            n_dropped=self._server.counts.n_dropped,
             n_stalled=self._server.n_stalled_now,
             updates_per_second=updates_per_second,
             errors=self._errors.n,

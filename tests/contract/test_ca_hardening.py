@@ -40,14 +40,14 @@ from tests.ioc_thread import IocThread
 def test_a_client_that_stops_reading_is_disconnected_and_counted(ioc: IocThread, peer: EpicsPeer) -> None:
     names = [row.pv(ioc.prefix) for row in PVS]
     beat, counted = ioc.pv("IOC:HEARTBEAT"), ioc.pv("IOC:CaStalled_RBV")
-    before = ioc.ioc._server.n_stalled
+    before = ioc.ioc._server.counts.n_stalled
     with EpicsPeer(ioc.ca_port) as sleeper:
         sleeper.monitor(*names)
         peer.monitor(beat, counted)
         n_beats = len(peer.updates(beat))
         os.kill(sleeper.pid, signal.SIGSTOP)
         deadline = time.monotonic() + 60
-        while ioc.ioc._server.n_stalled == before:
+        while ioc.ioc._server.counts.n_stalled == before:
             assert time.monotonic() < deadline
             ioc.do(flood(ioc))
             time.sleep(0.01)
