@@ -9,7 +9,7 @@ from ioc.pvs.daq import PVS
 from ioc.pvs.row import MACROS
 
 HEAD = """\
-# Made from ioc/pvs/daq.py by `std-daq-ioc db`: copy it, and change the copy.
+# Made from ioc/pvs/ by `std-daq-ioc db`: copy it, and change the copy.
 #
 # Who may read and put what by Channel Access, for `std-daq-ioc serve --acf FILE`. After an
 # edit put 1 to {readacf}: clients are told at once what they may do from then on.

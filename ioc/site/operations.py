@@ -16,7 +16,7 @@ from ioc.pvs.row import MACROS, Row
 from ioc.service.autosave import SETTINGS
 from ioc.site.xml_text import to_text
 
-MADE = "Made from ioc/pvs/daq.py by `std-daq-ioc db`: change the table, not this file."
+MADE = "Made from ioc/pvs/ by `std-daq-ioc db`: change the table, not this file."
 
 ARCHIVED_TEXT_BYTES = 1024
 """Longer arrays are the JSON texts and the module tables, which the archiver would store whole each time."""

@@ -8,7 +8,7 @@ from ioc.pvs.row import Row
 HEAD = """\
 # Process variables
 
-<!-- Made from ioc/pvs/daq.py by `std-daq-ioc db`: change the table, not this page. -->
+<!-- Made from ioc/pvs/ by `std-daq-ioc db`: change the table, not this page. -->
 
 Names follow the prefix given to `std-daq-ioc serve --prefix`. `X_RBV` shows what is
 true, `X` what was asked for. A text of `n` bytes is a CHAR waveform in UTF-8

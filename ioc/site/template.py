@@ -9,7 +9,7 @@ from ioc.pvs.daq import PVS
 from ioc.pvs.row import MACROS, Row
 
 HEAD = """\
-# Made from ioc/pvs/daq.py by `std-daq-ioc db`: change the table, not this file.
+# Made from ioc/pvs/ by `std-daq-ioc db`: change the table, not this file.
 #
 # The PVs that std-daq-ioc serves itself, as records of EPICS Base alone (`bo` where
 # it serves a `busy`), e.g. for `softIoc -m P=X02DA: -d daq.template`.
@@ -17,7 +17,7 @@ HEAD = """\
 """
 
 SUBSTITUTIONS_HEAD = """\
-# Made from ioc/pvs/daq.py by `std-daq-ioc db`: change the table, not this file.
+# Made from ioc/pvs/ by `std-daq-ioc db`: change the table, not this file.
 #
 # One line a detector. P is what `std-daq-ioc serve --prefix` was given; the other
 # parts of the names are fixed in std-daq-ioc, and only a C IOC could change them.
