@@ -87,7 +87,7 @@ def load_all_kernels(tell: Callable[[int, int], None]) -> Loaded:
     import daq_core.codecs.compressor
     import daq_core.receiving.packets
     import daq_core.receiving.stream_assembly
-    import daq_core.writing.conversion  # noqa: F401 - likewise
+    import daq_core.writing.conversion  # noqa: F401 - these four declare kernels
     from daq_core.kernels.compiling import load_kernels
 
     return load_kernels(tell)
