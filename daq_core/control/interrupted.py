@@ -21,7 +21,7 @@ from daq_core.control.journal import Begun
 from daq_core.errors import DaqError
 from daq_core.state.losses import Losses
 from daq_core.state.status import Acquisition, AcquisitionState
-from daq_core.writing.task import OPEN_ELSEWHERE, WriterTask
+from daq_core.writing.task import WriterTask
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,7 @@ async def end_of(begun: Begun, task: WriterTask, open_channel: OpenChannel) -> A
     deadline = time.monotonic() + PATIENCE_S
     while True:
         answer = await _ask(task, open_channel)
-        if answer.get("outcome") != "refused" or time.monotonic() > deadline:
-            return _acquisition(begun, answer)
-        if OPEN_ELSEWHERE not in answer["repaired"]:
+        if not answer.get("open_elsewhere") or time.monotonic() > deadline:
             return _acquisition(begun, answer)
         await asyncio.sleep(PAUSE_S)
 

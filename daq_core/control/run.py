@@ -33,7 +33,7 @@ from daq_core.state.losses import NO_LOSSES, Losses
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
 from daq_core.writing.handle import WriterChannel, WriterLostError
-from daq_core.writing.task import OPEN_ELSEWHERE, WriterTask
+from daq_core.writing.task import WriterTask
 
 log = logging.getLogger(__name__)
 
@@ -286,16 +286,19 @@ class Run:
         try:
             async with asyncio.timeout(patience_s):
                 # A writer that is ending closes its channel before its file, and of that tells nobody.
-                while OPEN_ELSEWHERE in (found := await self._try_to_mend(reason)):  # noqa: ASYNC110  see above
-                    await asyncio.sleep(TICK_S)
+                open_elsewhere = True
+                while open_elsewhere:
+                    found, open_elsewhere = await self._try_to_mend(reason)
+                    if open_elsewhere:
+                        await asyncio.sleep(TICK_S)
         except (DaqError, WriterLostError, TimeoutError) as error:
             log.error("%s could not be repaired yet: %s", self.task.output_file, str(error) or found)
         else:
             self.unmended = ""
             log.warning("%s", found)
 
-    async def _try_to_mend(self, reason: str) -> str:
-        """Have a process look at the file; returns what it found."""
+    async def _try_to_mend(self, reason: str) -> tuple[str, bool]:
+        """Have a process look at the file; returns what it found, and whether somebody has it open."""
         task = replace(self.task, repair=True, failure=f"ERROR: {reason}")
         mender = WriterChannel(task, self._pipeline.open_channel)
         try:
@@ -303,7 +306,7 @@ class Run:
             said = await mender.hear()
         finally:
             mender.close()
-        return str(said.get("repaired") or said["failed"]["reason"])
+        return said.get("repaired") or said["failed"]["reason"], said.get("open_elsewhere", False)
 
     async def mend_late(self) -> None:
         """Mend the file when its file system has let go of the writer, however long that takes."""

@@ -339,6 +339,10 @@ class _Column:
         self._dataset.set_extent((n_rows,))
 
 
+class OpenElsewhere(FileExistsError):
+    """A file that cannot be replaced as long as somebody has it open."""
+
+
 def _create_hdf5(path: str, aligned: bool) -> h5py.File:
     """Make an empty HDF5 file with what SWMR, aligned chunks and honest errors need."""
     creation = h5p.create(h5p.FILE_CREATE)
@@ -399,7 +403,7 @@ def _check_replaceable(path: str, fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(fd, fcntl.LOCK_UN)  # HDF5 locks it itself
     except BlockingIOError:
-        raise FileExistsError(f"Cannot replace {path}: it is open elsewhere. Close it there first.") from None
+        raise OpenElsewhere(f"Cannot replace {path}: it is open elsewhere. Close it there first.") from None
     except OSError:
         pass  # a file system without locks
 

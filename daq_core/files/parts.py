@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5d, h5p, h5s, h5t
 
-from daq_core.files.image_file import explained, new_descriptor
+from daq_core.files.image_file import OpenElsewhere, explained, new_descriptor
 from daq_core.files.layout import (
     COLUMNS,
     COUNTERS,
@@ -34,7 +34,6 @@ from daq_core.files.left_open import UNREADABLE
 from daq_core.files.repair import RecordedEnd, RepairReport, repair
 from daq_core.ring.ring import MAX_WRITERS
 from daq_core.state.acquisition import COMPLETED
-from daq_core.writing.task import OPEN_ELSEWHERE
 
 DATA, PRESENT = "entry/data/data", "entry/run/present"
 
@@ -231,14 +230,19 @@ def repair_run(
         return repair(path, failure=failure, run_id=run_id, roots=roots)
     reports = [repair(part, failure=failure, run_id=run_id, roots=roots) for part in parts]
     for report in reports:
-        if report.outcome == "refused" and OPEN_ELSEWHERE in report.message:
+        if report.open_elsewhere:
             return replace(report, path=path)
     whole = [report.path for report in reports if report.outcome != "refused"]
     if not whole:
         return replace(reports[0], path=path)
     with h5py.File(whole[0]) as file:
         detector_name = file["entry/instrument/detector/local_name"].asstr()[()]
-    end = make_virtual_file(path, detector_name=detector_name, overwrite=os.path.lexists(path), roots=roots)
+    overwrite = os.path.lexists(path)
+    try:
+        end = make_virtual_file(path, detector_name=detector_name, overwrite=overwrite, roots=roots)
+    except OpenElsewhere as error:
+        said = f"{path} was not repaired: {error}"
+        return RepairReport(path, "refused", None, said, open_elsewhere=True)
     with h5py.File(path) as file:
         n_images = len(file["entry/data/image_id"])
     said = f"{path} was made over {len(parts)} files, with {n_images} images."

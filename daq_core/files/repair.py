@@ -30,7 +30,6 @@ from daq_core.files.layout import COLUMNS, COUNTERS, UNFINISHED, extend_present,
 from daq_core.files.left_open import UNREADABLE, opened_as_closed
 from daq_core.files.roots import opened_folder
 from daq_core.files.superblock import OPEN_FOR_SWMR, OPEN_FOR_WRITE, NotOurs, read_superblock
-from daq_core.writing.task import OPEN_ELSEWHERE
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,8 @@ class RepairReport:
     """What :func:`repair` found and did; ``message`` is one line for the user.
 
     ``repaired``: it is readable now. ``intact``: it needed nothing, and was not
-    touched. ``refused``: it cannot be repaired here, and was not touched.
+    touched. ``refused``: it cannot be repaired here, and was not touched; where it was
+    ``open_elsewhere`` that need not be when somebody has closed it.
     """
 
     path: str
@@ -56,10 +56,15 @@ class RepairReport:
     n_images: int | None  # in the file; None where that is not known
     message: str
     end: RecordedEnd | None = None  # None where the file does not say
+    open_elsewhere: bool = False
 
 
 class _Refused(Exception):
     """Why a file was left alone."""
+
+
+class _OpenElsewhere(_Refused):
+    """Why it is left alone now."""
 
 
 def repair(path: str, *, failure: str = "", run_id: str = "", roots: Sequence[str] = ("/",)) -> RepairReport:
@@ -101,7 +106,8 @@ def repair(path: str, *, failure: str = "", run_id: str = "", roots: Sequence[st
             except UNREADABLE as error:
                 raise OSError(f"its {n_images} images can be read now, but it is damaged: {error}") from error
     except (_Refused, NotOurs) as reason:
-        return RepairReport(path, "refused", None, f"{path} was not repaired: {reason}.")
+        said = f"{path} was not repaired: {reason}."
+        return RepairReport(path, "refused", None, said, open_elsewhere=isinstance(reason, _OpenElsewhere))
     said = f"{path} is readable again, with {n_images} images."
     return RepairReport(path, "repaired", n_images, said, recorded)
 
@@ -120,7 +126,7 @@ def _locked(path: str, roots: Sequence[str]) -> Iterator[int]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _Refused(f"it is {OPEN_ELSEWHERE}, perhaps still being written") from None
+            raise _OpenElsewhere("it is open elsewhere, perhaps still being written") from None
         except OSError:
             pass  # a file system without locks
         yield fd

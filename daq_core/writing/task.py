@@ -12,9 +12,6 @@ from typing import Any
 
 MAX_THREADS = 16  # that compress for a run, unless more are asked for
 
-OPEN_ELSEWHERE = "open elsewhere"
-"""In the message of a repair that was refused, but need not be when somebody has closed the file."""
-
 
 @dataclass(frozen=True)
 class WriterTask:

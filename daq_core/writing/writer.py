@@ -311,7 +311,8 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
                 roots=task.output_roots,
             )
             report = guarded(mend, MEND_S, wanted_by=channel)
-            control.tell(repaired=report.message, outcome=report.outcome, end=_end_of(report))
+            end, elsewhere = _end_of(report), report.open_elsewhere
+            control.tell(repaired=report.message, open_elsewhere=elsewhere, end=end)
         except (OSError, DaqError) as error:
             control.tell(failed={"reason": str(error), "n_completed": 0})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,20 @@ def test_readers_who_look_for_the_file_do_not_disturb_its_making(tmp_path: Path)
     for path in paths:
         with h5py.File(path) as file:
             assert len(file["entry/data/data"]) == 3
+
+
+def test_what_somebody_has_open_is_refused_until_it_is_closed(tmp_path: Path) -> None:
+    """A part, or the file over them that was not finished; the report says it, not only its message."""
+    path = tmp_path / "run.h5"
+    write_parts(path, [1, 1])
+    path.write_bytes(b"unfinished")
+    for held in (path, Path(part_path(str(path), 1))):
+        with held.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            report = repair_run(str(path))
+        assert (report.outcome, report.open_elsewhere, report.path) == ("refused", True, str(path))
+    report = repair_run(str(path))
+    assert (report.outcome, report.open_elsewhere, report.n_images) == ("repaired", False, 2)
 
 
 def test_a_file_that_exists_is_not_replaced(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def test_a_file_that_is_being_written_is_refused_and_goes_on(tmp_path: Path) -> 
         report = repair(str(path))
         process.communicate(timeout=30)
     assert report.outcome == "refused"
+    assert report.open_elsewhere
     assert "still being written" in report.message
     with h5py.File(path) as file:
         assert_holds(file, 20)
@@ -214,6 +215,7 @@ def refused_unchanged(path: Path, why: str) -> None:
     report = repair(str(path))
     assert report.outcome == "refused"
     assert report.n_images is None
+    assert not report.open_elsewhere
     assert why in report.message
     assert path.read_bytes() == before
 
