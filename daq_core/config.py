@@ -14,48 +14,24 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from daq_core.detectors import layout_of
+from daq_core.detectors import MAX_CHUNK_BYTES, Layout, layout_of
+from daq_core.detectors.keys import DetectorKeys, Integer
 from daq_core.errors import InvalidConfig
 
 log = logging.getLogger(__name__)
 
-STREAM_ADDRESS = re.compile(r"tcp://([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 MOST_NAMED = 8
 MAX_FILE_BYTES = 4 * 2**20  # a 9-megapixel detector's config has 20 kB
-
-
-def _integer(value: object) -> int:
-    """Accept 8, 8.0 and "8" (the original's web page sends text); refuse true, 8.5, null."""
-    if isinstance(value, bool) or value is None:
-        raise ValueError("non-int value")
-    if isinstance(value, str):
-        try:
-            return int(value.strip(), 10)
-        except ValueError:
-            raise ValueError("non-int value") from None
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError("non-int value")
-        return int(value)
-    if not isinstance(value, int):
-        raise ValueError("non-int value")
-    return value
+MOST_GROWTH = 0.02
+"""Of noise that is compressed: LZ4 adds 1/255 and 16 bytes to a block of 8 KiB at most, zstd twice that."""
 
 
 def _not_boolean(value: object) -> object:
@@ -64,62 +40,14 @@ def _not_boolean(value: object) -> object:
     return value
 
 
-def _positions(value: object) -> object:
-    if not isinstance(value, Mapping):
-        raise ValueError('must be an object like {"0": [x_start, y_start, x_end, y_end]}')
-    if len({str(key).strip().lstrip("+0") for key in value}) < len(value):  # "1" and "01"
-        raise ValueError("names a module twice")
-    return value
-
-
-def _stream_address(value: str) -> str:
-    if STREAM_ADDRESS.fullmatch(value) is None or not 1 <= int(value.rpartition(":")[2]) <= 65535:
-        raise ValueError("must be like tcp://host:port, with a port in 1..65535")
-    return value
-
-
-def _input_path(value: str) -> str:
-    if value and (not value.startswith("/") or not value.isprintable()):
-        raise ValueError("must be an absolute path of printable characters")
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(_integer)]
 Number = Annotated[float, BeforeValidator(_not_boolean)]
-StreamAddress = Annotated[str, AfterValidator(_stream_address)]
-InputPath = Annotated[str, AfterValidator(_input_path)]
-Position = tuple[Integer, Integer, Integer, Integer]
 
 
-class DaqConfig(BaseModel):
+class DaqConfig(DetectorKeys):
     """One detector and how its images are assembled and written."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=False, protected_namespaces=())
-
-    detector_name: Annotated[str, Field(min_length=1, max_length=128)]
-    """Name of the detector: a group of that name in each file holds links to the data."""
-    detector_type: str
-    """``eiger``, ``jungfrau`` (also ``jungfrau-raw``, ``jungfrau-converted``), ``gigafrost``, ``moench``,
-    ``bsread`` (also ``pco``)."""
-    bit_depth: Annotated[Integer, Field(ge=1, le=64)]
-    """Bits of a pixel on the wire: Eiger 4, 8, 12, 16, 32; bsread 8, 16, 32; the others 16, a GigaFRoST
-    although it packs 12."""
-    image_pixel_height: Annotated[Integer, Field(ge=1, le=65535)]
-    """Rows of the assembled image, gap pixels included."""
-    image_pixel_width: Annotated[Integer, Field(ge=1, le=65535)]
-    """Columns of the assembled image, gap pixels included."""
-    n_modules: Annotated[Integer, Field(ge=1, le=256)]
-    """Modules (senders) of the detector; fewer ``module_positions`` leave the others out.
-    GigaFRoST 8, bsread 1."""
-    start_udp_port: Annotated[Integer, Field(ge=0, le=65535)]
-    """Module m is received on UDP port start_udp_port + m, a GigaFRoST's link likewise; see n_udp_interfaces
-    and n_udp_ports. bsread has none: any number, as 0."""
     writer_user_id: Annotated[Integer, Field(ge=-1, le=2**32 - 2)]
     """Unix user id that creates and owns the files; below 1: the user of the service."""
-    module_positions: Annotated[dict[Integer, Position], BeforeValidator(_positions)]
-    """Module number → pixel of its first and last corner, inclusive: [x_start, y_start, x_end, y_end].
-    An end before its start means the module is mounted flipped along that axis. Empty
-    for GigaFRoST and bsread."""
 
     submodule_info: dict[str, Any] | list[Any] | None = None
     """Passed through untouched, for the original's web page."""
@@ -139,19 +67,9 @@ class DaqConfig(BaseModel):
     gpfs_block_size: Annotated[Integer, Field(ge=0)] = 16777216
     delay_filter_timeout: Annotated[Integer, Field(ge=0)] = 10
     switch_user_active: bool = False
-    live_stream_configs: dict[str, Any] = {}
+    live_stream_configs: dict[str, Any] = {}  # noqa: RUF012 - pydantic gives each config its own
     deactivate: Any = None
 
-    gain_file: InputPath = ""
-    """Ours. Jungfrau: HDF5 file with /gains [3, n_modules, 512, 1024]; images then become float32."""
-    pedestal_file: InputPath = ""
-    """Ours. Jungfrau: HDF5 file with /pedestals of the same shape, subtracted before the gain is applied."""
-    n_udp_ports: Annotated[Literal[8, 16], BeforeValidator(_integer)] = 8
-    """Ours. GigaFRoST: 8, or 16 with even images on the first eight ports and odd ones on the others."""
-    n_udp_interfaces: Annotated[Literal[1, 2], BeforeValidator(_integer)] = 1
-    """Ours. Jungfrau. With 2, module m's top half comes on start_udp_port + 2m, the other on the next."""
-    stream_addresses: Annotated[list[StreamAddress], Field(max_length=64)] = []
-    """Ours. bsread: the senders to connect to, each `tcp://host:port`; images may come from any of them."""
     stream_socket: Literal["pull", "sub"] = "pull"
     """Ours. bsread: pull from PUSH senders, which share the images out, or sub to PUB senders."""
     image_timeout_s: Annotated[Number, Field(gt=0, le=3600, allow_inf_nan=False)] = 0.5
@@ -175,8 +93,18 @@ class DaqConfig(BaseModel):
             raise ValueError(f"detector_name {self.detector_name!r} cannot name a group in the file")
         if len(set(self.stream_addresses)) < len(self.stream_addresses):
             raise ValueError(f"stream_addresses names an address twice: {', '.join(self.stream_addresses)}")
-        layout_of(self)
+        image_bytes = self.layout.image_bytes  # with all its checks
+        if self.compression != "none" and image_bytes * (1 + MOST_GROWTH) > MAX_CHUNK_BYTES:
+            raise ValueError(
+                f"an image of {image_bytes} bytes can become larger than HDF5 allows for one chunk when "
+                "it is noise: set compression to none"
+            )
         return self
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What comes of the detector's keys; worked out when the config is checked, and never again."""
+        return layout_of(self)
 
     @classmethod
     def parse(cls, values: object) -> DaqConfig:
@@ -234,7 +162,18 @@ class DaqConfig(BaseModel):
         return json.dumps(self.as_dict())
 
 
-REQUIRED = tuple(name for name, field in DaqConfig.model_fields.items() if field.is_required())
+REQUIRED = (
+    "detector_name",
+    "detector_type",
+    "bit_depth",
+    "image_pixel_height",
+    "image_pixel_width",
+    "n_modules",
+    "start_udp_port",
+    "writer_user_id",
+    "module_positions",
+)
+"""In the order of the original, in which they are also shown."""
 
 
 def unknown_keys(values: Iterable[str]) -> list[str]:

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from daq_core.config import DaqConfig
 from daq_core.control.ring_size import choose_ring
-from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.linux.memory import present_memory, shown_bytes
 from daq_core.linux.network import Network
@@ -91,7 +90,7 @@ class Pipeline:
                 f"No memory for an image ring of {shown_bytes(shape.total_bytes)} "
                 f"({error.strerror}); set ram_buffer_gb in the config."
             ) from None
-        self.config, self.layout = config, layout_of(config)
+        self.config, self.layout = config, config.layout
         self.shape: RingShape = shape
         self.ring_descriptor = ring_descriptor
         self.ring = ring
@@ -126,7 +125,7 @@ class Pipeline:
         InvalidConfig
             A gain or pedestal file is unreadable, has the wrong shape, or does not answer in time.
         """
-        return await load_maps(self._forks, config) if layout_of(config).is_converted else None
+        return await load_maps(self._forks, config) if config.layout.is_converted else None
 
     @property
     def maps_warning(self) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import floor
 from typing import TYPE_CHECKING
 
-from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.linux.memory import Memory, shown_bytes
 from daq_core.ring.ring import RingShape, choose_n_slots
@@ -28,7 +27,7 @@ def choose_ring(config: DaqConfig, memory: Memory, *, returned_bytes: int = 0) -
     Unavailable
         There is not so much memory; the text says how much there is, whose limit that is, and what to set.
     """
-    layout = layout_of(config)
+    layout = config.layout
     free = memory.free_bytes + returned_bytes
     maps = maps_bytes(layout.image_shape[0] * layout.image_shape[1]) if layout.is_converted else 0
     most = free - memory.reserve_bytes - maps

@@ -13,7 +13,6 @@ from collections.abc import Collection
 
 from daq_core.config import DaqConfig
 from daq_core.control.ring_size import choose_ring
-from daq_core.detectors import layout_of
 from daq_core.errors import Unavailable
 from daq_core.linux.memory import present_memory
 from daq_core.linux.sockets import why_not_opened
@@ -37,7 +36,7 @@ def check_runnable(
         What is wanting, who has it, and what to do.
     """
     choose_ring(config, present_memory(), returned_bytes=returned_bytes)
-    ports = layout_of(config).udp_ports
+    ports = config.layout.udp_ports
     _check_descriptors(len(ports))
     wanting = {port: reason for port in ports if port not in own_ports and (reason := _try(udp_host, port))}
     if wanting:

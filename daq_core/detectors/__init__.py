@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from daq_core.detectors.bsread import BSREAD
 from daq_core.detectors.eiger import EIGER
 from daq_core.detectors.format import DetectorFormat, Layout, StreamFormat
 from daq_core.detectors.gigafrost import GIGAFROST
 from daq_core.detectors.jungfrau import JUNGFRAU
+from daq_core.detectors.keys import DetectorKeys
 from daq_core.detectors.moench import MOENCH
 from daq_core.errors import InvalidRequest
-
-if TYPE_CHECKING:
-    from daq_core.config import DaqConfig
 
 __all__ = ["FORMATS", "DetectorFormat", "Layout", "StreamFormat", "format_of", "is_stream", "layout_of"]
 
@@ -30,11 +26,9 @@ FORMATS: dict[str, DetectorFormat | StreamFormat] = {
 
 MAX_CHUNK_BYTES = 2**32 - 1
 """An image is one chunk of the file, and HDF5 keeps a chunk's size in 32 bits."""
-MOST_GROWTH = 0.02
-"""Of noise that is compressed: LZ4 adds 1/255 and 16 bytes to a block of 8 KiB at most, zstd twice that."""
 
 
-def format_of(config: DaqConfig) -> DetectorFormat:
+def format_of(config: DetectorKeys) -> DetectorFormat:
     """Return the packet format of a config's detector; InvalidRequest where it sends no UDP packets."""
     form = _known_format(config)
     if isinstance(form, StreamFormat):
@@ -42,12 +36,12 @@ def format_of(config: DaqConfig) -> DetectorFormat:
     return form
 
 
-def is_stream(config: DaqConfig) -> bool:
+def is_stream(config: DetectorKeys) -> bool:
     """Tell whether a config's detector sends whole images as messages."""
     return isinstance(_known_format(config), StreamFormat)
 
 
-def _known_format(config: DaqConfig) -> DetectorFormat | StreamFormat:
+def _known_format(config: DetectorKeys) -> DetectorFormat | StreamFormat:
     if config.detector_type not in FORMATS:
         raise ValueError(
             f"detector_type {config.detector_type!r} is not supported; known are {', '.join(FORMATS)}"
@@ -55,7 +49,7 @@ def _known_format(config: DaqConfig) -> DetectorFormat | StreamFormat:
     return FORMATS[config.detector_type]
 
 
-def layout_of(config: DaqConfig) -> Layout:
+def layout_of(config: DetectorKeys) -> Layout:
     """Work out a config's layout with all checks; ValueError says what does not fit."""
     form = _known_format(config)
     if config.bit_depth not in form.bit_depths:
@@ -70,9 +64,4 @@ def layout_of(config: DaqConfig) -> Layout:
         )
     if layout.image_bytes > MAX_CHUNK_BYTES:
         raise ValueError(f"an image of {layout.image_bytes} bytes is larger than HDF5 allows for one chunk")
-    if config.compression != "none" and layout.image_bytes * (1 + MOST_GROWTH) > MAX_CHUNK_BYTES:
-        raise ValueError(
-            f"an image of {layout.image_bytes} bytes can become larger than HDF5 allows for one chunk when "
-            "it is noise: set compression to none"
-        )
     return layout

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from daq_core.detectors.format import LAYOUT, Layout, StreamFormat
-
-if TYPE_CHECKING:
-    from daq_core.config import DaqConfig
+from daq_core.detectors.keys import DetectorKeys
 
 PIXEL_TYPES = {8: np.uint8, 16: np.uint16, 32: np.uint32}
 
 
-def layout(config: DaqConfig) -> Layout:
+def layout(config: DetectorKeys) -> Layout:
     """Return the layout of a stream: one module, no UDP ports; ValueError says what does not fit."""
     if config.n_modules != 1:
         raise ValueError(f"n_modules is {config.n_modules}, but bsread sends whole images: it must be 1")

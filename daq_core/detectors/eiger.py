@@ -10,7 +10,7 @@ and of the manufacturer's virtual one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,8 @@ import numpy.typing as npt
 from daq_core.detectors import sls
 from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
 from daq_core.detectors.geometry import place_modules
+from daq_core.detectors.keys import DetectorKeys
 from daq_core.detectors.packed import EDGE_BYTES
-
-if TYPE_CHECKING:
-    from daq_core.config import DaqConfig
 
 PAYLOAD_BYTES = 4096
 CHIP_COLUMNS = 256
@@ -32,7 +30,7 @@ DETECTOR_TYPE = 1
 PIXEL_TYPES = {4: np.uint8, 8: np.uint8, 12: np.uint16, 16: np.uint16, 32: np.uint32}
 
 
-def layout(config: DaqConfig) -> Layout:
+def layout(config: DetectorKeys) -> Layout:
     """Work out where each packet of an Eiger goes; ValueError says what does not fit."""
     pixel_type = np.dtype(PIXEL_TYPES[config.bit_depth])
     image_shape = (config.image_pixel_height, config.image_pixel_width)

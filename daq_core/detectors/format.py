@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from daq_core.detectors.keys import DetectorKeys
 from daq_core.ring.ring import RingShape
-
-if TYPE_CHECKING:
-    from daq_core.config import DaqConfig
-
 
 # One row for each UDP port: where its packets' pixels go. All steps are in pixels of the image.
 LAYOUT = np.dtype(
@@ -56,7 +53,7 @@ def layout_row(**fields: int) -> tuple[int, ...]:
     return tuple(fields[name] for name in names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its config can be compared
 class Layout:
     """How one config's packets become images.
 
@@ -149,7 +146,7 @@ class DetectorFormat:
 
     name: str
     bit_depths: tuple[int, ...]
-    layout: Callable[[DaqConfig], Layout]
+    layout: Callable[[DetectorKeys], Layout]
     wire: Literal["sls", "gigafrost"]
     pack: Callable[[npt.NDArray[Any], Layout, int], list[npt.NDArray[np.uint8]]]
     stamp: Callable[[npt.NDArray[np.uint8], int], None]
@@ -169,4 +166,4 @@ class StreamFormat:
 
     name: str
     bit_depths: tuple[int, ...]
-    layout: Callable[[DaqConfig], Layout]
+    layout: Callable[[DetectorKeys], Layout]

@@ -30,16 +30,14 @@ unit test vectors; ports and quadrants are numbered as there: 0, 1 south-west,
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
+from daq_core.detectors.keys import DetectorKeys
 from daq_core.detectors.packed import pack_pixels
-
-if TYPE_CHECKING:
-    from daq_core.config import DaqConfig
 
 HEADER = np.dtype(
     [
@@ -73,7 +71,7 @@ MIN_WIDTH = 72
 DO_NOT_STORE = 0x8000
 
 
-def layout(config: DaqConfig) -> Layout:
+def layout(config: DetectorKeys) -> Layout:
     """Work out where each link's rows go; ValueError says what does not fit."""
     height, width = config.image_pixel_height, config.image_pixel_width
     if width % 24 or not MIN_WIDTH <= width <= MAX_SIDE or height % 4 or not 4 <= height <= MAX_SIDE:
@@ -92,7 +90,7 @@ def layout(config: DaqConfig) -> Layout:
     )
 
 
-def _port(config: DaqConfig, port: int) -> tuple[int, ...]:
+def _port(config: DetectorKeys, port: int) -> tuple[int, ...]:
     height, width = config.image_pixel_height, config.image_pixel_width
     link_columns, link_rows = width // 2, height // 4
     module = port % LINKS  # with 16 ports, even and odd images come on two sets of eight

@@ -11,7 +11,7 @@ Source: contract of std_daq and datagrams of the manufacturer's virtual Jungfrau
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,7 @@ import numpy.typing as npt
 from daq_core.detectors import sls
 from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
 from daq_core.detectors.geometry import Placement, place_modules
-
-if TYPE_CHECKING:
-    from daq_core.config import DaqConfig
+from daq_core.detectors.keys import DetectorKeys
 
 PAYLOAD_BYTES = 8192
 ROWS, COLUMNS = 512, 1024
@@ -29,7 +27,7 @@ ROWS_PER_PACKET = PAYLOAD_BYTES // (2 * COLUMNS)
 DETECTOR_TYPE = 3
 
 
-def layout(config: DaqConfig) -> Layout:
+def layout(config: DetectorKeys) -> Layout:
     """Work out where each packet of a Jungfrau goes; ValueError says what does not fit."""
     image_shape = (config.image_pixel_height, config.image_pixel_width)
     placements = place_modules(
@@ -56,7 +54,7 @@ def layout(config: DaqConfig) -> Layout:
     )
 
 
-def is_converted(config: DaqConfig) -> bool:
+def is_converted(config: DetectorKeys) -> bool:
     """Tell whether a config's images are converted to float32; ValueError when its keys contradict."""
     given = [key for key in ("gain_file", "pedestal_file") if getattr(config, key)]
     if config.detector_type == "jungfrau-raw":
@@ -68,7 +66,7 @@ def is_converted(config: DaqConfig) -> bool:
     return bool(given)
 
 
-def _port(config: DaqConfig, p: Placement, index: int, half: int, first_unit: int) -> tuple[int, ...]:
+def _port(config: DetectorKeys, p: Placement, index: int, half: int, first_unit: int) -> tuple[int, ...]:
     """Return the layout of a module's port: the whole module, or with two interfaces its half 0 or 1.
 
     Of fewer rows the detector sends those around its centre, which is where the halves meet.

@@ -8,7 +8,7 @@ sizes, 50 packets, detector type 5); the header is that of all SLS detectors.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,7 @@ import numpy.typing as npt
 from daq_core.detectors import sls
 from daq_core.detectors.format import LAYOUT, DetectorFormat, Layout, layout_row
 from daq_core.detectors.geometry import place_modules
-
-if TYPE_CHECKING:
-    from daq_core.config import DaqConfig
+from daq_core.detectors.keys import DetectorKeys
 
 ROWS, COLUMNS = 400, 400
 ROWS_PER_PACKET = 8
@@ -27,7 +25,7 @@ PAYLOAD_BYTES = 2 * COLUMNS * ROWS_PER_PACKET
 DETECTOR_TYPE = 5
 
 
-def layout(config: DaqConfig) -> Layout:
+def layout(config: DetectorKeys) -> Layout:
     """Work out where each packet of a Moench goes; ValueError says what does not fit."""
     image_shape = (config.image_pixel_height, config.image_pixel_width)
     placements = place_modules(

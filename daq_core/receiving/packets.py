@@ -26,7 +26,7 @@ from daq_core.assembling.assembly import Local
 from daq_core.assembling.gate import new_crew
 from daq_core.assembling.placing import kernels_of
 from daq_core.config import DaqConfig
-from daq_core.detectors import Layout, is_stream, layout_of
+from daq_core.detectors import Layout, is_stream
 from daq_core.errors import DaqError
 from daq_core.kernels.compiling import load_kernels
 from daq_core.linux.sockets import (
@@ -93,7 +93,7 @@ class Receiver:
 
     def __init__(self, task: ReceiverTask, ring_descriptor: int) -> None:
         self.config = DaqConfig.parse(task.config)
-        self.layout = layout_of(self.config)
+        self.layout = self.config.layout
         self.ring: Ring = self.layout.ring_shape(task.n_slots).attach(ring_descriptor)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
         self._rest_of_ring = prefault(self.ring)

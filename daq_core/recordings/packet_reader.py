@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.config import DaqConfig
-from daq_core.detectors import format_of, layout_of
+from daq_core.detectors import format_of
 
 Numbers = npt.NDArray[np.int64]
 
@@ -20,7 +20,7 @@ class PacketReader:
     """
 
     def __init__(self, config: DaqConfig) -> None:
-        self.layout = layout_of(config)
+        self.layout = config.layout
         self._form = format_of(config)
 
     def headers(self, data: npt.NDArray[np.uint8], offsets: Numbers, lengths: Numbers) -> npt.NDArray[Any]:

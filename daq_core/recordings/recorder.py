@@ -19,7 +19,7 @@ import numpy.typing as npt
 from numba import types
 
 from daq_core.config import DaqConfig
-from daq_core.detectors import format_of, layout_of
+from daq_core.detectors import format_of
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.kernels.compiling import copy_bytes, kernel_of, recvmmsg
 from daq_core.linux.sockets import (
@@ -128,7 +128,7 @@ def record(
     if duration_s is not None and not (math.isfinite(duration_s) and duration_s > 0):
         raise InvalidRequest(f"the duration must be more than 0 seconds, got {duration_s}.")
     format_of(config)  # refuses a detector without packets before anything is made
-    ports = layout_of(config).udp_ports
+    ports = config.layout.udp_ports
     sockets: list[socket.socket] = []
     try:
         for port in ports:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from numba import types
 
 from daq_core.config import DaqConfig
-from daq_core.detectors import format_of, layout_of
+from daq_core.detectors import format_of
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.kernels.compiling import kernel_of
 
@@ -122,7 +122,7 @@ def load_recording(folder: str | Path) -> Recording:
         )
     config = DaqConfig.load(folder / CONFIG_NAME)
     frame_field = format_of(config).header.fields["frame_number"]  # type: ignore[index]  # it has fields
-    ports = tuple(_load_port(folder, port, *frame_field[:2]) for port in layout_of(config).udp_ports)
+    ports = tuple(_load_port(folder, port, *frame_field[:2]) for port in config.layout.udp_ports)
     if not any(len(port.offsets) for port in ports):
         raise InvalidRequest(f"{folder} is an empty recording: its files hold no packet.")
     return Recording(folder, config, ports)

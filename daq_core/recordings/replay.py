@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.detectors import format_of, layout_of
+from daq_core.detectors import format_of
 from daq_core.errors import InvalidRequest
 from daq_core.recordings.recording import PortRecording, Recording
 from daq_core.simulating.sender import Burst, Sender, SendReport
@@ -65,7 +65,7 @@ def _bursts(recording: Recording, loops: int) -> Iterator[Burst]:
     ends = frame_ends([port.frames for port in recording.ports])
     frames = np.concatenate([port.frames for port in recording.ports])
     frames = frames[frames >= 0]
-    turns = layout_of(recording.config).turns
+    turns = recording.config.layout.turns
     span = -(-(int(frames.max() - frames.min()) + 1) // turns) * turns if len(frames) else 0
     header = format_of(recording.config).header
     loop = 0

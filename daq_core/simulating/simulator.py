@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from daq_core.assembling.placing import kernels_of
 from daq_core.config import DaqConfig
-from daq_core.detectors import DetectorFormat, Layout, format_of, is_stream, layout_of
+from daq_core.detectors import DetectorFormat, Layout, format_of, is_stream
 from daq_core.errors import InvalidRequest
 from daq_core.receiving import stream_messages
 from daq_core.receiving.stream_messages import Wire
@@ -225,7 +225,7 @@ class Simulator:
 
 
 def _layout(config: DaqConfig, rows_per_packet: int | None) -> Layout:
-    layout = layout_of(config)
+    layout = config.layout
     if rows_per_packet is None:
         return layout
     form = format_of(config)

@@ -23,7 +23,6 @@ from numba import types
 from numba.core import cgutils
 
 from daq_core.assembling.placing import kernels_of
-from daq_core.detectors import layout_of
 from daq_core.kernels.compiling import JIT, finish_stores, intrinsic, kernel, kernel_of
 from daq_core.ring.ring import INCOMPLETE, Ring
 from daq_core.writing.gain_maps import STAGES, attach_maps
@@ -162,7 +161,7 @@ class Converter:
     """Converts images of the ring into memory of its own, for a writer."""
 
     def __init__(self, config: DaqConfig, maps_descriptor: int, max_images: int) -> None:
-        self._layout = layout_of(config)
+        self._layout = config.layout
         self._erase = kernels_of(config).erase
         self._ports = self._layout.ports.copy()
         self._ports["item_bytes"] = self._layout.dtype.itemsize

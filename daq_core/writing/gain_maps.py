@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.config import DaqConfig
-from daq_core.detectors import layout_of
 from daq_core.detectors.jungfrau import COLUMNS, ROWS
 from daq_core.detectors.sls import pixel_numbers
 from daq_core.errors import InvalidConfig
@@ -111,7 +110,7 @@ def fill_maps(config: DaqConfig, maps: Maps) -> str:
     pedestals = _read(config.pedestal_file, "pedestals", config)
     gains = _read(config.gain_file, "gains", config)
     found: dict[str, _Found] = {"pedestals": Counter(), "gains": Counter()}
-    for here in layout_of(config).ports:
+    for here in config.layout.ports:
         pixels = pixel_numbers(here)
         first = int(here.first_row) * COLUMNS
         part = slice(first, first + len(pixels))
@@ -171,7 +170,7 @@ def _named(stages: list[tuple[int, int]]) -> str:
 
 
 def _n_pixels(config: DaqConfig) -> int:
-    height, width = layout_of(config).image_shape
+    height, width = config.layout.image_shape
     return height * width
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from daq_core.detectors import layout_of
 from daq_core.state.status import Snapshot
 from ioc.commands.area_detector import AreaDetector
 from ioc.commands.client import Client
@@ -62,7 +61,7 @@ def fixed(
     """Make setpoint and readback of what can be nothing else; a put of another value is refused."""
 
     def true(now: Snapshot) -> Any:
-        return value(View(now, layout_of(now.config)))
+        return value(View(now, now.config.layout))
 
     put = on_area(lambda area, wanted, client: area.confirm(pv, true, wanted, client))
     return pair(Row(pv, record, description, value, put, macro=macro, **more))

@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from daq_core.detectors import layout_of
 from daq_core.errors import DaqError
 from daq_core.state.status import Counters, DaqStatus, Snapshot
 from ioc.access.control import AccessControl
@@ -105,7 +104,7 @@ class Ioc:
         self._known: set[str] = set()  # where errors were logged
         self._view = View(
             daq.snapshot,
-            layout_of(daq.snapshot.config),
+            daq.snapshot.config.layout,
             earlier=daq.snapshot.counters,
             std_daq=std_daq,
             ioc=IocHealth(
@@ -151,8 +150,7 @@ class Ioc:
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         """Show a change of the state now, of anything else soon. Never raises."""
         before = self._view
-        layout = before.layout if snapshot.config is before.config else layout_of(snapshot.config)
-        self._view = replace(before, snapshot=snapshot, layout=layout)
+        self._view = replace(before, snapshot=snapshot, layout=snapshot.config.layout)
         self._stale = True
         if _moved(before.snapshot, snapshot):
             self._refresh(snapshot.time)

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Literal
 from daq_core.config import DaqConfig
 from daq_core.control.daq import Daq
 from daq_core.control.runnable import check_runnable
-from daq_core.detectors import layout_of
 from daq_core.errors import DaqError, Unavailable
 from daq_core.linux.network import Network, is_loopback
 from daq_core.processes.forks import ForkServer
@@ -252,7 +251,7 @@ def ready_line(daq: Daq, options: ServeOptions) -> str:
     elif options.redis_port is not None:
         redis = f"{options.bind}:{options.redis_port}"
     config = daq.snapshot.config
-    ports = layout_of(config).udp_ports
+    ports = config.layout.udp_ports
     images = ", ".join(config.stream_addresses)
     if ports:
         images = f"UDP {options.udp_host}:{min(ports)}..{max(ports)}"

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from daq_core import config as configs
 from daq_core.config import MAX_FILE_BYTES, REQUIRED, DaqConfig, named, nearest_key, unknown_keys
+from daq_core.detectors import layout_of
+from daq_core.detectors.keys import DetectorKeys
 from daq_core.errors import InvalidConfig
 
 CONFIGS = Path(__file__).parents[3] / "shared" / "configs"
@@ -290,6 +293,35 @@ def test_unknown_keys_are_named_in_few_words_however_many_there_are() -> None:
     assert named(["compresion", "zoom"]) == "compresion (is compression meant?), zoom"
     assert named([f"{n:02}" * 100 for n in range(1000)]).endswith("…, and 992 more")
     assert named(["a\nb"]) == r"'a\nb'"
+
+
+def test_a_layout_comes_of_the_detectors_keys_alone() -> None:
+    keys = DetectorKeys.model_validate(EIGER_500K)
+    config = DaqConfig.parse(EIGER_500K)
+    assert layout_of(keys).ports.tolist() == config.layout.ports.tolist()
+    assert {name for name, field in DaqConfig.model_fields.items() if field.is_required()} == set(REQUIRED)
+
+
+def test_a_layout_is_worked_out_once_for_each_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked_out = []
+
+    def count(config: DetectorKeys) -> object:
+        worked_out.append(config)
+        return layout_of(config)
+
+    monkeypatch.setattr(configs, "layout_of", count)
+    config = DaqConfig.parse(EIGER_500K)
+    changed = config.merge({"image_timeout_s": 1.0})
+    assert config.layout is config.layout
+    assert changed.layout is not config.layout
+    assert [id(one) for one in worked_out] == [id(config), id(changed)]
+
+
+def test_configs_are_equal_when_their_keys_are_whatever_was_worked_out_of_them() -> None:
+    config = DaqConfig.parse(EIGER_500K)
+    assert config == DaqConfig.parse(EIGER_500K)
+    assert config != config.merge({"start_udp_port": 50030})
+    assert config.model_copy() == config
 
 
 def test_a_config_cannot_be_changed_in_place() -> None:

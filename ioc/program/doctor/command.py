@@ -137,7 +137,6 @@ def _looks(
     faces: tuple[str, int, int | None, int],
     token_file: Path | None,
 ) -> Findings:
-    from daq_core.detectors import layout_of
     from ioc.program.doctor.access import look_at_access
     from ioc.program.doctor.memory import look_at_memory
     from ioc.program.doctor.network import look_at_network
@@ -146,7 +145,7 @@ def _looks(
     from ioc.program.doctor.rights import look_at_rights
     from ioc.program.doctor.storage import look_at_storage
 
-    layout = layout_of(config)
+    layout = config.layout
     ports = layout.udp_ports
     yield from look_at_processor()
     yield from look_at_memory(config)

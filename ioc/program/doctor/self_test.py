@@ -25,7 +25,7 @@ import numpy as np
 
 from daq_core.config import DaqConfig
 from daq_core.control.daq import Daq
-from daq_core.detectors import is_stream, layout_of
+from daq_core.detectors import is_stream
 from daq_core.errors import DaqError, Unavailable
 from daq_core.files.output import space_left
 from daq_core.processes.forks import ForkServer
@@ -114,7 +114,7 @@ def on_free_ports(config: DaqConfig) -> DaqConfig:
     if is_stream(config):
         addresses = [f"tcp://{LOOPBACK}:{free_ports()}" for _ in config.stream_addresses]
         return config.merge({"stream_addresses": addresses})
-    used = layout_of(config).udp_ports
+    used = config.layout.udp_ports
     first = free_ports(max(used) - config.start_udp_port + 1, socket.SOCK_DGRAM)
     return config.merge({"start_udp_port": first})
 
@@ -127,7 +127,7 @@ class _SelfTest:
     ) -> None:
         self._options = DaqOptions(udp_host=LOOPBACK, receive_threads=threads)
         self._config = config
-        self._layout = layout_of(config)
+        self._layout = config.layout
         self._simulator = Simulator(config)
         self._folder = folder
         self._most_s = seconds + SPARE_S
