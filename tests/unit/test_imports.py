@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -72,3 +73,31 @@ def test_the_command_line_is_known_without_what_the_commands_need() -> None:
     loaded = loaded_by("import ioc.program.main")
     assert "typer" in loaded
     assert not loaded & (COMPILER | FILES | FACES | {"numpy", "asyncio", "requests", "rich"})
+
+
+def imports_in_functions(source: Path) -> list[str]:
+    """Return the modules that a file imports inside of its functions."""
+    found = []
+    for function in ast.walk(ast.parse(source.read_text())):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom):
+                    found.append(f"{node.module}.{node.names[0].name}")
+                elif isinstance(node, ast.Import):
+                    found += [alias.name for alias in node.names]
+    return found
+
+
+def test_only_the_fork_server_imports_another_room_inside_a_function() -> None:
+    """It is where the processes are put together; elsewhere such an import hides an arrow that runs up."""
+    core = Path(daq_core.__file__).parent
+    sources = [source for source in core.rglob("*.py") if source.name != "fork_server.py"]
+    hidden = [
+        f"{source.relative_to(core)} imports {name}"
+        for source in sources
+        for name in imports_in_functions(source)
+        if name.startswith("daq_core.") and name.split(".")[1] != source.relative_to(core).parts[0]
+    ]
+    assert len(sources) > 50
+    assert imports_in_functions(core / "fork_server.py")
+    assert not hidden
