@@ -143,7 +143,8 @@ def _daq_routes(daq: Daq) -> APIRouter:
     async def set_config(changes: JsonObject) -> Response:
         """Change the detector config: the keys given replace the old ones, `module_positions` as a whole.
 
-        Answers at once; the DAQ is UNKNOWN for a moment and then READY with the new config.
+        Answers at once; the DAQ is UNKNOWN until the new receiver is up, and then READY: with the config
+        before it where the new one did not come up, which `/daq/deployment` tells.
         Refused while a run is going on. Keys that no config has are ignored, and named in the message.
         """
         config = await daq.configure(changes)

@@ -21,7 +21,7 @@ from ioc.program.following import POLL_S, follow
 from ioc.program.run_lines import is_whole, log_line, status_lines, why_busy
 from ioc.program.service_client import Refused, ServiceClient
 
-READY_WITHIN_S = 30.0  # a config change restarts the receiver, which takes less than 5 s
+READY_WITHIN_S = 30.0  # a config change restarts the receiver, and a large ring takes its time
 
 
 def _address(context: typer.Context, url: str) -> str:

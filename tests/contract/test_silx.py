@@ -1,4 +1,4 @@
-"""silx, with which people look at these files, finds the images by itself."""
+"""silx, with which people look at these files, finds the images by itself; and who reads a growing file."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ with silx.io.open(sys.argv[1]) as file:
     data.refresh()
     print(len(data), data[-1].sum(), flush=True)
 """
+FABIO = "import sys, fabio; print(fabio.open(sys.argv[1]).nframes)"
 PLAIN = "import sys, h5py; h5py.File(sys.argv[1])"
 
 
@@ -91,7 +92,23 @@ def test_a_growing_file_is_refused_without_swmr_with_the_advice_that_the_page_wa
     growing: tuple[ImageFile, str],
 ) -> None:
     _, path = growing
-    reader = subprocess.run([sys.executable, "-c", PLAIN, path], capture_output=True, text=True, timeout=60)
-    assert re.search("already open for write.*h5clear", reader.stderr)
+    assert re.search("already open for write.*h5clear", told(PLAIN, path))
     page = (ROOT / "docs/how-to/read-a-growing-file.md").read_text(encoding="utf-8")
     assert re.search("Do not follow the advice.*`h5clear`", page)
+
+
+def test_fabio_reads_a_file_only_after_its_end(tmp_path: Path) -> None:
+    path = str(tmp_path / "run.h5")
+    file = ImageFile.create(path, shape=(48, 64), dtype=np.dtype("u2"), detector_name="eiger", run=RUN)
+    append(file, 3)
+    assert "Fabio could not identify" in told(FABIO, path)
+    file.close(state="FINISHED", message="Completed.", stop_time=STOP_TIME, counters={})
+    assert told(FABIO, path).endswith("3\n")
+
+
+def told(code: str, path: str) -> str:
+    """Return what another process prints of a file: HDF5 has one mode for a file in each process."""
+    reader = [sys.executable, "-c", code, path]
+    return subprocess.run(
+        reader, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+    ).stdout
