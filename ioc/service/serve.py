@@ -14,20 +14,17 @@ import gc
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from daq_core.config import DaqConfig
 from daq_core.control.daq import Daq
 from daq_core.control.runnable import check_runnable
 from daq_core.errors import DaqError, Unavailable
-from daq_core.linux.network import Network, is_loopback
+from daq_core.linux.network import is_loopback
 from daq_core.processes.forks import ForkServer
 from daq_core.state.options import DaqOptions
-from daq_core.state.receive_threads import ReceiveThreads
 from daq_core.state.status import DaqState
 from daq_core.token_file import read_token
 from ioc.access.control import AccessControl
@@ -39,6 +36,7 @@ from ioc.service.ending import Ending
 from ioc.service.ioc import Ioc
 from ioc.service.log_output import Errors, LogLevel, log_to_stderr
 from ioc.service.notify import ServiceManager
+from ioc.service.options import FaceOptions, ServeOptions
 from ioc.service.precedence import take_precedence
 from ioc.service.saved_config import SavedConfig
 from ioc.service.state_dir import held_state_dir
@@ -65,64 +63,15 @@ STD_DAQ_JSON = StdDaqJson(
 )
 
 
-@dataclass(frozen=True)
-class ServeOptions:
-    """The options of ``std-daq-ioc serve``, checked; see its --help."""
-
-    config: Path
-    prefix: str
-    state_dir: Path
-    bind: str = "127.0.0.1"
-    rest_port: int = 5000
-    redis_port: int | None = 6379  # None: no Redis at all
-    redis_url: str | None = None  # a server of somebody else's
-    ca_port: int = 5064
-    token_file: Path | None = None
-    trusted_networks: tuple[Network, ...] = ()
-    allowed_hosts: frozenset[str] = frozenset()
-    udp_host: str = "0.0.0.0"
-    udp_sources: tuple[Network, ...] = ()
-    receive_threads: ReceiveThreads = field(default_factory=ReceiveThreads)
-    first_image_timeout_s: float | None = None
-    stall_timeout_s: float | None = None
-    output_roots: tuple[str, ...] = ("/",)
-    overwrite: bool = False
-    direct_io: Literal["auto", "never"] = "auto"
-    writer_group: int | None = None
-    min_user_id: int = 0  # none was given
-    id_source: Literal["frame", "bunch", "bunch-int"] = "frame"
-    sync_limit_s: float = 60.0
-    fresh: bool = False
-    aliases: Mapping[str, str] = field(default_factory=dict)  # second names of PVs
-    engineer: str = ""
-    location: str = ""
-    acf: Path | None = None  # who may do what by Channel Access
-
-    def daq_options(self) -> DaqOptions:
-        return DaqOptions(
-            udp_host=self.udp_host,
-            udp_sources=self.udp_sources,
-            receive_threads=self.receive_threads,
-            first_image_timeout_s=self.first_image_timeout_s,
-            stall_timeout_s=self.stall_timeout_s,
-            id_source=self.id_source,
-            output_roots=self.output_roots,
-            state_dir=self.state_dir,
-            overwrite=self.overwrite,
-            direct_io=self.direct_io,
-            writer_group=self.writer_group,
-            min_user_id=self.min_user_id,
-        )
-
-    def access(self) -> Access:
-        """Return who may do what by REST; reads the token, and may ask the name service for our name."""
-        names = {socket.gethostname()} if is_loopback(self.bind) else {socket.gethostname(), socket.getfqdn()}
-        return Access(
-            bind=self.bind,
-            token=None if self.token_file is None else read_token(self.token_file),
-            trusted_networks=self.trusted_networks,
-            host_names=frozenset(name.lower() for name in names | self.allowed_hosts),
-        )
+def rest_access(faces: FaceOptions) -> Access:
+    """Return who may do what by REST; reads the token, and may ask the name service for our name."""
+    names = {socket.gethostname()} if is_loopback(faces.bind) else {socket.gethostname(), socket.getfqdn()}
+    return Access(
+        bind=faces.bind,
+        token=None if faces.token_file is None else read_token(faces.token_file),
+        trusted_networks=faces.trusted,
+        host_names=frozenset(name.lower() for name in names | faces.host_names),
+    )
 
 
 class RestartAsked(Exception):
@@ -148,23 +97,25 @@ async def serve(
         A client wants it to be started again.
     """
     restart = asyncio.Event()
-    app = make_app(daq, sync_limit_s=options.sync_limit_s, access=options.access())
-    rest = RestServer(app, options.bind, options.rest_port)
-    ca_access = AccessControl(options.acf)
-    alone = asyncio.create_task(warn_of_namesakes(PVS[0].pv(options.prefix), options.bind, options.ca_port))
+    app = make_app(daq, sync_limit_s=options.service.sync_limit, access=rest_access(options.faces))
+    rest = RestServer(app, options.faces.bind, options.faces.rest_port)
+    ca_access = AccessControl(options.service.acf)
+    alone = asyncio.create_task(
+        warn_of_namesakes(PVS[0].pv(options.prefix), options.faces.bind, options.faces.ca_port)
+    )
     async with _redis(daq, options) as publisher, daq:
         await alone  # before ours can be found
         ioc = Ioc(
             daq,
             options.prefix,
-            bind=options.bind,
-            ca_port=options.ca_port,
+            bind=options.faces.bind,
+            ca_port=options.faces.ca_port,
             health=lambda: _health(publisher),
             std_daq=STD_DAQ_JSON,
             aliases=options.aliases,
             autosave=autosave,
-            engineer=options.engineer,
-            location=options.location,
+            engineer=options.service.engineer,
+            location=options.service.location,
             errors=errors,
             end=restart.set,
             access=ca_access,
@@ -198,17 +149,17 @@ async def serve(
 @asynccontextmanager
 async def _redis(daq: Daq, options: ServeOptions) -> AsyncIterator[RedisPublisher | None]:
     """Give what publishes to somebody's server, or to one of our own; None without Redis."""
-    if options.redis_url is None and options.redis_port is None:
+    if options.faces.redis_url is None and options.faces.own_redis_port is None:
         yield None
         return
     # The client takes a tenth of the time that the service takes to load.
     from rest_bridge.redis_server import EmbeddedRedis
     from rest_bridge.redis_streams import RedisPublisher
 
-    if options.redis_url is not None:
-        yield RedisPublisher(daq, options.redis_url)
-    elif options.redis_port is not None:
-        async with EmbeddedRedis(options.bind, options.redis_port) as server:
+    if options.faces.redis_url is not None:
+        yield RedisPublisher(daq, options.faces.redis_url)
+    elif options.faces.own_redis_port is not None:
+        async with EmbeddedRedis(options.faces.bind, options.faces.own_redis_port) as server:
             yield RedisPublisher(daq, server.url, server.renew)
 
 
@@ -246,18 +197,18 @@ async def _close_run(daq: Daq) -> None:
 def ready_line(daq: Daq, options: ServeOptions) -> str:
     """Say where each face answers, on one line; no password of a Redis URL is in it."""
     redis = "none"
-    if options.redis_url is not None:
-        redis = options.redis_url.rpartition("@")[2].removeprefix("redis://").partition("?")[0]
-    elif options.redis_port is not None:
-        redis = f"{options.bind}:{options.redis_port}"
+    if options.faces.redis_url is not None:
+        redis = options.faces.redis_url.rpartition("@")[2].removeprefix("redis://").partition("?")[0]
+    elif options.faces.own_redis_port is not None:
+        redis = f"{options.faces.bind}:{options.faces.own_redis_port}"
     config = daq.snapshot.config
     ports = config.layout.udp_ports
     images = ", ".join(config.stream_addresses)
     if ports:
-        images = f"UDP {options.udp_host}:{min(ports)}..{max(ports)}"
+        images = f"UDP {options.receive.udp_host}:{min(ports)}..{max(ports)}"
     return (
-        f"READY REST http://{options.bind}:{options.rest_port}, "
-        f"CA {options.prefix} at {options.bind}:{options.ca_port}, "
+        f"READY REST http://{options.faces.bind}:{options.faces.rest_port}, "
+        f"CA {options.prefix} at {options.faces.bind}:{options.faces.ca_port}, "
         f"Redis {redis}, {images}"
     )
 
@@ -314,8 +265,10 @@ def run(
     forks.tell = lambda how_far: tell_of_start(manager, how_far)
     with held_state_dir(options.state_dir):
         saved = SavedConfig(options.config, options.state_dir)
-        config, *others = saved.choose(fresh=options.fresh, check=_patient_check(options.daq_options()))
-        autosave = Autosave(options.state_dir, fresh=options.fresh)
+        config, *others = saved.choose(
+            fresh=options.service.fresh, check=_patient_check(options.daq_options())
+        )
+        autosave = Autosave(options.state_dir, fresh=options.service.fresh)
         daq = Daq(config, options.daq_options(), forks, others=others, store=saved)
         if saved.trouble:
             daq.warn_of_config(saved.trouble)

@@ -26,7 +26,7 @@ ANSWERS = {
     "a new detector": ["daq_core/detectors/__init__.py", "docs/how-to/add-a-detector.md"],
     "a new PV": ["ioc/pvs/daq.py"],
     "a new field of the file": ["daq_core/files/layout.py"],
-    "a new option of `serve`": ["ioc/program/serve.py", "daq_core/state/options.py"],
+    "a new option of `serve`": ["ioc/service/options.py", "daq_core/state/options.py"],
 }
 DEFINED = {  # what is there now, so that an answer does not outlive what it answers
     "daq_core/assembling/claims.py": "def claim(",
@@ -35,7 +35,7 @@ DEFINED = {  # what is there now, so that an answer does not outlive what it ans
     "daq_core/detectors/__init__.py": "FORMATS: dict",
     "ioc/pvs/daq.py": "PVS",
     "daq_core/files/layout.py": "def create_layout(",
-    "ioc/program/serve.py": "typer.Option(",
+    "ioc/service/options.py": "class ReceiveOptions",
     "daq_core/state/options.py": "class DaqOptions",
 }
 
