@@ -8,6 +8,9 @@ repeated images and a full ring are what they are for packets, and a message
 counts as a packet. ZeroMQ connects, and connects again; what it may hold back
 is bounded by ``QUEUE_BYTES`` for all sockets together. When that is full a PUSH
 sender waits, and a PUB sender drops what it cannot send, which nobody here can count.
+A message that has not ended may be as long as ``OPEN_BYTES`` and four images: see
+``daq_core.receiving.stream_connection``. Of one that has, the parts are taken one by one,
+and those that nobody reads are let go at once.
 
 When a run is to end, what has come by then is taken first: ZeroMQ's own threads get
 ``DRAIN_S`` to bring what the kernel has, and then its queues are read until they are
@@ -36,12 +39,13 @@ from daq_core.ring.ring import Arm, Ring, Word
 
 log = logging.getLogger(__name__)
 
-BATCH = 16  # messages of one socket before it is the next one's turn
+BATCH = 64  # parts of messages of one socket before it is the next one's turn
 POLL_MS = 20
 DRAIN_S = 0.015  # within a poll that brings nothing
-LOOK_EVERY_S = 0.2  # at the connections
+LOOK_EVERY_S = 0.02  # at the connections
 QUEUE_BYTES = 256 * 2**20
-MAX_MESSAGE_BYTES = 64 * 2**20  # or four images; the connection of who sends more is closed
+OPEN_BYTES = 16 * 2**20  # and four images, of a message that has not ended, and of each part of one
+PARTS_THAT_MATTER = 3  # both headers, and the data of the first channel
 LOG_EVERY_S = 5.0
 SILENT_PEER_S = 10  # then the kernel asks whether a silent connection is still one
 ZMQ_TYPES = {"pull": zmq.PULL, "sub": zmq.SUB}
@@ -59,18 +63,18 @@ class StreamReceiver:
     def __init__(self, config: DaqConfig, layout: Layout) -> None:
         self._layout = layout
         self._refusals = _Refusals()
-        self._senders: dict[zmq.Socket[bytes], tuple[str, MessageReader]] = {}
-        self._connections: list[StreamConnection] = []
+        self._senders: dict[zmq.Socket[bytes], _Sender] = {}
         self._next_look = 0.0  # at them, monotonic seconds
         for address in config.stream_addresses:
             _look_up(address)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(min(4, len(config.stream_addresses)))
         queue = QUEUE_BYTES // (layout.image_bytes * len(config.stream_addresses))
+        max_open_bytes = OPEN_BYTES + 4 * layout.image_bytes
         for address in config.stream_addresses:
             receiver = self._context.socket(ZMQ_TYPES[config.stream_socket])
             receiver.linger = 0
             receiver.rcvhwm = max(2, min(1000, queue))
-            receiver.maxmsgsize = max(MAX_MESSAGE_BYTES, 4 * layout.image_bytes)
+            receiver.maxmsgsize = max_open_bytes
             receiver.ipv6 = "[" in address
             receiver.setsockopt(zmq.TCP_KEEPALIVE, 1)
             receiver.setsockopt(zmq.TCP_KEEPALIVE_IDLE, SILENT_PEER_S)
@@ -78,8 +82,8 @@ class StreamReceiver:
             receiver.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
             if config.stream_socket == "sub":
                 receiver.subscribe(b"")
-            self._connections.append(StreamConnection(receiver, address))
-            self._senders[receiver] = address, MessageReader(layout)
+            connection = StreamConnection(receiver, address, max_open_bytes)
+            self._senders[receiver] = _Sender(address, MessageReader(layout), connection)
 
     def receive(self, ring: Ring, local: Any) -> None:
         """Receive until Word.LEAVE is set."""
@@ -105,24 +109,33 @@ class StreamReceiver:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + LOOK_EVERY_S
-            for connection in self._connections:
-                connection.look(now)
+            for sender in self._senders.values():
+                sender.connection.look(now)
 
     def _read(self, receiver: zmq.Socket[bytes], ring: Ring, local: Any) -> bool:
         """Take what a socket has, or the first of it; returns whether there may be more."""
-        address, reader = self._senders[receiver]
+        sender = self._senders[receiver]
         for _ in range(BATCH):
-            self._turn(ring, local)  # a message that comes after WAITING_IMAGES has to find the run begun
+            if not sender.parts:
+                self._turn(ring, local)  # a message that comes after WAITING_IMAGES has to find the run begun
             try:
-                frames = receiver.recv_multipart(zmq.NOBLOCK, copy=False)
+                frame = receiver.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return False
-            try:
-                self._take([frame.buffer for frame in frames], reader, ring, local)
-            except BadMessage as error:
-                self._refusals.add(address, str(error))
-            ring.words[Word.RECEIVED] += 1
+            sender.connection.has_heard = True
+            if len(sender.parts) < PARTS_THAT_MATTER:
+                sender.parts.append(frame.buffer)
+            if not frame.more:
+                self._take_message(sender, ring, local)
         return True
+
+    def _take_message(self, sender: _Sender, ring: Ring, local: Any) -> None:
+        try:
+            self._take(sender.parts, sender.reader, ring, local)
+        except BadMessage as error:
+            self._refusals.add(sender.address, str(error))
+        sender.parts = []
+        ring.words[Word.RECEIVED] += 1
 
     def _turn(self, ring: Ring, local: Any) -> int:
         return int(turn(nothing_to_erase, self._layout.ports, ring, local, time.monotonic_ns()))
@@ -160,6 +173,16 @@ def _look_up(address: str) -> None:
         raise Unavailable(
             f"stream address {address}: the host {parts.hostname} is not known: {error.strerror}."
         ) from None
+
+
+@dataclass
+class _Sender:
+    """One address: `parts` are the first ones of a message that is being received."""
+
+    address: str
+    reader: MessageReader
+    connection: StreamConnection
+    parts: list[memoryview] = field(default_factory=list)
 
 
 @dataclass
