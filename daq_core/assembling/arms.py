@@ -111,6 +111,16 @@ def has_part(ring: Any, slot: int, port: int) -> bool:
 
 
 @kernel
+def highest_unit(ring: Any, slot: int, port: int) -> Any:
+    """Return the last unit of a port that an image has; below the port's first when it has none."""
+    first = ring.arms[port, Arm.FIRST_UNIT]
+    for unit in range(first + ring.arms[port, Arm.N_UNITS] - 1, first - 1, -1):
+        if is_marked(ring, slot, unit):
+            return unit
+    return first - 1
+
+
+@kernel
 def was_opened(local: Any, arm: int, frame: Any) -> bool:
     """Tell whether an arm has had an image of that number, among the last REMEMBERED."""
     at = _place_of(arm, frame)

@@ -8,7 +8,8 @@ Judged per port, by what the port has shown before (``daq_core.assembling.arms``
 * A number at or below the newest, of no open image, is late, or the detector was armed
   again. After a pause a second, different packet with the same number or a higher one
   says so; without one more than a whole frame of them does. A packet above the old newest
-  says that it was not. The same number is never believed without a longer pause.
+  says that it was not. The same number is never believed without a longer pause, nor for
+  a copy of the last packet that an unfinished image has.
 * What the first witnesses brought is in its images meanwhile, which wait (HELD).
 
 A message of a stream is a whole image, and after a pause its own witness.
@@ -32,6 +33,7 @@ from daq_core.assembling.arms import (
     confirm,
     cut,
     enter_arm,
+    highest_unit,
     hold,
     note_behind,
     open_elsewhere,
@@ -210,8 +212,21 @@ def _find_again(
             return slot if slot >= 0 else LATE
     if is_stream and not is_known:
         return _open(ring, local, arm, frame, image_id, now, real)
+    if slot >= 0 and _is_last_so_far(ring, slot, port, unit, n_units):
+        return slot
     target = arm_to_join(ring, local, port)
     return _doubt(ring, local, port, frame, image_id, unit, n_units, now, real, AGAIN, target)
+
+
+@kernel
+def _is_last_so_far(ring: Any, slot: int, port: int, unit: int, n_units: int) -> bool:
+    """Tell whether a packet is a copy of the last that an image has, and more may come.
+
+    Who stood still within a frame goes on with that; who begins anew does so with a frame's first.
+    """
+    first = ring.arms[port, Arm.FIRST_UNIT]
+    end = first + ring.arms[port, Arm.N_UNITS]
+    return bool(first < unit and unit + n_units == highest_unit(ring, slot, port) + 1 < end)
 
 
 @kernel

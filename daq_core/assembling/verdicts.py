@@ -3,7 +3,8 @@
 A datagram of the detector's own that has a packet number (or a row) which the config's
 frames do not have proves that its whole frame has another format: a detector of 32 bit
 sends twice the packets of one of 16, and the first half of them look right. So the image
-of that frame is not good, whatever else is said of it. The proof may come
+of that frame, in the arm of the port that brought it, is not good, whatever else is said
+of it. The proof may come
 
 - while the image is open: it gets its status;
 - after it was published, as packet 64 of a frame that was complete with 63: its status in
@@ -27,30 +28,61 @@ from typing import Any
 
 import numpy as np
 
+from daq_core.assembling.arms import NO_DOUBT, has_part, is_open
 from daq_core.assembling.assembly import REMEMBERED_PROOFS, Local
 from daq_core.kernels.compiling import kernel, store_release, wake
-from daq_core.ring.ring import GOOD, NO_END, OTHER_FORMAT, SKIPPED, SocketState, Word
+from daq_core.ring.ring import GOOD, NO_END, OTHER_FORMAT, SKIPPED, Arm, SocketState, Word
 
 GRACE_NS = 20_000_000
 REACH = 1024  # images back that a proof looks for its own
 
 
 @kernel
-def convict(ring: Any, local: Any, frame: Any) -> None:
-    """Take up the proof that a frame has another format than the config's."""
-    words = ring.words
+def convict(ring: Any, local: Any, port: int, frame: Any) -> None:
+    """Take up the proof, of a port, that a frame has another format than the config's."""
+    sequence = _convicted(ring, port, frame)
+    if sequence < 0:
+        _keep_in_mind(ring, local, frame)
+        return
+    image = ring.slots[sequence % ring.slots.shape[0]]
+    former = image.status
+    image.status = OTHER_FORMAT
+    if former != OTHER_FORMAT and sequence < ring.words[Word.PUBLISHED] and image.state != SKIPPED:
+        _put_down(ring, sequence, former)
+
+
+@kernel
+def _convicted(ring: Any, port: int, frame: Any) -> Any:
+    """Return the sequence number of the image that a port's proof is of, -1 when it is not known yet.
+
+    It is that of the port's own arm, or one that waits for the port in another. A port that has
+    entered no arm of the run is believed of the newest image with that number.
+    """
+    words, arms = ring.words, ring.arms
     n_slots = ring.slots.shape[0]
-    opened, published = words[Word.OPENED], words[Word.PUBLISHED]
-    oldest = max(opened - min(n_slots, REACH), min(words[Word.RUN_FIRST], published))
+    opened = words[Word.OPENED]
+    oldest = max(opened - min(n_slots, REACH), min(words[Word.RUN_FIRST], words[Word.PUBLISHED]))
+    is_placed = arms[port, Arm.IS_HEARD] != 0 and arms[port, Arm.IS_FRESH] == 0
+    arm = _arm_of(arms, port, frame)
+    found: Any = np.int64(-1)
     for sequence in range(opened - 1, oldest - 1, -1):
-        image = ring.slots[sequence % n_slots]
-        if image.frame == frame:
-            former = image.status
-            image.status = OTHER_FORMAT
-            if former != OTHER_FORMAT and sequence < published and image.state != SKIPPED:
-                _put_down(ring, sequence, former)
-            return
-    _keep_in_mind(ring, local, frame)
+        slot = sequence % n_slots
+        if ring.slots[slot].frame != frame:
+            continue
+        if ring.slots[slot].arm == arm or not is_placed:
+            return sequence
+        if found < 0 and is_open(ring, slot) and not has_part(ring, slot, port):
+            found = sequence
+    return found
+
+
+@kernel
+def _arm_of(arms: Any, port: int, frame: Any) -> Any:
+    """Return the arm that a frame of a port is in: the new one, as far as the port shows it in its doubt."""
+    witness, latest = np.uint64(arms[port, Arm.WITNESS]), np.uint64(arms[port, Arm.LATEST])
+    if arms[port, Arm.DOUBT] != NO_DOUBT and witness <= frame <= latest:
+        return arms[port, Arm.TARGET]
+    return arms[port, Arm.ARM]
 
 
 @kernel
@@ -91,11 +123,14 @@ def _keep_in_mind(ring: Any, local: Any, frame: Any) -> None:
 
 @kernel
 def was_convicted(local: Any, image: Any) -> bool:
-    """Tell whether the proof of an image's format came before its first packet; it is forgotten then."""
+    """Tell whether the proof of an image's format came before its first packet; it is forgotten then.
+
+    An image that was open when it came is of another arm.
+    """
     n = local[Local.N_EARLY]
     for i in range(n):
         known = Local.EARLY + 2 * i
-        if local[known] == np.int64(image.frame):
+        if local[known] == np.int64(image.frame) and image.sequence >= local[known + 1]:
             is_near = image.sequence - local[known + 1] <= local[Local.WINDOW]
             last = Local.EARLY + 2 * (n - 1)
             local[known], local[known + 1] = local[last], local[last + 1]

@@ -78,6 +78,11 @@ class Port:
     def packets(self) -> set[Packet]:
         return {(self.module, number) for number in self.numbers}
 
+    def arm_of(self, frame: int) -> int:
+        doubt = self.doubt
+        is_doubted = doubt is not None and min(doubt.frames) <= frame <= max(doubt.frames)
+        return doubt.target if doubt is not None and is_doubted else self.arm
+
 
 class Arms:
     """The ports of a detector, and which arm each is in."""
@@ -94,11 +99,10 @@ class Arms:
 
     # ------------------------------------------------------------ a packet
 
-    def hear(self, module: int, now: int) -> Port:
-        """A packet is read; until then the socket was seen empty."""
+    def hear(self, module: int, now: int) -> None:
+        """A datagram is read, whatever it is; until then the socket was seen empty."""
         port = self.ports[module]
         port.pause, port.read, self._asked = now - port.read, now, now
-        return port
 
     def find(self, port: Port, frame: int, number: int, now: int) -> Any:
         """Return the image of a packet (which may have it already), "late", or None: no free slot."""
@@ -147,6 +151,9 @@ class Arms:
                 return self._open(port.arm, frame, now)
             if frame >= port.newest or not self.images.has_room():
                 return image or "late"
+        is_amid = port.numbers[0] < packet[1] < port.numbers[-1]
+        if image is not None and is_amid and packet == max(image.packets & port.packets):
+            return image  # a copy of the last packet so far
         return self._doubt(port, frame, packet, now, "again", self._arm_to_join(port))
 
     def _find_in_new_run(self, port: Port, frame: int, packet: Packet, now: int, image: Any) -> Any:

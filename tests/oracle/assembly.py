@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.oracle.arms import Arms, NoRoom, Packet
+from tests.oracle.arms import Arms, NoRoom, Packet, Port
 from tests.oracle.packets import (
     HEADER,
     PAYLOAD_BYTES,
@@ -158,6 +158,7 @@ class ReferenceAssembly:
 
     def receive(self, module: int, sent: bytes, now: int) -> None:
         self.count["received"] += 1
+        self.arms.hear(module, now)
         self.count[self._receive(module, sent, now)] += 1
 
     def _receive(self, module: int, sent: bytes, now: int) -> str:
@@ -168,7 +169,7 @@ class ReferenceAssembly:
         if kind not in (0, DETECTOR_TYPES[self.detector]) or version not in (0, HEADER_VERSION):
             return "malformed"
         if (module, number) not in self.expected:
-            self._convict(frame)
+            self._convict(module, frame)
             return "malformed"
         image_id = frame
         if self.id_source == "bunch-int":
@@ -179,7 +180,7 @@ class ReferenceAssembly:
                 return "malformed"
             image_id = int(as_float)
         self._image_id = image_id
-        port = self.arms.hear(module, now)
+        port = self.arms.ports[module]
         while True:
             try:
                 image = self.arms.find(port, frame, number, now)
@@ -200,17 +201,27 @@ class ReferenceAssembly:
         place_packet(image.pixels, sent, detector=self.detector, bit_depth=self.bit_depth, corners=corners)
         return "placed"
 
-    def _convict(self, frame: int) -> None:
-        """A frame has another format: the newest image of it that is known is not good."""
+    def _convict(self, module: int, frame: int) -> None:
+        """A frame of a module has another format: its image, if it is known, is not good."""
+        image = self._convicted(self.arms.ports[module], frame)
+        if image is None:
+            self.early[frame] = len(self.images)
+            return
+        if image.kept and not image.other_format:
+            self.run["other_format"] += 1
+            self.run["not_good"] += image.status == GOOD
+        image.other_format = True
+
+    def _convicted(self, port: Port, frame: int) -> Image | None:
+        """Find it: of the port's arm, or one that waits for the port; of a port in none, the newest."""
         oldest = max(len(self.images) - self.n_slots, min(self.run_from, self.n_published), 0)
-        for image in reversed(self.images[oldest:]):
-            if image.frame == frame:
-                if image.kept and not image.other_format:
-                    self.run["other_format"] += 1
-                    self.run["not_good"] += image.status == GOOD
-                image.other_format = True
-                return
-        self.early[frame] = len(self.images)
+        known = [image for image in reversed(self.images[oldest:]) if image.frame == frame]
+        if port.newest is None or port.fresh:
+            own = known
+        else:
+            own = [image for image in known if image.arm == port.arm_of(frame)]
+        waiting = [i for i in known if i in self.open_images() and not i.packets & port.packets]
+        return next(iter(own + waiting), None)
 
     # ------------------------------------------------------------ what the arms ask
 
@@ -297,7 +308,7 @@ class ReferenceAssembly:
         self.n_published += 1
         if image.abandoned:
             return
-        if image.frame in self.early:
+        if self.early.get(image.frame, self.n_published) < self.n_published:
             image.other_format |= self.n_published - 1 - self.early.pop(image.frame) <= self.window
         image.n_missing = len(self.expected) - len(image.packets)
         image.kept = self.running and self.n_published > self.run_from

@@ -121,6 +121,19 @@ def test_a_jump_back_within_the_window_is_no_restart() -> None:
     assert bench.words[Word.RESTARTS] == 0
 
 
+def test_a_sender_that_stood_still_within_a_frame_and_repeats_a_packet_was_not_armed_again() -> None:
+    bench = Bench(module_positions={"0": [0, 0, 1023, 15]}, image_pixel_height=16)
+    bench.assembler.arm()
+    bench.receive(1, 0, 1, 2, 3)
+    bench.receive(2, 0, 1)
+    bench.receive(2, 1, now=0.1)
+    bench.receive(2, 2, 3, now=0.1)
+    assert bench.published() == [1, 2]
+    assert bench.assembler.slot(1).status == GOOD
+    assert bench.words[Word.RESTARTS] == bench.words[Word.LATE] == 0
+    assert bench.words[Word.DUPLICATE] == 1
+
+
 @pytest.mark.parametrize("first", [0, 1, 29512, 2**32 - 1, 2**63 - 2, 2**63, 2**64 - 3])
 def test_a_run_may_begin_with_any_frame_number(first: int) -> None:
     bench = Bench()

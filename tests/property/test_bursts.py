@@ -12,6 +12,7 @@ from daq_core.kernels.compiling import JIT
 from daq_core.ring.ring import Arm, Word
 from tests.burst_bench import MS, BurstBench, Packet, bursts
 
+LONG = (pytest.mark.night, pytest.mark.timeout(900))
 BURSTS, GAPS = (5, 20, 50, 51, 60), (10 * MS, 100 * MS, 1000 * MS)
 
 
@@ -67,7 +68,7 @@ def test_bursts_are_all_taken_in_the_order_of_arrival(**point: int) -> None:
 
 
 @pytest.mark.night
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @given(**MATRIX)
 @settings(max_examples=150, deadline=None)
 def test_bursts_of_the_whole_matrix_are_all_taken(**point: int) -> None:
@@ -80,8 +81,8 @@ def test_bursts_of_the_whole_matrix_are_all_taken(**point: int) -> None:
     [
         (5, 10 * MS),
         (1, 100 * MS),
-        pytest.param(51, 100 * MS, marks=pytest.mark.night),
-        pytest.param(60, 1000 * MS, marks=pytest.mark.night),
+        pytest.param(51, 100 * MS, marks=LONG),
+        pytest.param(60, 1000 * MS, marks=LONG),
     ],
 )
 def test_bursts_of_72_modules_are_all_taken(n_images: int, gap: int, n_threads: int) -> None:
@@ -120,7 +121,14 @@ def lagging(packets: list[Packet], port: int, n_images: int) -> list[Packet]:
 
 @pytest.mark.parametrize(
     ("lag", "n_ports"),
-    [(60, 2), (60, 8), (120, 2), (120, 8), (400, 2), pytest.param(6000, 2, marks=pytest.mark.night)],
+    [
+        (60, 2),
+        (120, 2),
+        pytest.param(60, 8, marks=LONG),
+        pytest.param(120, 8, marks=LONG),
+        pytest.param(400, 2, marks=LONG),
+        pytest.param(6000, 2, marks=LONG),
+    ],
 )
 def test_a_module_that_lags_makes_no_restart_and_no_number_twice(lag: int, n_ports: int) -> None:
     bench = BurstBench(n_ports)
@@ -133,11 +141,16 @@ def test_a_module_that_lags_makes_no_restart_and_no_number_twice(lag: int, n_por
     assert not any(behind[:1] + behind[2:])
 
 
-@pytest.mark.parametrize("offset", [60, 500, 100_000])
-def test_a_module_that_counts_from_elsewhere_makes_no_restart_and_no_number_twice(offset: int) -> None:
+@pytest.mark.parametrize(
+    ("offset", "n_images"),
+    [(60, 150), (100_000, 150), pytest.param(500, 600, marks=LONG), pytest.param(100_000, 600, marks=LONG)],
+)
+def test_a_module_that_counts_from_elsewhere_makes_no_restart_and_no_number_twice(
+    offset: int, n_images: int
+) -> None:
     sent = [
         Packet(p.time, p.port, p.frame + (offset if p.port == 1 else 0), p.nth, p.burst)
-        for p in bursts(600, 1, 0, 2)
+        for p in bursts(n_images, 1, 0, 2)
     ]
     bench = BurstBench(2)
     bench.run(sent)

@@ -121,6 +121,51 @@ def test_more_early_proofs_than_can_be_kept_in_mind_are_counted_and_told() -> No
     assert bench.assembler.slot(0).status == OTHER_FORMAT
 
 
+def test_a_proof_is_of_the_image_in_the_arm_of_its_port() -> None:
+    """Module 0 was armed again, module 1 is still at the image of that number before: this is not good."""
+    two = {"image_pixel_height": 16, "n_modules": 2}
+    bench = Bench(**two, module_positions={"0": [0, 0, 1023, 7], "1": [0, 8, 1023, 15]})
+    bench.assembler.arm()
+
+    def receive(module: int, frame: int, ms: int) -> None:
+        datagrams = [sent(bench.config, frame, module, nth) for nth in (0, 1)]
+        bench.assembler.receive(module, datagrams, ms * 10**6)
+
+    for module, frame, ms in ((0, 6, 0), (1, 6, 0), (0, FRAME, 1), (0, FRAME, 101), (1, FRAME, 102)):
+        receive(module, frame, ms)
+    bench.assembler.receive(1, [proof(FRAME)], 102 * 10**6)
+    receive(1, FRAME, 202)
+    bench.turn(0.202)
+    slots = [bench.assembler.slot(s) for s in range(3)]
+    assert [(int(s.frame), int(s.n_missing), int(s.status)) for s in slots] == [
+        (6, 0, GOOD),
+        (FRAME, 0, OTHER_FORMAT),
+        (FRAME, 0, GOOD),
+    ]
+    assert bench.words[Word.RUN_OTHER_FORMAT] == 1
+
+
+def test_an_early_proof_is_of_no_image_that_was_open_before() -> None:
+    """The detector was armed again while image 5 still waited for a packet; the proof is of the next."""
+    bench = Bench()
+    bench.assembler.arm()
+    for frame in (4, 5):
+        bench.assembler.receive(0, [sent(bench.config, frame, 0, nth) for nth in (0, 1)[: 6 - frame]])
+    for frame in (3, 4):
+        bench.receive(frame, now=0.1)
+    bench.assembler.receive(0, [proof(5)], 10**8)
+    bench.receive(5, now=0.1)
+    bench.turn(0.6)
+    slots = [bench.assembler.slot(s) for s in range(5)]
+    assert [(int(s.frame), int(s.status)) for s in slots] == [
+        (4, GOOD),
+        (5, MISSING_PACKETS),
+        (3, GOOD),
+        (4, GOOD),
+        (5, OTHER_FORMAT),
+    ]
+
+
 def test_images_of_the_next_run_are_good_again() -> None:
     bench = Bench()
     bench.assembler.arm()

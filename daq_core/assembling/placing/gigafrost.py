@@ -121,7 +121,7 @@ def _is_acceptable(
         note_header(ring, port, np.int64(said))
     elif row >= here.n_units:
         note_number(ring, port, row)
-        convict(ring, local, frame)
+        convict(ring, local, port, frame)
     else:
         return True
     return False

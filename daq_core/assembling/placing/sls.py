@@ -214,7 +214,7 @@ def _look_at_odd(
                 note_header(ring, port, np.int64(said >> np.uint64(48)))
             else:
                 note_number(ring, port, np.int64(headers[word + 1] >> np.uint64(32)))
-                convict(ring, local, headers[word])
+                convict(ring, local, port, headers[word])
 
 
 @kernel_of(PUT)
