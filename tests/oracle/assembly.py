@@ -17,6 +17,7 @@ import numpy as np
 
 from tests.oracle.arms import Arms, NoRoom, Packet, Port
 from tests.oracle.packets import (
+    DETECTOR_TYPES,
     HEADER,
     PAYLOAD_BYTES,
     Corners,
@@ -26,7 +27,6 @@ from tests.oracle.packets import (
 )
 
 GOOD, MISSING_PACKETS, ID_MISMATCH, OTHER_FORMAT = 0, 1, 2, 3
-DETECTOR_TYPES = {"eiger": 1, "jungfrau": 3, "moench": 5}
 HEADER_VERSION = 2
 
 

@@ -18,13 +18,16 @@ Corners = tuple[int, int, int, int]
 HEADER = struct.Struct("<QIIQQHHHHIHBB")
 """Frame number, exposure, packet number, bunch id, timestamp, module id, row, column, …: 48 bytes."""
 
+DETECTOR_TYPES = {"eiger": 1, "jungfrau": 3, "moench": 5}
 PAYLOAD_BYTES = {"eiger": 4096, "jungfrau": 8192, "moench": 6400}
 
 
-def datagram(frame: int, packet_number: int, payload: bytes, *, bunch_id: bytes = bytes(8)) -> bytes:
+def datagram(
+    frame: int, packet_number: int, payload: bytes, *, bunch_id: bytes = bytes(8), detector: str = "jungfrau"
+) -> bytes:
     """Return a datagram; the module id in it is always 1234, as a virtual Jungfrau sends it."""
-    bunch = int.from_bytes(bunch_id, "little")
-    return HEADER.pack(frame, 7, packet_number, bunch, 99, 1234, 0, 0, 0, 0, 0, 3, 2) + payload
+    bunch, kind = int.from_bytes(bunch_id, "little"), DETECTOR_TYPES[detector]
+    return HEADER.pack(frame, 7, packet_number, bunch, 99, 1234, 0, 0, 0, 0, 0, kind, 2) + payload
 
 
 def packet_numbers(detector: str, bit_depth: int, corners: Corners) -> range:

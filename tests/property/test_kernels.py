@@ -46,7 +46,7 @@ def packets_of(config: DaqConfig, frame: int, shuffle: random.Random) -> list[tu
     for module, corners in config.module_positions.items():
         for number in packet_numbers(config.detector_type, config.bit_depth, corners):
             payload = shuffle.randbytes(PAYLOAD_BYTES[config.detector_type])
-            packets.append((module, datagram(frame, number, payload)))
+            packets.append((module, datagram(frame, number, payload, detector=config.detector_type)))
     shuffle.shuffle(packets)
     return packets
 
@@ -148,10 +148,10 @@ def malformed(draw: st.DrawFn, config: DaqConfig, module: int) -> bytes:
     frame = draw(st.integers(0, 2**64 - 1))
     if draw(st.booleans()):
         n = draw(st.integers(0, 48 + n_bytes + 100).filter(lambda n: n != 48 + n_bytes))
-        return (datagram(frame, numbers[0], bytes(n_bytes)) + bytes(100))[:n]
+        return (datagram(frame, numbers[0], bytes(n_bytes), detector=config.detector_type) + bytes(100))[:n]
     edges = [numbers[0] - 1, numbers[-1] + 1, numbers[-1] + 2, 2**31, 2**32 - 1]
     number = draw(st.sampled_from([n for n in edges if n >= 0]) | st.integers(numbers[-1] + 1, 2**32 - 1))
-    return datagram(frame, number, b"\xff" * n_bytes)
+    return datagram(frame, number, b"\xff" * n_bytes, detector=config.detector_type)
 
 
 @any_detector
