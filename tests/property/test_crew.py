@@ -127,7 +127,8 @@ def streams_of(
             lengths = form.lengths(packets[port], here) if len(packets[port]) else []
             datagrams = [one[:n].copy() for one, n in zip(packets[port], lengths, strict=True)]
             order = random.permutation(len(datagrams)).tolist()
-            kept = [i for k, i in enumerate(order) if k == 0 or random.random() >= loss]
+            is_first = image_id == 1  # it comes whole: a receiver may have begun within a frame
+            kept = [i for k, i in enumerate(order) if k == 0 or is_first or random.random() >= loss]
             lost[image_id] += len(order) - len(kept)
             for first in range(0, len(kept), BATCH):
                 queues[port % n_threads].append((port, [datagrams[i] for i in kept[first : first + BATCH]]))
