@@ -19,7 +19,7 @@ import h5py
 import pytest
 import pytest_asyncio
 
-from daq_core.errors import InvalidRequest, RunFailed
+from daq_core.errors import DaqError, InvalidRequest, RunFailed
 from daq_core.state.status import AcquisitionState, DaqState, Snapshot, WriteRequest
 from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
 from tests.machine.judges import absent
@@ -188,9 +188,8 @@ async def test_the_group_of_unknown_users_can_be_given_to_the_service(public_fol
         path = await bench.start(1)
         await bench.stop()
         assert (path.stat().st_uid, path.stat().st_gid) == (UNKNOWN_USER, 4321)
-        await bench.daq.configure({"writer_user_id": 999})
-        with pytest.raises(InvalidRequest, match="The lowest allowed here is 1000"):
-            await bench.start(1)
+        with pytest.raises(DaqError, match="The lowest allowed here is 1000"):
+            await bench.daq.configure({"writer_user_id": 999})
 
 
 @needs_root
