@@ -195,24 +195,25 @@ def arm_to_join(ring: Any, local: Any, port: int) -> Any:
 
 
 @kernel
-def open_elsewhere(ring: Any, port: int, frame: Any) -> Any:
+def open_elsewhere(ring: Any, local: Any, port: int, frame: Any) -> Any:
     """Return the slot of an open image of that number in another arm, without this port; or -1.
 
     A port may miss that it was armed again, or have taken late packets for it. The way back is
-    only open to a port that is alone in its arm.
+    only open to a port that is alone in its arm, or when no port is sure of that arm.
     """
     arms = ring.arms
     mine = arms[port, Arm.ARM]
-    is_alone = True
+    may_return = True
     for other in range(arms.shape[0]):
-        is_alone &= other == port or arms[other, Arm.ARM] < mine
+        may_return &= other == port or arms[other, Arm.ARM] < mine
+    may_return |= mine > local[Local.CONFIRMED]
     n_slots = ring.slots.shape[0]
     for sequence in range(ring.words[Word.PUBLISHED], ring.words[Word.OPENED]):
         slot = sequence % n_slots
         image = ring.slots[slot]
         if (
             image.frame == frame
-            and (image.arm > mine or (image.arm < mine and is_alone))
+            and (image.arm > mine or (image.arm < mine and may_return))
             and sequence >= ring.words[Word.RUN_FIRST]
             and is_open(ring, slot)
             and not has_part(ring, slot, port)
@@ -341,6 +342,15 @@ def cancel(ring: Any, local: Any, port: int) -> bool:
 
 
 @kernel
+def cancel_arm(ring: Any, local: Any, arm: int) -> bool:
+    """An arm of which no port is sure is none; False as for :func:`cancel`."""
+    for port in range(ring.arms.shape[0]):
+        if ring.arms[port, Arm.DOUBT] == AGAIN and ring.arms[port, Arm.TARGET] == arm:
+            return cancel(ring, local, port)
+    return True
+
+
+@kernel
 def _take_back(ring: Any, local: Any, port: int) -> None:
     """End a port's doubt; what is in doubt goes to its own arm, or is withdrawn."""
     arms = ring.arms
@@ -350,18 +360,35 @@ def _take_back(ring: Any, local: Any, port: int) -> None:
         slot = sequence % n_slots
         if not is_open(ring, slot) or not is_in_doubt(ring, slot, port):
             continue
-        image = ring.slots[slot]
         if _is_first_of_its_number(ring, local, slot, port):
-            for other in range(arms.shape[0]):
-                if other != port and is_in_doubt(ring, slot, other):
-                    arms[other, Arm.IS_MOOT] = 1
-            forget(local, image.arm, image.frame)
-            image.arm = arms[port, Arm.ARM]
-            remember(local, image.arm, image.frame)
+            _give_back(ring, local, slot, port)
         else:
             n_late += _withdraw(ring, local, slot, port)
     arms[port, Arm.DOUBT] = NO_DOUBT
     _count_held(ring, port, n_late)
+
+
+@kernel
+def _give_back(ring: Any, local: Any, slot: int, port: int) -> None:
+    """Give an image to the port's own arm: with all else of the other arm, if no port is sure of that."""
+    arms = ring.arms
+    n_slots = ring.slots.shape[0]
+    arm, own = ring.slots[slot].arm, arms[port, Arm.ARM]
+    is_none = arm > local[Local.CONFIRMED]
+    for sequence in range(ring.words[Word.PUBLISHED], ring.words[Word.OPENED]):
+        here = sequence % n_slots
+        image = ring.slots[here]
+        is_of_none = is_none and image.arm == arm and is_open(ring, here)
+        if here == slot or (is_of_none and not was_opened(local, own, image.frame)):
+            for other in range(arms.shape[0]):
+                if other != port and is_in_doubt(ring, here, other):
+                    arms[other, Arm.IS_MOOT] = 1
+            forget(local, arm, image.frame)
+            image.arm = own
+            remember(local, own, image.frame)
+    for other in range(arms.shape[0]):
+        if is_none and arms[other, Arm.ARM] == arm:
+            arms[other, Arm.ARM] = own
 
 
 @kernel

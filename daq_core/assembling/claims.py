@@ -7,7 +7,8 @@ Judged per port, by what the port has shown before (``daq_core.assembling.arms``
   that image and it is gone. One more than the window ahead needs a second witness.
 * A number at or below the newest, of no open image, is late, or the detector was armed
   again. After a pause a second, different packet with the same number or a higher one
-  says so; without one more than a whole frame of them does. A packet above the old newest
+  says so; without one more than a whole frame of them does, and after a short pause that
+  does not begin with a frame's first packet. A packet above the old newest
   says that it was not. The same number is never believed without a longer pause, nor for
   a copy of the last packet that an unfinished image has.
 * What the first witnesses brought is in its images meanwhile, which wait (HELD).
@@ -30,6 +31,7 @@ from daq_core.assembling.arms import (
     SAME_PAUSE_NS,
     arm_to_join,
     cancel,
+    cancel_arm,
     confirm,
     cut,
     enter_arm,
@@ -169,8 +171,10 @@ def _find_rising(
         note_behind(ring, port, frame)
         slot = LATE
     else:
-        slot = open_elsewhere(ring, port, frame)
+        slot = open_elsewhere(ring, local, port, frame)
         if slot >= 0:
+            if ring.slots[slot].arm < arm and not cancel_arm(ring, local, arm):
+                return NO_ROOM
             enter_arm(arms, port, ring.slots[slot].arm, frame)
         elif was_refused(local, frame):
             slot = NO_SLOT
@@ -203,18 +207,19 @@ def _find_again(
     wanted_pause = RESTART_PAUSE_NS if frame < newest else SAME_PAUSE_NS
     is_after_pause = arms[port, Arm.PAUSE_NS] >= wanted_pause
     is_known = slot >= 0 or was_opened(local, arm, frame) or was_passed(ring, port, arm, frame)
+    target = arm_to_join(ring, local, port)
     if not is_after_pause:
+        is_full = open_slot(ring, target, frame) < 0 and not has_room(ring, local)
         if slot < 0 and was_refused(local, frame):
             return NO_SLOT
-        if not is_known and (frame == newest or not has_room(ring, local)):
+        if not is_known and (frame == newest or is_full):
             return _open(ring, local, arm, frame, image_id, now, real)
-        if frame >= newest or not has_room(ring, local):
+        if frame >= newest or is_full:
             return slot if slot >= 0 else LATE
     if is_stream and not is_known:
         return _open(ring, local, arm, frame, image_id, now, real)
     if slot >= 0 and _is_last_so_far(ring, slot, port, unit, n_units):
         return slot
-    target = arm_to_join(ring, local, port)
     return _doubt(ring, local, port, frame, image_id, unit, n_units, now, real, AGAIN, target)
 
 
@@ -279,7 +284,7 @@ def _enter(
     arm = arm_to_join(ring, local, port) if arms[port, Arm.IS_FRESH] != 0 else local[Local.CONFIRMED]
     slot = open_slot(ring, arm, frame)
     if slot < 0:
-        slot = open_elsewhere(ring, port, frame)
+        slot = open_elsewhere(ring, local, port, frame)
         if slot >= 0:
             arm = ring.slots[slot].arm
     if slot < 0 and (was_opened(local, arm, frame) or was_passed(ring, port, arm, frame)):
@@ -341,8 +346,10 @@ def _doubt(
         needed = max(all_units, n_units + 1)
     elif frame == np.uint64(arms[port, Arm.NEWEST]):
         needed = min(all_units, n_units + 1)
+    elif is_after_pause and _begins_arm(ring, local, port, unit, target):
+        needed = n_units + 1
     else:
-        needed = n_units + 1 if is_after_pause else all_units + 1
+        needed = all_units + 1
     arms[port, Arm.DOUBT], arms[port, Arm.TARGET] = kind, target
     arms[port, Arm.WITNESS] = arms[port, Arm.LATEST] = np.int64(frame)
     arms[port, Arm.EVIDENCE], arms[port, Arm.NEEDED] = n_units, needed
@@ -352,6 +359,16 @@ def _doubt(
     if n_units >= needed:
         confirm(ring, local, port)
     return slot
+
+
+@kernel
+def _begins_arm(ring: Any, local: Any, port: int, unit: int, target: int) -> bool:
+    """Tell whether a packet after a pause looks like the first of an arm, not like a late one.
+
+    Who pauses for the time of some images between each two has late packets after pauses, too.
+    """
+    is_long = ring.arms[port, Arm.PAUSE_NS] >= SAME_PAUSE_NS
+    return bool(is_long or unit == ring.arms[port, Arm.FIRST_UNIT] or target <= local[Local.CONFIRMED])
 
 
 @kernel

@@ -133,6 +133,8 @@ class Arms:
             return "late"
         found = self._elsewhere(port, frame)
         if found is not None:
+            if found.arm < port.arm:  # then the arm that it comes back from is none
+                self.cancel(*self._doubting_arm(port.arm)[:1])
             port.arm = found.arm
         elif not self.images.is_refused(frame):
             if frame - port.newest > self.images.window:
@@ -144,17 +146,19 @@ class Arms:
     def _find_again(self, port: Port, frame: int, packet: Packet, now: int, image: Any) -> Any:
         assert port.newest is not None
         is_known = image is not None or (port.arm, frame) in self.known
+        target = self._arm_to_join(port)
         if port.pause < (RESTART_PAUSE if frame < port.newest else SAME_PAUSE):
             if image is None and self.images.is_refused(frame):
                 return None
-            if not is_known and (frame == port.newest or not self.images.has_room()):
+            is_full = self.image_of(target, frame) is None and not self.images.has_room()
+            if not is_known and (frame == port.newest or is_full):
                 return self._open(port.arm, frame, now)
-            if frame >= port.newest or not self.images.has_room():
+            if frame >= port.newest or is_full:
                 return image or "late"
         is_amid = port.numbers[0] < packet[1] < port.numbers[-1]
         if image is not None and is_amid and packet == max(image.packets & port.packets):
             return image  # a copy of the last packet so far
-        return self._doubt(port, frame, packet, now, "again", self._arm_to_join(port))
+        return self._doubt(port, frame, packet, now, "again", target)
 
     def _find_in_new_run(self, port: Port, frame: int, packet: Packet, now: int, image: Any) -> Any:
         assert port.newest is not None
@@ -214,7 +218,9 @@ class Arms:
         elif frame == port.newest:
             needed = min(n, 2)
         else:
-            needed = 2 if is_after_pause else n + 1
+            is_first = packet[1] == port.numbers[0]
+            is_begin = port.pause >= SAME_PAUSE or is_first or target <= self.confirmed
+            needed = 2 if is_after_pause and is_begin else n + 1
         port.doubt = Doubt(kind, target, [frame], needed, is_after_pause, {(frame, packet)})
         self.newest_arm = max(self.newest_arm, target)
         if port.doubt.n >= needed:
@@ -290,10 +296,7 @@ class Arms:
                 if not self.is_doubted(image, port):
                     continue
                 if self._is_first_of_its_number(image, port):
-                    moot += [other for other in self._doubting(image) if other is not port]
-                    self.known.discard((image.arm, image.frame))
-                    image.arm = port.arm
-                    self.known.add((image.arm, image.frame))
+                    moot += self._give_back(image, port)
                 else:
                     self.images.withdraw(image, image.packets & port.packets)
                     if not image.packets:
@@ -301,6 +304,25 @@ class Arms:
             port.doubt = None
         if moot:
             self.cancel(*moot)
+
+    def _give_back(self, image: Any, port: Port) -> list[Port]:
+        """Give an image to a port's own arm, and all of the other arm when nobody is sure of that."""
+        arm, given, moot = image.arm, [image], []
+        if arm > self.confirmed:
+            others = [one for one in self.images.open_images() if one.arm == arm and one is not image]
+            given += [one for one in others if (port.arm, one.frame) not in self.known]
+            for other in self.ports.values():
+                other.arm = port.arm if other.arm == arm else other.arm
+        for one in given:
+            moot += [other for other in self._doubting(one) if other is not port]
+            self.known.discard((arm, one.frame))
+            one.arm = port.arm
+            self.known.add((one.arm, one.frame))
+        return moot
+
+    def _doubting_arm(self, arm: int) -> list[Port]:
+        doubting = [port for port in self.ports.values() if port.doubt is not None]
+        return [p for p in doubting if p.doubt and p.doubt.kind == "again" and p.doubt.target == arm]
 
     @property
     def n_held(self) -> int:
@@ -390,8 +412,9 @@ class Arms:
 
     def _elsewhere(self, port: Port, frame: int) -> Any | None:
         is_alone = all(other.arm < port.arm for other in self.ports.values() if other is not port)
+        may_return = is_alone or port.arm > self.confirmed
         for image in self.images.open_images():
-            is_other = image.arm > port.arm or (image.arm < port.arm and is_alone)
+            is_other = image.arm > port.arm or (image.arm < port.arm and may_return)
             is_free = not image.packets & port.packets
             if image.frame == frame and is_other and is_free and self.images.is_of_run(image):
                 return image
