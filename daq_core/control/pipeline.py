@@ -24,7 +24,7 @@ from daq_core.linux.memory import present_memory, shown_bytes
 from daq_core.linux.network import Network
 from daq_core.processes.forks import ForkServer
 from daq_core.processes.kinds import RECEIVER, WRITER
-from daq_core.receiving.handle import ReceiverProcess
+from daq_core.receiving.handle import ReceiverGone, ReceiverProcess
 from daq_core.receiving.task import ReceiverTask
 from daq_core.ring.ring import RingShape, Word
 from daq_core.state.receive_threads import ReceiveThreads
@@ -241,8 +241,10 @@ class Pipeline:
             self._receive_threads.number(),
             self._receive_threads.cpus,
         )
-        channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
-        self._receiver = await ReceiverProcess.start(channel, task)
+        try:
+            self._receiver = await self._fork_receiver(task)
+        except ReceiverGone:  # one that is killed, or whose fork server is, says nothing against a config
+            self._receiver = await self._fork_receiver(task)
         log.info(
             "receiver %d listens; %s: %d, threads: %d, ring: %d images (%s)",
             self._receiver.pid,
@@ -252,6 +254,10 @@ class Pipeline:
             self.shape.n_slots,
             shown_bytes(self.shape.total_bytes),
         )
+
+    async def _fork_receiver(self, task: ReceiverTask) -> ReceiverProcess:
+        channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
+        return await ReceiverProcess.start(channel, task)
 
     async def _keep_receiver(self) -> None:
         """Report the receiver's death and start another, with growing delays."""

@@ -17,6 +17,10 @@ START_TIMEOUT_S = 30  # for sockets to open and the ring to be filled with pages
 END_TIMEOUT_S = 2
 
 
+class ReceiverGone(Unavailable):
+    """The receiver, or who was to fork it, ended without a word: somebody has killed it, or it crashed."""
+
+
 class ReceiverProcess:
     """A running receiver: its process id, and the channel whose end is its end."""
 
@@ -32,7 +36,7 @@ class ReceiverProcess:
         Raises
         ------
         Unavailable
-            It cannot; the text says why.
+            It cannot; the text says why. ReceiverGone: it did not say so itself.
         """
         receiver = cls(*await asyncio.open_connection(sock=channel))
         receiver._writer.write(task.to_json().encode() + b"\n")
@@ -40,8 +44,11 @@ class ReceiverProcess:
             async with asyncio.timeout(START_TIMEOUT_S):  # wait_for of Python 3.11 can lose a cancellation
                 receiver.pid = (await receiver._hear())["pid"]
                 said = await receiver._hear()
-        except (TimeoutError, ConnectionError, ValueError):
-            said = {"error": "The receiver process did not start; its log lines above say why."}
+        except TimeoutError:
+            said = {"error": f"The receiver process did not start within {START_TIMEOUT_S} s."}
+        except (ConnectionError, ValueError):
+            await receiver.end()
+            raise ReceiverGone("The receiver process did not start; its log lines above say why.") from None
         except BaseException:
             await receiver.end()
             raise
