@@ -158,6 +158,16 @@ class Service:
     def log(self) -> str:
         return self.stderr.read_text(errors="replace")
 
+    def logged(self, *texts: str, seconds: float = 15) -> str:
+        """Return the first log line that has all these texts; a thread writes the log a moment later."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for line in self.log().splitlines():
+                if all(text in line for text in texts):
+                    return line
+            assert time.monotonic() < deadline, f"no line with {texts} after {seconds} s; log:\n{self.log()}"
+            time.sleep(0.02)
+
     def simulator(self, *, seed: int = 0) -> Simulator:
         """Return a detector that sends to this service."""
         return Simulator(self.config, host=LOOPBACK, seed=seed)

@@ -175,9 +175,7 @@ def test_serve_reads_the_file_and_logs_puts(start_service: StartService, tmp_pat
         alice.put(sid, 21, WRITE_NOTIFY)
         assert alice.next(WRITE_NOTIFY).p1 == ECA_NORMAL
         assert peer.get(name) == 21
-    assert (
-        f"INFO    ioc.channel_access.puts: alice@pc7 (127.0.0.1) puts {name} = 21: accepted" in service.log()
-    )
+    service.logged(f"INFO    ioc.channel_access.puts: alice@pc7 (127.0.0.1) puts {name} = 21: accepted")
 
 
 def test_a_wrong_file_ends_the_start_with_one_line(start_service: StartService, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_the_second_service_with_a_prefix_names_the_first(tmp_path: Path) -> Non
     try:
         for service in services:
             service.start()
-        (line,) = [line for line in second.log().splitlines() if "another IOC" in line]
+        line = second.logged("another IOC")
         assert " ERROR " in line
         assert (
             f"ioc.channel_access.namesakes: another IOC, at {looks_at}, serves TWICE:DAQ:State_RBV, too"

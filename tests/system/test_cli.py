@@ -123,9 +123,7 @@ def test_who_starts_during_a_run_is_told_which_since_when_and_how_to_end_it(
     assert err.startswith(f"std-daq-ioc: A run is going on: {file}, 3 of 10 images, since {began}")
     assert err.endswith("end it: std-daq-ioc stop.\n")
     assert len(err.splitlines()) == 1
-    refused = next(
-        line for line in service.log().splitlines() if "write_async" in line and "-> error" in line
-    )
+    refused = service.logged("write_async", "-> error")
     assert f"A run into {file} is going on" in refused
     assert "{'state'" not in err + refused
 

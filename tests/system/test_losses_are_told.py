@@ -69,7 +69,7 @@ def test_rest_redis_and_the_log_have_the_numbers(start_service: StartService) ->
     assert KEYS.items() <= run["stats"].items()
     assert service.get("/daq/logs/1")["logs"] == [{**run, "reports": []}]
     assert newest_log(service) == {**run, "reports": []}
-    (line,) = [line for line in service.log().splitlines() if "Completed." in line]
+    line = service.logged("Completed.")
     assert " WARNING " in line
     assert f"{N_IMAGES} images; lost: {IN_WORDS}; efficiency 0.0%" in line
 

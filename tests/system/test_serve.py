@@ -188,7 +188,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_warning_and_runs_go_on(
         absent("mounts", "no file system can be mounted")
     try:
         service = start_service(state_dir=folder)
-        assert f"the state directory {folder} cannot be written" in service.log()
+        service.logged(f"the state directory {folder} cannot be written")
         path = str(service.output / "a.h5")
         service.post("/writer/write_async", {"output_file": path, "n_images": 5})
         service.simulator().send(5, rate_hz=50)
@@ -196,7 +196,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_warning_and_runs_go_on(
         assert service.post("/daq/config", {"image_timeout_s": 0.25})["status"] == "ok"
         service.wait_for("READY")
         assert len(service.get("/daq/logs/5")["logs"]) == 1
-        assert "journal.jsonl cannot be written: Read-only file system" in service.log()
+        service.logged("journal.jsonl cannot be written: Read-only file system")
         assert service.end() == 0
     finally:
         subprocess.run(["umount", str(folder)], check=True)
@@ -284,7 +284,7 @@ def test_the_last_config_that_was_set_survives_a_restart(start_service: StartSer
 
     service.start()
     assert service.get("/daq/config")["config"]["image_timeout_s"] == 0.25
-    assert "--fresh takes the file" in service.log()
+    service.logged("--fresh takes the file")
 
 
 def test_a_newer_edit_of_the_config_file_wins_back(start_service: StartService) -> None:
