@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.service import JUNGFRAU_2, Service
+from tests.processes.service import JUNGFRAU_2, Service
 
 StartService = Callable[..., Service]
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from ioc.access.control import AccessControl
-from tests.access_pair import READ_ONLY, Pair, config
-from tests.epics_peer import EpicsPeer
-from tests.ioc_thread import IocThread
-from tests.soft_ioc import SoftIoc
+from tests.channel_access.access_pair import READ_ONLY, Pair, config
+from tests.channel_access.epics_peer import EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
+from tests.channel_access.soft_ioc import SoftIoc
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.bluesky_run import ROOT, Document, count
-from tests.service import Service
+from tests.bluesky.bluesky_run import ROOT, Document, count
+from tests.processes.service import Service
 
 
 def of_kind(documents: list[Document], kind: str) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def sent(service: Service, ids: Iterable[int]) -> npt.NDArray[Any]:
 
 def test_every_pv_of_the_stock_classes_of_ophyd_and_pyepics_is_served(service: Service) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.area_signals", service.prefix],
+        [sys.executable, "-m", "tests.bluesky.area_signals", service.prefix],
         cwd=ROOT,
         env=os.environ | service.ca_environment,
         stdin=subprocess.DEVNULL,
@@ -84,7 +84,9 @@ def check_stream(service: Service, path: Path, n_images: int) -> list[int]:
 @pytest.mark.parametrize("rate_hz", [20, pytest.param(200, marks=pytest.mark.night)])
 def test_ophyd_counts_a_detector_that_streams_all_the_time(service: Service, rate_hz: float) -> None:
     with streaming(service, rate_hz):
-        documents = count("tests.ophyd_count", service, service.output, n_points=3, n_images=2, streams=True)
+        documents = count(
+            "tests.bluesky.ophyd_count", service, service.output, n_points=3, n_images=2, streams=True
+        )
     assert of_kind(documents, "stop")[0]["exit_status"] == "success"
     (resource,) = of_kind(documents, "resource")
     path = Path(resource["root"]) / resource["resource_path"]
@@ -99,7 +101,7 @@ def test_ophyd_async_counts_a_detector_that_streams_all_the_time(service: Servic
     folder = service.output / f"at_{rate_hz}"
     folder.mkdir()
     with streaming(service, rate_hz):
-        documents = count("tests.ophyd_async_count", service, folder, n_points=3, streams=True)
+        documents = count("tests.bluesky.ophyd_async_count", service, folder, n_points=3, streams=True)
     assert of_kind(documents, "stop")[0]["exit_status"] == "success"
     pieces = [datum["indices"] for datum in of_kind(documents, "stream_datum")]
     assert [(piece["start"], piece["stop"]) for piece in pieces] == [(0, 1), (1, 2), (2, 3)]
@@ -107,7 +109,7 @@ def test_ophyd_async_counts_a_detector_that_streams_all_the_time(service: Servic
 
 
 def test_ophyd_counts_and_its_documents_lead_to_the_images(service: Service) -> None:
-    documents = count("tests.ophyd_count", service, service.output, n_points=3, n_images=2)
+    documents = count("tests.bluesky.ophyd_count", service, service.output, n_points=3, n_images=2)
     assert of_kind(documents, "stop")[0]["exit_status"] == "success"
     (resource,) = of_kind(documents, "resource")
     assert resource["spec"] == "AD_HDF5"
@@ -132,7 +134,7 @@ def test_ophyd_counts_and_its_documents_lead_to_the_images(service: Service) -> 
 
 
 def test_ophyd_async_counts_and_its_documents_lead_to_the_images(service: Service) -> None:
-    documents = count("tests.ophyd_async_count", service, service.output, n_points=4)
+    documents = count("tests.bluesky.ophyd_async_count", service, service.output, n_points=4)
     assert of_kind(documents, "stop")[0]["exit_status"] == "success"
     assert len(of_kind(documents, "event")) == 4
     (resource,) = of_kind(documents, "stream_resource")

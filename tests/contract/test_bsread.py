@@ -24,7 +24,7 @@ from daq_core.errors import Unavailable
 from daq_core.receiving.stream_messages import Wire, compress
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK, free_ports
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
 
 SHAPE = (35, 51)  # odd, so that an image does not end with a whole block of bitshuffle
 

@@ -14,7 +14,7 @@ from daq_core.receiving import stream_connection, streams
 from daq_core.ring.ring import Word
 from ioc.program.ports import LOOPBACK
 from tests.contract.test_bsread import bsread, camera, picture, sender
-from tests.still_receiver import StillReceiver
+from tests.daq.still_receiver import StillReceiver
 
 OPEN_BYTES = 100_000
 IMAGE_BYTES = picture(1).nbytes

@@ -11,14 +11,23 @@ from pathlib import Path
 import pytest
 
 from ioc.pvs.daq import PVS
-from tests.access_pair import EVERYTHING, ME, NOTHING, READ_ONLY, Pair, Wire, config, put_inside
-from tests.ca_wire import (
+from tests.channel_access.access_pair import (
+    EVERYTHING,
+    ME,
+    NOTHING,
+    READ_ONLY,
+    Pair,
+    Wire,
+    config,
+    put_inside,
+)
+from tests.channel_access.ca_wire import (
     WRITE_NOTIFY,
 )
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
+from tests.channel_access.soft_ioc import ROOT
 from tests.conftest import StartService
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.ioc_thread import IocThread
-from tests.soft_ioc import ROOT
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from ioc.access import rules as access_rules
 from ioc.access.own_addresses import own_addresses
-from tests.access_pair import EVERYTHING, NOTHING, READ_ONLY, Pair, Wire, config, put_inside
-from tests.ca_wire import (
+from tests.channel_access.access_pair import EVERYTHING, NOTHING, READ_ONLY, Pair, Wire, config, put_inside
+from tests.channel_access.ca_wire import (
     ACCESS_RIGHTS,
     CHAR,
     CLIENT_NAME,
@@ -26,8 +26,8 @@ from tests.ca_wire import (
     WRITE_NOTIFY,
     message,
 )
-from tests.epics_peer import ECA_NORMAL
-from tests.ioc_thread import IocThread
+from tests.channel_access.epics_peer import ECA_NORMAL
+from tests.channel_access.ioc_thread import IocThread
 
 ECA_NORDACCESS, ECA_NOWTACCESS = 368, 376  # caerr.h
 TIME_LONG = 19

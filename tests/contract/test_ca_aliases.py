@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ioc.site.aliases import pv_names
+from tests.channel_access.epics_peer import EpicsPeer
 from tests.conftest import StartService
-from tests.epics_peer import EpicsPeer
 
 
 def test_an_alias_is_read_put_and_monitored_like_its_pv(start_service: StartService, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
 from tests.conftest import StartService
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.ioc_thread import IocThread
-from tests.service import JUNGFRAU_2, Service
+from tests.processes.service import JUNGFRAU_2, Service
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import pytest
 from daq_core.config import DaqConfig
 from ioc.service import autosave
 from ioc.service.autosave import SETTINGS, Autosave
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.ioc_thread import IocThread
-from tests.service import JUNGFRAU_2
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
+from tests.processes.service import JUNGFRAU_2
 
 CONFIG = DaqConfig.parse({**JUNGFRAU_2, "start_udp_port": 2000})
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.service import Service
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.processes.service import Service
 
 DOUBLE = 6  # DBR_DOUBLE, where the client would convert
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from daq_core.state import events as ev
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.ioc_thread import IocThread
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
 
 
 @pytest.fixture

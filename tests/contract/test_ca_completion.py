@@ -13,9 +13,9 @@ from daq_core.errors import Unavailable
 from daq_core.state import events as ev
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
-from tests.ca_wire import LONG, STRING
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.ioc_thread import IocThread
+from tests.channel_access.ca_wire import LONG, STRING
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
 
 ROWS = {row.pv(""): row for row in PVS}
 

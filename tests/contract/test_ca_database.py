@@ -16,9 +16,9 @@ from ioc.program.ports import channel_access_environment, free_ports
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import MACROS, Row
 from ioc.site.database import files
-from tests.ca_wire import STRING, Connection
-from tests.epics_peer import ECA_NORMAL, ROOT, EpicsPeer
-from tests.ioc_thread import IocThread
+from tests.channel_access.ca_wire import STRING, Connection
+from tests.channel_access.epics_peer import ECA_NORMAL, ROOT, EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
 
 TEMPLATE = ROOT / "db/daq.template"
 COMPARED = ("type", "count", "units", "precision", "enum_strs", "lower_ctrl_limit", "upper_ctrl_limit")

@@ -18,7 +18,7 @@ from benchmarks.memory import resident_mb
 from ioc.channel_access.dbr import element_bytes, packed, structure
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
-from tests.ca_wire import (
+from tests.channel_access.ca_wire import (
     CREATE,
     ECHO,
     ENUM,
@@ -34,7 +34,7 @@ from tests.ca_wire import (
     message,
     search,
 )
-from tests.service import Service
+from tests.processes.service import Service
 
 N = 10_000
 BATCH, PATIENT = 100, 300  # puts sent at once, and that may wait for the end of what they began

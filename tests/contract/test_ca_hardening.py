@@ -17,7 +17,7 @@ from daq_core.errors import Unavailable
 from ioc.channel_access.circuits import MAX_CHANNELS, MAX_MONITORS
 from ioc.channel_access.puts import MAX_PUTS
 from ioc.pvs.daq import PVS
-from tests.ca_wire import (
+from tests.channel_access.ca_wire import (
     CHAR,
     CREATE,
     CREATE_FAILED,
@@ -32,8 +32,8 @@ from tests.ca_wire import (
     Connection,
     message,
 )
-from tests.epics_peer import EpicsPeer
-from tests.ioc_thread import IocThread
+from tests.channel_access.epics_peer import EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
 
 
 @pytest.mark.timeout(180)

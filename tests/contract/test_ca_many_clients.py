@@ -18,7 +18,7 @@ from benchmarks.ca_clients import Clients
 from benchmarks.ca_servers import CountingServer
 from benchmarks.memory import resident_mb
 from ioc.pvs.daq import PVS
-from tests.service import Service
+from tests.processes.service import Service
 
 N_PVS, RATE_HZ = 300, 15.0
 GONE_WITHIN_S = 15.0

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from daq_core.state import events as ev
-from tests.ca_wire import DOUBLE, ECHO, ENUM, EVENT_ADD, LONG, Answer, Connection, message
-from tests.ioc_thread import IocThread
+from tests.channel_access.ca_wire import DOUBLE, ECHO, ENUM, EVENT_ADD, LONG, Answer, Connection, message
+from tests.channel_access.ioc_thread import IocThread
 
 VALUE, LOG, ALARM, PROPERTY = 1, 2, 4, 8
 TIME = 14

@@ -14,9 +14,9 @@ import h5py
 import pytest
 
 from ioc.pvs.health import HEALTH
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.conftest import StartService
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.service import JUNGFRAU_2, Service
+from tests.processes.service import JUNGFRAU_2, Service
 
 MINOR, MAJOR, INVALID = 1, 2, 3  # severities
 HIHI, HIGH = 3, 4  # alarm status; source: EPICS Base, alarm.h

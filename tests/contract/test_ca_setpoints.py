@@ -12,11 +12,11 @@ import pytest
 from daq_core.detectors import FORMATS
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
-from tests.access_pair import config
-from tests.ca_wire import CHAR, DOUBLE, INT, LONG, STRING
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.ioc_thread import IocThread
-from tests.service import Service
+from tests.channel_access.access_pair import config
+from tests.channel_access.ca_wire import CHAR, DOUBLE, INT, LONG, STRING
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
+from tests.processes.service import Service
 
 NUMBERS = (float("nan"), float("inf"), 2.0**31, -1e300, 2.5)
 LONG_TEXT = "/data/" + "/".join(["Mößbauer µm 測定"] * 40)

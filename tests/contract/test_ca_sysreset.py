@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from daq_core.config import DaqConfig
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.ioc_thread import IocThread
-from tests.service import JUNGFRAU_2
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.channel_access.ioc_thread import IocThread
+from tests.processes.service import JUNGFRAU_2
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from std_daq_client import StdDaqClient
 
-from tests.service import Service
+from tests.processes.service import Service
 
 POLL_S = 0.01
 LIMIT_S = 5.0

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.service import Service
+from tests.processes.service import Service
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from daq_core.files.image_file import ImageFile
-from tests.image_writer import RUN, STOP_TIME, append
+from tests.processes.image_writer import RUN, STOP_TIME, append
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/file.md").read_text(encoding="utf-8")

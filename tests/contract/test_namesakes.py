@@ -12,7 +12,7 @@ import pytest
 from ioc.channel_access.environment import search_addresses
 from ioc.channel_access.namesakes import ask
 from ioc.program.ports import LOOPBACK, free_ports
-from tests.service import JUNGFRAU_2, Service
+from tests.processes.service import JUNGFRAU_2, Service
 
 
 def test_the_second_service_with_a_prefix_names_the_first(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from daq_core.receiving.stream_messages import Wire, compress
 from daq_core.simulating.simulator import Simulator
 from tests.contract.test_bsread import SHAPE, bsread, camera, picture, send, sender
-from tests.loopback import eventually, loopback_daq
+from tests.daq.loopback import eventually, loopback_daq
 
 psi = pytest.importorskip("bsread", reason="psi-bsread's bitshuffle has no wheels for Python 3.13 yet")
 sender_module = pytest.importorskip("bsread.sender")

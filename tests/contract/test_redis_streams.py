@@ -32,8 +32,8 @@ from rest_bridge import models, redis_streams
 from rest_bridge.redis_server import EmbeddedRedis
 from rest_bridge.redis_streams import CONFIG, LOG, STAT, STATUS, WRITER_STATUS, RedisPublisher
 from rest_bridge.redis_url import checked_url, place_of
-from tests.service import JUNGFRAU_2, Service
-from tests.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import SimulatedDaq
+from tests.processes.service import JUNGFRAU_2, Service
 
 RUN_OF_TWO = [
     ("WRITING", "FINISHED", 0),  # accepted; the acquisition before is shown until the file is open

@@ -32,8 +32,8 @@ from rest_bridge import connection
 from rest_bridge.access import Access, AccessCheck
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
-from tests.service import JUNGFRAU_2
-from tests.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import SimulatedDaq
+from tests.processes.service import JUNGFRAU_2
 
 BEYOND = "192.0.2.10"
 STRANGER = "127.0.0.2"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from tests.service import Service
+from tests.processes.service import Service
 
 JSON = {"Content-Type": "application/json"}
 

@@ -18,8 +18,8 @@ from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.crowd import Crowd
 from rest_bridge.server import RestServer
-from tests.service import JUNGFRAU_2
-from tests.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import SimulatedDaq
+from tests.processes.service import JUNGFRAU_2
 
 HALF_A_HEAD = b"GET /writer/status HTTP/1.1\r\nHost: loc"
 STATUS = b"GET /writer/status HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.service import Service
+from tests.processes.service import Service
 
 schemathesis = pytest.importorskip("schemathesis")
 

@@ -22,8 +22,8 @@ from daq_core.state.events import ReceiverLost, WriterLost
 from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
-from tests.service import JUNGFRAU_2
-from tests.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import SimulatedDaq
+from tests.processes.service import JUNGFRAU_2
 
 N_CLIENTS = 50
 ROUTES = {

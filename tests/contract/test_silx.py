@@ -15,7 +15,7 @@ from silx.io import nxdata
 
 from daq_core.codecs.compressor import FILTERS
 from daq_core.files.image_file import ImageFile
-from tests.image_writer import RUN, STOP_TIME, append, compressor, images
+from tests.processes.image_writer import RUN, STOP_TIME, append, compressor, images
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.service import Service
+from tests.processes.service import Service
 
 TOOLS = Path(sys.executable).parent
 

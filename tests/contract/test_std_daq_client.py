@@ -11,7 +11,7 @@ from std_daq_client import StdDaqClient
 from std_daq_client.client import StdDaqAdminException
 
 from tests.conftest import StartService
-from tests.service import JUNGFRAU_2, Service
+from tests.processes.service import JUNGFRAU_2, Service
 
 EMPTY_ACQUISITION = {
     "state": "FINISHED",

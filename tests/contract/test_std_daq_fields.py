@@ -10,8 +10,8 @@ import pytest
 
 from daq_core.config import REQUIRED
 from rest_bridge import models
-from tests.epics_peer import EpicsPeer
-from tests.service import Service
+from tests.channel_access.epics_peer import EpicsPeer
+from tests.processes.service import Service
 
 RUN = {
     "message": "Message_RBV",

@@ -46,7 +46,7 @@ CONFIG = DaqConfig.parse(
 
 def packets() -> Callable[[bytes], None]:
     """Put datagrams into the ring: the input makes their headers, and their length right or wrong."""
-    from tests.assembler import EMPTY, Assembler
+    from tests.assembly.assembler import EMPTY, Assembler
 
     def try_input(content: bytes) -> None:
         assembler = Assembler(CONFIG, n_slots=8)

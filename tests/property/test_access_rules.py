@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from daq_core.errors import InvalidConfig
 from ioc.access.file import AccessFile, parse, read_access_file
 from ioc.access.rules import AccessRules
-from tests.c_access_security import Asked, AsLib
+from tests.channel_access.c_access_security import Asked, AsLib
 
 USERS = ("alice", "bob", "carol d")
 ADDRESSES = {"127.0.0.1": "127.0.0.1", "127.0.0.2": "127.0.0.2", "localhost": "127.0.0.1"}

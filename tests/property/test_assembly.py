@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from daq_core.config import DaqConfig
 from daq_core.kernels.compiling import JIT
-from tests.assembler import Assembler, assert_agreement
-from tests.assembly_bench import N_SLOTS, SECOND, sent
+from tests.assembly.assembler import Assembler, assert_agreement
+from tests.assembly.assembly_bench import N_SLOTS, SECOND, sent
 from tests.oracle.packets import datagram, packet_numbers
 from tests.property.geometries import configs
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from daq_core.kernels.compiling import JIT
 from daq_core.ring.ring import Arm, Word
-from tests.burst_bench import MS, BurstBench, Packet, bursts
+from tests.assembly.burst_bench import MS, BurstBench, Packet, bursts
 
 LONG = (pytest.mark.night, pytest.mark.timeout(900))
 BURSTS, GAPS = (5, 20, 50, 51, 60), (10 * MS, 100 * MS, 1000 * MS)

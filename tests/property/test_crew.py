@@ -29,7 +29,7 @@ from daq_core.receiving.loop import place
 from daq_core.receiving.packets import forget_half_placed
 from daq_core.ring.ring import COMPLETE, INCOMPLETE, MISSING_PACKETS, OPEN, Word
 from daq_core.simulating.simulator import Simulator
-from tests.assembler import Assembler
+from tests.assembly.assembler import Assembler
 from tests.property.geometries import configs, gigafrost, gigafrosts
 
 N_IMAGES, N_SLOTS = 24, 32

@@ -18,9 +18,9 @@ from daq_core.kernels.compiling import JIT, kernel_of, load_kernels
 from daq_core.linux.sockets import MESSAGE_LENGTH, kernel_drops
 from daq_core.ring.ring import COMPLETE, INCOMPLETE
 from daq_core.simulating.simulator import Simulator
-from tests.loopback import jungfrau
+from tests.daq.loopback import jungfrau
+from tests.daq.still_receiver import StillReceiver
 from tests.oracle.draining import OVERHEAD, ReferenceThread
-from tests.still_receiver import StillReceiver
 
 _words = types.int64[::1]
 

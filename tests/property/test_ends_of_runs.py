@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daq_core.ring.ring import NO_END, Word
-from tests.assembly_bench import Bench
+from tests.assembly.assembly_bench import Bench
 
 
 def test_a_run_ends_with_the_last_image_it_asked_for() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from daq_core.receiving.strangers import sentences
 from daq_core.ring.ring import GOOD, OTHER_FORMAT, Word
-from tests.assembler import Assembler
+from tests.assembly.assembler import Assembler
 from tests.unit.test_detectors import camera, complete, gigafrost_datagram
 
 CONFIG = camera(72, 264)  # 66 rows a link; more rows of a quadrant than fit into a byte when they are 264

@@ -16,9 +16,9 @@ from daq_core.detectors.eiger import PIXEL_TYPES
 from daq_core.receiving.strangers import sentences
 from daq_core.ring.ring import GOOD, MISSING_PACKETS, OTHER_FORMAT, Word
 from daq_core.writing.late_verdicts import LateVerdicts
-from tests.assembler import Assembler
-from tests.assembly_bench import Bench, sent
-from tests.loopback import eiger
+from tests.assembly.assembler import Assembler
+from tests.assembly.assembly_bench import Bench, sent
+from tests.daq.loopback import eiger
 from tests.machine.judges import absent
 from tests.oracle.packets import datagram
 from tests.unit.test_replay import SHARED

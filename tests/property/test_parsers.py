@@ -37,8 +37,8 @@ from ioc.site.aliases import pv_names, read_aliases
 from rest_bridge import models
 from rest_bridge.access import Access
 from rest_bridge.request_body import parse_object
-from tests.assembler import EMPTY, Assembler
-from tests.loopback import eiger, jungfrau
+from tests.assembly.assembler import EMPTY, Assembler
+from tests.daq.loopback import eiger, jungfrau
 from tests.property.geometries import gigafrost
 
 scalars = (

@@ -19,7 +19,7 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import FORMATS, DetectorFormat, format_of, layout_of
 from daq_core.kernels.compiling import JIT
 from daq_core.ring.ring import COMPLETE, INCOMPLETE, Word
-from tests.assembler import Assembler
+from tests.assembly.assembler import Assembler
 from tests.oracle.frames import (
     Frame,
     bits_of,

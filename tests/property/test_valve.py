@@ -9,7 +9,7 @@ import pytest
 
 from daq_core.control.valve import Passed, Valve
 from daq_core.ring.ring import Word
-from tests.assembly_bench import N_SLOTS, Bench
+from tests.assembly.assembly_bench import N_SLOTS, Bench
 
 
 class ValveBench(Bench):

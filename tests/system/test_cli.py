@@ -18,7 +18,7 @@ import pytest
 
 from daq_core.config import DaqConfig
 from ioc.program.ports import LOOPBACK
-from tests.service import Service
+from tests.processes.service import Service
 
 
 class Cli:

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from ioc.program.ports import LOOPBACK, free_ports
+from tests.channel_access.epics_peer import EpicsPeer
 from tests.conftest import StartService
-from tests.control_group import control_group, n_killed
-from tests.epics_peer import EpicsPeer
-from tests.service import JUNGFRAU_2, Service
+from tests.processes.control_group import control_group, n_killed
+from tests.processes.service import JUNGFRAU_2, Service
 
 
 def eventually(true: Callable[[], bool], what: str) -> None:

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from daq_core.state.receive_threads import ReceiveThreads
 from ioc.program.ports import LOOPBACK
-from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from daq_core.control.journal import Journal
 from daq_core.state.status import DaqState
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 DAY_S = 86_400
 

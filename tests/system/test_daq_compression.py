@@ -11,7 +11,7 @@ import hdf5plugin
 import pytest
 
 from daq_core.state.status import AcquisitionState, DaqState
-from tests.loopback import assert_holds, jungfrau, loopback_daq
+from tests.daq.loopback import assert_holds, jungfrau, loopback_daq
 
 
 async def test_a_running_daq_takes_up_each_compression_without_another_receiver(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from daq_core.receiving.task import ReceiverTask
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import DaqState
 from ioc.program.ports import LOOPBACK, free_ports
-from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -18,7 +18,7 @@ from daq_core.detectors import format_of, layout_of
 from daq_core.errors import InvalidConfig
 from daq_core.simulating.sender import Burst, Sender
 from ioc.program.ports import LOOPBACK
-from tests.loopback import Bench, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

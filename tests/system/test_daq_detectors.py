@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK, free_ports
-from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -21,9 +21,9 @@ import pytest_asyncio
 
 from daq_core.errors import RunFailed
 from daq_core.state.status import AcquisitionState, DaqState, DaqStatus, Snapshot
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 from tests.machine.judges import absent
-from tests.strace import Trace, is_stopped, strace_of, why_not
+from tests.processes.strace import Trace, is_stopped, strace_of, why_not
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -18,7 +18,7 @@ import pytest_asyncio
 
 from daq_core.errors import Busy, RunFailed
 from daq_core.state.status import AcquisitionState, DaqState
-from tests.loopback import (
+from tests.daq.loopback import (
     MARK,
     Bench,
     assert_holds,

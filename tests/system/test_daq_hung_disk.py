@@ -21,7 +21,7 @@ from daq_core.control.journal import Journal
 from daq_core.errors import InvalidConfig, Unavailable
 from daq_core.state.status import AcquisitionState, DaqState
 from daq_core.writing import gain_maps
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, marked_processes
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, marked_processes
 from tests.machine.judges import absent
 
 DISK_MIB = 64

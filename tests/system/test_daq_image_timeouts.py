@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 
 from daq_core.state.status import AcquisitionState, DaqState
-from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, jungfrau, loopback_daq
 
 
 def assert_failed(bench: Bench, path: Path, reason: str, n_images: int) -> None:

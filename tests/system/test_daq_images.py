@@ -21,7 +21,7 @@ from daq_core.assembling.placing import KERNELS
 from daq_core.config import DaqConfig
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK
-from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

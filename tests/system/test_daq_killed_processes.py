@@ -19,7 +19,7 @@ from daq_core.control.interrupted import INTERRUPTED
 from daq_core.control.journal import Journal
 from daq_core.errors import Busy, RunFailed, Unavailable
 from daq_core.state.status import Acquisition, AcquisitionState, DaqState
-from tests.loopback import (
+from tests.daq.loopback import (
     Bench,
     eventually,
     jungfrau,
@@ -28,7 +28,7 @@ from tests.loopback import (
     marked_processes,
     no_processes_left,
 )
-from tests.run_states import N_SENT, STATES, run_in
+from tests.daq.run_states import N_SENT, STATES, run_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -126,7 +126,7 @@ async def test_processes_killed_while_a_run_is_being_accepted_change_nothing(ben
 async def killed_in(state: str, folder: Path, config_file: Path, fate: signal.Signals) -> Path:
     """Kill a control process whose run is in a state, and give its writer a fate; returns the file's path."""
     control = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.run_states", state, str(folder), str(config_file)),
+        *(sys.executable, "-m", "tests.daq.run_states", state, str(folder), str(config_file)),
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )

@@ -16,7 +16,7 @@ from daq_core.ring.ring import SocketState
 from daq_core.state.losses import NO_LOSSES, Losses
 from daq_core.state.status import DaqState
 from ioc.program.ports import LOOPBACK
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK
-from tests.loopback import Bench, eiger, eventually, loopback_daq, standing_still
+from tests.daq.loopback import Bench, eiger, eventually, loopback_daq, standing_still
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

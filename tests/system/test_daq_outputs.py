@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from daq_core.errors import DaqError, InvalidRequest, RunFailed
 from daq_core.state.status import AcquisitionState, DaqState, Snapshot, WriteRequest
-from tests.loopback import Bench, assert_holds, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, jungfrau, loopback_daq
 from tests.machine.judges import absent
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

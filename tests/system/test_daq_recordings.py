@@ -15,7 +15,7 @@ from daq_core.config import DaqConfig
 from daq_core.recordings.recording import load_recording
 from daq_core.recordings.replay import replay
 from ioc.program.ports import free_ports
-from tests.loopback import loopback_daq
+from tests.daq.loopback import loopback_daq
 from tests.machine.judges import absent
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"

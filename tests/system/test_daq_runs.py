@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from daq_core.errors import Busy, DaqError, InvalidRequest
 from daq_core.state.status import AcquisitionState, DaqState, WriteRequest
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -13,7 +13,7 @@ import hdf5plugin  # noqa: F401 - to read compressed images
 import pytest
 
 from daq_core.state.status import AcquisitionState, DaqState
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 WARNING = "the image ring is nearly full"
 

@@ -12,7 +12,7 @@ from daq_core.errors import InvalidConfig
 from daq_core.linux.network import parse_networks
 from daq_core.state.options import DaqOptions
 from ioc.program.ports import LOOPBACK
-from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 
 STRANGER = "127.0.0.66"
 

@@ -19,8 +19,8 @@ from ioc.commands.commands import Commands
 from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
-from tests.loopback import Bench, eventually, jungfrau, loopback_daq, standing_still
-from tests.slow_forks import SlowForks
+from tests.daq.loopback import Bench, eventually, jungfrau, loopback_daq, standing_still
+from tests.daq.slow_forks import SlowForks
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,8 +14,8 @@ import pytest_asyncio
 from daq_core.state.receive_threads import ReceiveThreads
 from daq_core.state.status import AcquisitionState
 from ioc.program.ports import LOOPBACK
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
-from tests.run_states import run_in
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
+from tests.daq.run_states import run_in
 from tests.system.test_daq_images import image_ids
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from daq_core.errors import Unavailable
 from daq_core.state.status import AcquisitionState, DaqState
-from tests.loopback import Bench, eventually, jungfrau, loopback_daq, standing_still
-from tests.run_states import STATES, run_in
+from tests.daq.loopback import Bench, eventually, jungfrau, loopback_daq, standing_still
+from tests.daq.run_states import STATES, run_in
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from daq_core.state.receive_threads import ReceiveThreads
-from tests.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, assert_holds, eiger, jungfrau, loopback_daq
 from tests.property.geometries import gigafrost
 from tests.system.test_daq_images import Packets, displaced, image_ids
 

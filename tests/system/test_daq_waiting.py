@@ -14,7 +14,7 @@ from daq_core.linux.network import parse_networks
 from daq_core.state.status import DaqState
 from ioc.program.ports import LOOPBACK, free_ports
 from tests.contract.test_bsread import camera
-from tests.loopback import Bench, jungfrau, loopback_daq
+from tests.daq.loopback import Bench, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

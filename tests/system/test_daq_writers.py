@@ -22,7 +22,7 @@ from daq_core.files.parts import part_path, repair_run
 from daq_core.simulating.sender import Burst, Sender
 from daq_core.state.status import AcquisitionState, DaqState
 from ioc.program.ports import LOOPBACK
-from tests.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, marked_processes
+from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, marked_processes
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

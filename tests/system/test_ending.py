@@ -16,7 +16,7 @@ import h5py
 import pytest
 
 from daq_core.processes.group_signals import SENT_TO_ALL
-from tests.service import END_WITHIN_S, JUNGFRAU_2, Service, command_line
+from tests.processes.service import END_WITHIN_S, JUNGFRAU_2, Service, command_line
 from tests.system.test_serve import descendants
 
 StartService = Callable[..., Service]

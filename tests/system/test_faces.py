@@ -18,10 +18,10 @@ import redis
 from daq_core.config import DaqConfig
 from daq_core.recordings.recording import load_recording
 from daq_core.recordings.replay import replay
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.conftest import StartService
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.machine.judges import absent
-from tests.service import Service
+from tests.processes.service import Service
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "recordings"
 STOP_LIMIT_S = 5.0

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.epics_peer import EpicsPeer
-from tests.service import Service
+from tests.channel_access.epics_peer import EpicsPeer
+from tests.processes.service import Service
 from tests.system.test_cli import Cli
 
 LIMIT_S = 60.0

@@ -13,8 +13,8 @@ import pytest
 
 from ioc.program.ports import LOOPBACK, free_ports
 from rest_bridge.redis_server import server_binary
+from tests.channel_access.epics_peer import EpicsPeer
 from tests.conftest import StartService
-from tests.epics_peer import EpicsPeer
 
 MAJOR, INVALID = 2, 3
 COMM = 9  # alarm status

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ioc.channel_access import environment
-from tests.service import JUNGFRAU_2
+from tests.processes.service import JUNGFRAU_2
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from redis.client import Redis
 from redis.exceptions import RedisError
 
 from tests.conftest import StartService
-from tests.service import Service
+from tests.processes.service import Service
 
 KILLED = "ERROR: the service was killed while the run was going on."
 

@@ -16,7 +16,7 @@ from daq_core.simulating.faults import Chaos
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK
 from tests.conftest import StartService
-from tests.service import Service
+from tests.processes.service import Service
 from tests.system.test_cli import Cli
 
 N_IMAGES, N_PACKETS = 5, 128

@@ -10,7 +10,7 @@ import pytest
 from daq_core.config import DaqConfig
 from daq_core.simulating import sender
 from ioc.program.ports import free_ports
-from tests.loopback import assert_holds, loopback_daq
+from tests.daq.loopback import assert_holds, loopback_daq
 
 N_IMAGES = 3
 RING_GB = 0.5

@@ -11,9 +11,9 @@ import h5py
 import pytest
 
 from ioc.service.serve import RESTART
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.conftest import StartService
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.service import Service
+from tests.processes.service import Service
 
 KILLED = "ERROR: the service was killed while the run was going on."
 

@@ -19,7 +19,7 @@ import pytest
 
 from ioc.program.ports import LOOPBACK, free_ports
 from tests.machine.judges import absent
-from tests.service import JUNGFRAU_2, Service, command_line
+from tests.processes.service import JUNGFRAU_2, Service, command_line
 
 EIGER_HALF = {
     "detector_name": "eiger",

@@ -17,11 +17,11 @@ from std_daq_client import StdDaqClient
 from std_daq_client.client import StdDaqAdminException
 
 from ioc.program.ports import LOOPBACK
+from tests.channel_access.epics_peer import EpicsPeer
 from tests.conftest import StartService
-from tests.epics_peer import EpicsPeer
-from tests.loopback import assert_holds
+from tests.daq.loopback import assert_holds
 from tests.machine.judges import absent
-from tests.service import Service
+from tests.processes.service import Service
 from tests.system.test_cli import Cli
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.ca_wire import ENUM, ERROR, WRITE_NOTIFY, Connection, message
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.service import Service
+from tests.channel_access.ca_wire import ENUM, ERROR, WRITE_NOTIFY, Connection, message
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.processes.service import Service
 
 OFF, ON = b"\0\0", b"\0\1"
 LIMIT_S = 60.0

@@ -12,7 +12,7 @@ import zmq
 
 from daq_core.ring.ring import COMPLETE, NO_END, Word
 from tests.contract.test_bsread import bsread, camera, picture, sender
-from tests.still_receiver import StillReceiver
+from tests.daq.still_receiver import StillReceiver
 
 N_SLOTS = 128
 N_IMAGES = 60  # several turns of a socket

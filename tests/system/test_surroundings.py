@@ -18,7 +18,7 @@ import pytest
 
 from ioc.program.ports import LOOPBACK, free_ports
 from tests.machine.judges import absent
-from tests.service import JUNGFRAU_2, Service
+from tests.processes.service import JUNGFRAU_2, Service
 
 NAME = "Grüße_日本.h5"
 NOT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

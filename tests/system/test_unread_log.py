@@ -12,7 +12,7 @@ from pathlib import Path
 
 import h5py
 
-from tests.service import END_WITHIN_S, JUNGFRAU_2, Service, command_line
+from tests.processes.service import END_WITHIN_S, JUNGFRAU_2, Service, command_line
 
 PIPE_BYTES = 4096  # the least a pipe can hold
 

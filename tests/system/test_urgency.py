@@ -12,7 +12,7 @@ import pytest
 
 from daq_core.linux.urgency import NICE
 from tests.conftest import StartService
-from tests.service import JUNGFRAU_2
+from tests.processes.service import JUNGFRAU_2
 
 USUAL = os.getpriority(os.PRIO_PROCESS, 0)
 

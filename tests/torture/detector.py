@@ -13,7 +13,7 @@ from daq_core.simulating.fault_stage import SentPacket
 from daq_core.simulating.faults import Chaos
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK
-from tests.service import Service
+from tests.processes.service import Service
 from tests.system.evidence import Sent
 
 NOBODY = 65534

@@ -25,7 +25,7 @@ import redis
 
 from daq_core.processes.group_signals import SENT_TO_ALL
 from ioc.program.ports import LOOPBACK
-from tests.loopback import standing_still
+from tests.daq.loopback import standing_still
 from tests.torture.session import PIPE_BYTES, Session
 
 Inject = Callable[[Session, random.Random], bool]

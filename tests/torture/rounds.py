@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from daq_core.simulating.faults import Chaos
-from tests.epics_peer import ECA_NORMAL
+from tests.channel_access.epics_peer import ECA_NORMAL
 from tests.system.checker import Broken, check
 from tests.system.evidence import End, Evidence, Images, Owned, RunEvidence
 from tests.torture.configs import SITUATIONS

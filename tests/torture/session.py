@@ -21,9 +21,9 @@ import redis
 from daq_core.config import DaqConfig
 from daq_core.simulating.faults import Chaos
 from ioc.program.ports import LOOPBACK
-from tests.epics_peer import ECA_NORMAL, EpicsPeer
-from tests.loopback import MARK, kill_all, marked_processes
-from tests.service import Service
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
+from tests.daq.loopback import MARK, kill_all, marked_processes
+from tests.processes.service import Service
 from tests.system.evidence import Counters, End, Look
 from tests.torture.detector import JUNGFRAU, N_PORTS, Detector
 from tests.torture.files import visible_images

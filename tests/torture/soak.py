@@ -28,8 +28,8 @@ import numpy as np
 
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK
-from tests.loopback import MARK, kill_all, marked_processes
-from tests.service import JUNGFRAU_2, Service
+from tests.daq.loopback import MARK, kill_all, marked_processes
+from tests.processes.service import JUNGFRAU_2, Service
 from tests.torture.detector import JUNGFRAU
 from tests.torture.session import redis_of
 

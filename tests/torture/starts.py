@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.ca_wire import ENUM, ERROR, HEADER, WRITE_NOTIFY, Connection, message
-from tests.loopback import standing_still
+from tests.channel_access.ca_wire import ENUM, ERROR, HEADER, WRITE_NOTIFY, Connection, message
+from tests.daq.loopback import standing_still
 from tests.torture.session import Session
 
 N_STORM = 100

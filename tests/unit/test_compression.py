@@ -19,7 +19,7 @@ from daq_core.codecs.bitshuffle import compress_bitshuffle_lz4, decompress_bitsh
 from daq_core.codecs.compressor import FILTERS, Compressor
 from daq_core.files.image_file import ImageFile
 from daq_core.kernels.compiling import load_kernels
-from tests.image_writer import RUN, STOP_TIME, append, assert_holds, compressor, images, rows
+from tests.processes.image_writer import RUN, STOP_TIME, append, assert_holds, compressor, images, rows
 
 CODECS = [name for name in FILTERS if name != "none"]
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 150))

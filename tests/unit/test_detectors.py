@@ -13,7 +13,7 @@ from daq_core.detectors import format_of, gigafrost, layout_of
 from daq_core.detectors.packed import pack_pixels
 from daq_core.errors import InvalidConfig
 from daq_core.ring.ring import COMPLETE, SKIPPED, Word
-from tests.assembler import Assembler
+from tests.assembly.assembler import Assembler
 from tests.oracle.frames import camera_rows, frames_of, simulator_rows
 
 VECTOR = bytes.fromhex("012220034220")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from daq_core.files.direct_io import ELSEWHERE, is_worth_it
 from daq_core.files.image_file import ImageFile
-from tests.image_writer import RUN, STOP_TIME, assert_holds, images, rows
+from tests.processes.image_writer import RUN, STOP_TIME, assert_holds, images, rows
 
 SHAPE = (128, 512)
 IMAGE_BYTES = 128 * 512 * 2

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from daq_core.files.image_file import ImageFile
 from daq_core.files.layout import COLUMNS, COUNTERS, MAX_MESSAGE_BYTES
 from daq_core.files.repair import repair
-from tests import image_writer
-from tests.image_writer import RUN, STOP_TIME, append, assert_holds, images, rows
-from tests.impatient_reader import impatient_reader
 from tests.machine.judges import absent
+from tests.processes import image_writer
+from tests.processes.image_writer import RUN, STOP_TIME, append, assert_holds, images, rows
+from tests.processes.impatient_reader import impatient_reader
 
 DATASETS = ("data", *COLUMNS)
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import daq_core
-from tests.service import JUNGFRAU_2
+from tests.processes.service import JUNGFRAU_2
 
 COMPILER = {"numba", "llvmlite"}
 FILES = {"h5py", "hdf5plugin"}

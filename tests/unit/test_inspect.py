@@ -21,8 +21,8 @@ from daq_core.files.image_file import ImageFile
 from daq_core.files.repair import repair
 from daq_core.recordings.contents import RecordingContents, read_recording
 from ioc.program.inspect import STATUS_WORDS
-from tests import image_writer
-from tests.image_writer import RUN, START_TIME, STOP_TIME, append, images, rows
+from tests.processes import image_writer
+from tests.processes.image_writer import RUN, START_TIME, STOP_TIME, append, images, rows
 from tests.unit.test_replay_detectors import EIGER, GIGAFROST, JUNGFRAU, datagrams_of, write_recording
 
 ROOT = Path(__file__).parents[2]

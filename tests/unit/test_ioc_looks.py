@@ -16,8 +16,8 @@ from ioc.commands.client import Client
 from ioc.pvs.looks import PARTS, Looks, changed_parts
 from ioc.pvs.view import View
 from ioc.values.operator import FaceHealth, Setpoints
-from tests.ioc_thread import IocThread
-from tests.service import JUNGFRAU_2
+from tests.channel_access.ioc_thread import IocThread
+from tests.processes.service import JUNGFRAU_2
 
 SOMEBODY = Client("somebody", "somewhere", "127.0.0.1")
 

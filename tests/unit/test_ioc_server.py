@@ -22,8 +22,8 @@ from ioc.pvs.alarms import NO_ALARM
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import count
 from ioc.service.log_output import Errors
-from tests.ioc_thread import IocThread
-from tests.service import JUNGFRAU_2
+from tests.channel_access.ioc_thread import IocThread
+from tests.processes.service import JUNGFRAU_2
 
 
 def config() -> DaqConfig:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidConfig
 from ioc.values.staging import Staging
-from tests.service import JUNGFRAU_2
+from tests.processes.service import JUNGFRAU_2
 
 CURRENT = DaqConfig.parse({**JUNGFRAU_2, "start_udp_port": 2000})
 

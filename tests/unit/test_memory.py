@@ -15,7 +15,7 @@ from daq_core.errors import Unavailable
 from daq_core.linux.memory import LEAST_RESERVE, Memory, present_memory
 from ioc.program.doctor.command import EXAMPLE
 from ioc.program.doctor.memory import _ring
-from tests.control_group import control_group, inside
+from tests.processes.control_group import control_group, inside
 
 MIB, GIB = 2**20, 2**30
 MEMINFO = f"MemTotal: {16 * 2**20} kB\nMemFree: 10 kB\nMemAvailable: {12 * 2**20} kB\n"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from daq_core.files.image_file import ImageFile
 from daq_core.files.layout import COLUMNS
 from daq_core.files.parts import make_virtual_file, part_path, repair_run, share_of
-from tests.image_writer import RUN, STOP_TIME, images, rows
-from tests.impatient_reader import impatient_reader
+from tests.processes.image_writer import RUN, STOP_TIME, images, rows
+from tests.processes.impatient_reader import impatient_reader
 
 SHAPE = (2, 8)
 

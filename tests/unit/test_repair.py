@@ -21,8 +21,8 @@ from daq_core.files.layout import COUNTERS
 from daq_core.files.repair import repair
 from daq_core.files.superblock import lookup3
 from daq_core.state.losses import Losses
-from tests import image_writer
-from tests.image_writer import RUN, STOP_TIME, append, assert_holds
+from tests.processes import image_writer
+from tests.processes.image_writer import RUN, STOP_TIME, append, assert_holds
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ import numpy as np
 from daq_core.files import layout as file_layout
 from daq_core.files import image_file as hdf5
 from daq_core.files import repair
-from tests.image_writer import RUN, append, rows
+from tests.processes.image_writer import RUN, append, rows
 path = sys.argv[1]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 def write_5():

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from daq_core.files.superblock import read_superblock
 from ioc.program.main import app
-from tests import image_writer
+from tests.processes import image_writer
 
 ROOT = Path(__file__).parents[2]
 

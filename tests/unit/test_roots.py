@@ -16,7 +16,7 @@ from daq_core.files import repair, roots
 from daq_core.files.image_file import ImageFile
 from daq_core.files.output import check_output
 from daq_core.files.roots import check_roots, opened_folder
-from tests.image_writer import RUN, append
+from tests.processes.image_writer import RUN, append
 
 SECRET = "somebody's data"
 

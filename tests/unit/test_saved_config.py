@@ -16,8 +16,8 @@ from daq_core.config import DaqConfig
 from daq_core.errors import InvalidConfig, Unavailable
 from ioc.service import saved_config
 from ioc.service.saved_config import SavedConfig
-from tests.service import JUNGFRAU_2
-from tests.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import SimulatedDaq
+from tests.processes.service import JUNGFRAU_2
 
 GIVEN = DaqConfig.parse({**JUNGFRAU_2, "start_udp_port": 50000})
 SET = GIVEN.merge({"image_timeout_s": 0.25})

@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 from daq_core.config import DaqConfig
-from tests.assembler import Assembler
+from tests.assembly.assembler import Assembler
 from tests.oracle.packets import datagram, packet_numbers
 
 SECOND = 10**9

@@ -1,6 +1,7 @@
 """Reads every PV of the stock areaDetector classes of ophyd and pyepics, in a process of its own.
 
-Run as ``python -m tests.area_signals PREFIX``; it prints {class: {PV: value or null where it is not served}}.
+Run as ``python -m tests.bluesky.area_signals PREFIX``; it prints {class: {PV: value, or null where it is
+not served}}.
 """
 
 from __future__ import annotations

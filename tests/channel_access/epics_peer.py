@@ -20,7 +20,7 @@ from typing import Any
 from ioc.program.ports import channel_access_environment
 
 ECA_NORMAL = 1
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class EpicsPeer:
@@ -31,7 +31,7 @@ class EpicsPeer:
 
     def __enter__(self) -> EpicsPeer:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.epics_peer"],
+            [sys.executable, "-m", "tests.channel_access.epics_peer"],
             cwd=ROOT,
             env=self._env,
             stdin=subprocess.PIPE,

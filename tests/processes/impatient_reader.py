@@ -10,14 +10,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @contextlib.contextmanager
 def impatient_reader(paths: Sequence[Path]) -> Iterator[None]:
     """Have a process hold each of these files, in turn, from its first moment on; its end is waited for."""
     reader = subprocess.Popen(
-        [sys.executable, "-m", "tests.impatient_reader", *map(str, paths)], cwd=ROOT, stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.processes.impatient_reader", *map(str, paths)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
     )
     assert reader.stdout is not None
     with reader:

@@ -1,6 +1,6 @@
 """A writer process of its own, for tests that kill it, fill its disk or read along.
 
-``python -m tests.image_writer PATH`` writes images that anyone can recompute
+``python -m tests.processes.image_writer PATH`` writes images that anyone can recompute
 (:func:`images`) and prints how many there are after each hand-over; then how the
 close went. It is the real ImageFile; only the images are made up.
 """
@@ -86,8 +86,8 @@ def assert_holds(file: h5py.File, n: int, shape: tuple[int, int] = (48, 64), dty
 def start(path: Path, *options: str) -> subprocess.Popen[str]:
     """Start a writer process; its stdout has a line per hand-over. ``communicate`` lets it close."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.image_writer", str(path), *options],
-        cwd=Path(__file__).parent.parent,
+        [sys.executable, "-m", "tests.processes.image_writer", str(path), *options],
+        cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

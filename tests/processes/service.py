@@ -25,7 +25,7 @@ import requests
 from daq_core.config import DaqConfig
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK, channel_access_environment, free_ports
-from tests.control_group import inside
+from tests.processes.control_group import inside
 
 SILENT_S = 90.0  # a start may take long, as the first of a fresh clone compiles the kernels; but it says so
 END_WITHIN_S = 20.0

@@ -1,7 +1,7 @@
 """A run that is brought into each of its states and kept there, for tests of faults in every state.
 
 A state that passes at once is kept by stopping the writer. ``python -m
-tests.run_states STATE FOLDER CONFIG`` does it in a service-like process of its
+tests.daq.run_states STATE FOLDER CONFIG`` does it in a service-like process of its
 own, which says so and then waits to be killed.
 """
 
@@ -19,7 +19,7 @@ from daq_core.config import DaqConfig
 from daq_core.control.journal import Journal
 from daq_core.errors import RunFailed
 from daq_core.state.status import AcquisitionState, Snapshot
-from tests.loopback import Bench, eventually, loopback_daq
+from tests.daq.loopback import Bench, eventually, loopback_daq
 
 STATES = ("IDLE", "OPENING", "WAITING_IMAGES", "ACQUIRING_IMAGES", "WRITING", "FLUSHING_IMAGES")
 N_SENT = 3

@@ -12,7 +12,7 @@ from bluesky.run_engine import call_in_bluesky_event_loop
 from ophyd_async.core import StaticFilenameProvider, StaticPathProvider
 from ophyd_async.epics.adcore import ADAcquireLogic, ADBaseIO, ADWriterFactory, AreaDetector
 
-from tests.bluesky_run import CountTask, engine, run, task_of
+from tests.bluesky.bluesky_run import CountTask, engine, run, task_of
 
 
 class SimulatedTrigger(ADAcquireLogic):

@@ -11,7 +11,7 @@ from ophyd.areadetector.cam import AreaDetectorCam
 from ophyd.areadetector.filestore_mixins import FileStoreHDF5IterativeWrite
 from ophyd.areadetector.plugins import HDF5Plugin_V34
 
-from tests.bluesky_run import CountTask, engine, run, task_of
+from tests.bluesky.bluesky_run import CountTask, engine, run, task_of
 
 
 class FilePlugin(HDF5Plugin_V34, FileStoreHDF5IterativeWrite):

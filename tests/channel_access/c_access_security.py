@@ -20,7 +20,7 @@ from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_long, c_void_p
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Asked = tuple[str, int, str, str]
 """Group, level, user, address."""
 
@@ -30,7 +30,7 @@ class AsLib:
 
     def __enter__(self) -> AsLib:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.c_access_security"],
+            [sys.executable, "-m", "tests.channel_access.c_access_security"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

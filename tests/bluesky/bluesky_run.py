@@ -1,6 +1,6 @@
 """Runs of Bluesky with stock areaDetector clients, in processes of their own (libca lives as long as one).
 
-Run as ``python -m tests.ophyd_count`` or ``tests.ophyd_async_count``: each takes the
+Run as ``python -m tests.bluesky.ophyd_count`` or ``tests.bluesky.ophyd_async_count``: each takes the
 :class:`CountTask` as JSON, counts, and prints a document per line: ``["event", {…}]``.
 """
 
@@ -17,9 +17,9 @@ from typing import Any
 
 from daq_core.config import DaqConfig
 from daq_core.simulating.simulator import Simulator
-from tests.service import Service
+from tests.processes.service import Service
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WITHIN_S = 60
 Document = tuple[str, dict[str, Any]]
 

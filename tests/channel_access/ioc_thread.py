@@ -13,7 +13,7 @@ from daq_core.config import DaqConfig
 from ioc.program.ports import free_ports
 from ioc.service.ioc import Ioc
 from ioc.values.operator import FaceHealth
-from tests.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import SimulatedDaq
 
 T = TypeVar("T")
 

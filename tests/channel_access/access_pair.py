@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daq_core.config import DaqConfig
 from ioc.commands.client import Client
-from tests.ca_wire import (
+from tests.channel_access.ca_wire import (
     ACCESS_RIGHTS,
     CLIENT_NAME,
     CREATE,
@@ -21,9 +21,9 @@ from tests.ca_wire import (
     Connection,
     message,
 )
-from tests.ioc_thread import IocThread
-from tests.service import JUNGFRAU_2
-from tests.soft_ioc import SoftIoc
+from tests.channel_access.ioc_thread import IocThread
+from tests.channel_access.soft_ioc import SoftIoc
+from tests.processes.service import JUNGFRAU_2
 
 ME = pwd.getpwuid(os.geteuid()).pw_name  # as the C library claims it
 READ_ONLY = "ASG(DEFAULT) {RULE(1, READ)}"

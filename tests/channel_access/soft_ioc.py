@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ioc.program.ports import LOOPBACK, channel_access_environment, free_ports
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "db/daq.template"
 
 
@@ -29,7 +29,7 @@ class SoftIoc:
     def __enter__(self) -> SoftIoc:
         environment = channel_access_environment(self.port) | {"EPICS_CAS_INTF_ADDR_LIST": LOOPBACK}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.soft_ioc", *self._arguments],
+            [sys.executable, "-m", "tests.channel_access.soft_ioc", *self._arguments],
             cwd=ROOT,
             env=os.environ | environment,
             stdin=subprocess.PIPE,

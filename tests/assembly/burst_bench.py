@@ -17,7 +17,7 @@ import numpy as np
 
 from daq_core.config import DaqConfig
 from daq_core.ring.ring import COMPLETE, SKIPPED, Word
-from tests.assembler import BATCH, Assembler
+from tests.assembly.assembler import BATCH, Assembler
 from tests.oracle.packets import datagram, packet_numbers
 
 MS = 10**6
