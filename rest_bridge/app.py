@@ -1,4 +1,4 @@
-"""The REST routes that ``std_daq_client`` 1.3.5 calls, as views of the one door ``Daq``.
+"""The REST routes that ``std_daq_client`` 1.3.5 calls, as views of the one door.
 
 Each route reads the request, calls the Daq and renders what it says; there is
 no state here. Paths, keys and messages are std_daq's.
@@ -28,7 +28,7 @@ from rest_bridge.request_body import JsonObject
 from rest_bridge.routes_page import routes_page
 
 if TYPE_CHECKING:
-    from daq_core.control.daq import Daq
+    from daq_core.control.door import Door
 
 DESCRIPTION = """\
 Start, watch and stop acquisitions, and change the detector config, as `std_daq_client` 1.3.5 does.
@@ -38,7 +38,7 @@ Every answer of these routes has HTTP status 200 and says in `status` whether it
 """
 
 
-def make_app(daq: Daq, *, sync_limit_s: float = 60.0, access: Access | None = None) -> FastAPI:
+def make_app(daq: Door, *, sync_limit_s: float = 60.0, access: Access | None = None) -> FastAPI:
     """Make the REST application of a DAQ.
 
     Parameters
@@ -72,14 +72,15 @@ def make_app(daq: Daq, *, sync_limit_s: float = 60.0, access: Access | None = No
 
 async def _asked_for(request: Request) -> Asked:
     """Note when a start was received, before its body is read; a Stop may come meanwhile."""
-    n_stops: int = request.app.state.daq.n_stops
+    daq: Door = request.app.state.daq
+    n_stops = daq.n_stops
     return Asked(n_stops, request.state.is_gone) if hasattr(request.state, "is_gone") else Asked(n_stops)
 
 
 AskedFor = Annotated[Asked, Depends(_asked_for)]
 
 
-def _writer_routes(daq: Daq, sync_limit_s: float, closing: asyncio.Event) -> APIRouter:
+def _writer_routes(daq: Door, sync_limit_s: float, closing: asyncio.Event) -> APIRouter:
     router = APIRouter(prefix="/writer", tags=["writer"], route_class=EnvelopedRoute)
 
     @router.get("/status", response_model=models.StatusReply | ErrorReply)
@@ -124,7 +125,7 @@ def _writer_routes(daq: Daq, sync_limit_s: float, closing: asyncio.Event) -> API
     return router
 
 
-def _daq_routes(daq: Daq) -> APIRouter:
+def _daq_routes(daq: Door) -> APIRouter:
     router = APIRouter(prefix="/daq", tags=["daq"], route_class=EnvelopedRoute)
 
     @router.get("/config", response_model=models.ConfigReply | ErrorReply)
@@ -181,7 +182,7 @@ def _daq_routes(daq: Daq) -> APIRouter:
     return router
 
 
-async def _start(daq: Daq, request: WriteRequest, asked: Asked) -> DaqStatus:
+async def _start(daq: Door, request: WriteRequest, asked: Asked) -> DaqStatus:
     try:
         return await daq.start(request, asked)
     except Busy as busy:
@@ -190,7 +191,7 @@ async def _start(daq: Daq, request: WriteRequest, asked: Asked) -> DaqStatus:
         raise Busy(f"Cannot start new acquisition while previous one is running:\n {status}") from busy
 
 
-async def _end_of_run(daq: Daq, limit_s: float, closing: asyncio.Event) -> DaqStatus:
+async def _end_of_run(daq: Door, limit_s: float, closing: asyncio.Event) -> DaqStatus:
     """Wait until the run has ended; Unavailable when it takes too long or the service closes."""
     run, close = asyncio.ensure_future(daq.wait()), asyncio.ensure_future(closing.wait())
     try:
@@ -208,12 +209,12 @@ async def _end_of_run(daq: Daq, limit_s: float, closing: asyncio.Event) -> DaqSt
     )
 
 
-def _space_warning(daq: Daq) -> str:
+def _space_warning(daq: Door) -> str:
     low = daq.snapshot.health.low_space
     return f" Warning: {low}." if low else ""
 
 
-def _config_warning(daq: Daq) -> str:
+def _config_warning(daq: Door) -> str:
     """Say that the config in use is not the wanted one, or that it is not kept for the next start."""
     warning = daq.snapshot.health.config
     return f" Warning: {warning}" if warning else ""

@@ -40,7 +40,7 @@ from rest_bridge import models
 from rest_bridge.redis_url import checked_url, place_of
 
 if TYPE_CHECKING:
-    from daq_core.control.daq import Daq
+    from daq_core.control.door import Door
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class RedisPublisher:
     trouble : str              what is wrong, for people; empty when nothing is
     """
 
-    def __init__(self, daq: Daq, url: str, renew: Callable[[], None] | None = None) -> None:
+    def __init__(self, daq: Door, url: str, renew: Callable[[], None] | None = None) -> None:
         """Prepare to publish to ``redis://[user:password@]host:port/db``, or ``host:port``.
 
         `renew` has a server of our own started again.

@@ -1,4 +1,4 @@
-"""What a put to an areaDetector PV does: Acquire, Capture and the names of files, over the one door ``Daq``.
+"""What a put to an areaDetector PV does: Acquire, Capture and the names of files, over the one door.
 
 In areaDetector a plugin sees what the driver takes while Acquire is on. So the counters of ``cam1:``
 and ``HDF1:`` move only then, and a client that puts Acquire captures only then: its run is by valve
@@ -28,7 +28,7 @@ from ioc.commands.results import Results
 from ioc.values.area import Area, wrapped
 
 if TYPE_CHECKING:
-    from daq_core.control.daq import Daq
+    from daq_core.control.door import Door
 
 TICK_S = 0.02  # how often an Acquire counts the images that came
 OPENING_TICK_S = 0.002  # how often it looks whether the receiver lets them through
@@ -38,7 +38,7 @@ OFF = "Done"  # the state of a busy record that ends what goes on
 class AreaDetector:
     """The setpoints and commands of ``cam1:`` and ``HDF1:``."""
 
-    def __init__(self, daq: Daq, results: Results) -> None:
+    def __init__(self, daq: Door, results: Results) -> None:
         self._daq = daq
         self._results = results
         self._looking = asyncio.Lock()  # at folders, one after the other: the last one put is shown

@@ -1,4 +1,4 @@
-"""What a put does: setpoints keep what was asked, commands go to the one door ``Daq``.
+"""What a put does: setpoints keep what was asked, commands go to the one door.
 
 Every method has the signature of a row's ``put``: the value is already decoded
 (a state's name, a number, a text), and an exception is the put's error. How a refusal or a
@@ -31,7 +31,7 @@ from ioc.values.operator import LastCommand, Setpoints
 from ioc.values.staging import Staging
 
 if TYPE_CHECKING:
-    from daq_core.control.daq import Daq
+    from daq_core.control.door import Door
     from ioc.access.control import AccessControl
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Commands:
 
     def __init__(
         self,
-        daq: Daq,
+        daq: Door,
         changed: Callable[[], None],
         access: AccessControl,
         note_error: Callable[[str], None],

@@ -32,7 +32,7 @@ from ioc.values.operator import FaceHealth, IocHealth
 from ioc.values.version import described_version
 
 if TYPE_CHECKING:
-    from daq_core.control.daq import Daq
+    from daq_core.control.door import Door
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Ioc:
 
     def __init__(
         self,
-        daq: Daq,
+        daq: Door,
         prefix: str,
         *,
         bind: str = "127.0.0.1",

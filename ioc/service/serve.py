@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from daq_core.config import DaqConfig
 from daq_core.control.daq import Daq
+from daq_core.control.door import Door
 from daq_core.control.runnable import check_runnable
 from daq_core.errors import DaqError, Unavailable
 from daq_core.linux.network import is_loopback
@@ -147,7 +148,7 @@ async def serve(
 
 
 @asynccontextmanager
-async def _redis(daq: Daq, options: ServeOptions) -> AsyncIterator[RedisPublisher | None]:
+async def _redis(daq: Door, options: ServeOptions) -> AsyncIterator[RedisPublisher | None]:
     """Give what publishes to somebody's server, or to one of our own; None without Redis."""
     if options.faces.redis_url is None and options.faces.own_redis_port is None:
         yield None
@@ -169,7 +170,7 @@ def _health(publisher: RedisPublisher | None) -> FaceHealth:
     return FaceHealth(publisher.connected, publisher.latency_s, publisher.trouble, publisher.dropped)
 
 
-def _status_line(daq: Daq) -> str:
+def _status_line(daq: Door) -> str:
     """Say in one line how the DAQ stands, for ``systemctl status``."""
     status = daq.snapshot.status
     run = status.acquisition
@@ -184,7 +185,7 @@ async def _for_ever(name: str, serving: Awaitable[None]) -> None:
     raise Unavailable(f"{name} ended by itself.")
 
 
-async def _close_run(daq: Daq) -> None:
+async def _close_run(daq: Door) -> None:
     """Close a running file while the faces can still show how that went."""
     if daq.snapshot.status.state is DaqState.WRITING:
         log.info("ending: the running file is closed first")
@@ -194,7 +195,7 @@ async def _close_run(daq: Daq) -> None:
         log.error("ending: %s", error)
 
 
-def ready_line(daq: Daq, options: ServeOptions) -> str:
+def ready_line(daq: Door, options: ServeOptions) -> str:
     """Say where each face answers, on one line; no password of a Redis URL is in it."""
     redis = "none"
     if options.faces.redis_url is not None:

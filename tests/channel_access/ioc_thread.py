@@ -13,7 +13,7 @@ from daq_core.config import DaqConfig
 from ioc.program.ports import free_ports
 from ioc.service.ioc import Ioc
 from ioc.values.operator import FaceHealth
-from tests.daq.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import OnlyDoor, SimulatedDaq
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class IocThread:
         try:
             async with SimulatedDaq(self.config) as self.daq:
                 self.ioc = Ioc(
-                    self.daq,
+                    OnlyDoor(self.daq),
                     self.prefix,
                     ca_port=self.ca_port,
                     health=lambda: self.health,

@@ -32,7 +32,7 @@ from rest_bridge import models, redis_streams
 from rest_bridge.redis_server import EmbeddedRedis
 from rest_bridge.redis_streams import CONFIG, LOG, STAT, STATUS, WRITER_STATUS, RedisPublisher
 from rest_bridge.redis_url import checked_url, place_of
-from tests.daq.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import OnlyDoor, SimulatedDaq
 from tests.processes.service import JUNGFRAU_2, Service
 
 RUN_OF_TWO = [
@@ -76,7 +76,7 @@ async def daq() -> AsyncIterator[SimulatedDaq]:
 async def publishing(
     daq: SimulatedDaq, url: str, renew: Callable[[], None] | None = None
 ) -> AsyncIterator[RedisPublisher]:
-    publisher = RedisPublisher(daq, url, renew)
+    publisher = RedisPublisher(OnlyDoor(daq), url, renew)
     task = asyncio.create_task(publisher.run())
     try:
         yield publisher

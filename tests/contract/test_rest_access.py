@@ -32,7 +32,7 @@ from rest_bridge import connection
 from rest_bridge.access import Access, AccessCheck
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
-from tests.daq.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import OnlyDoor, SimulatedDaq
 from tests.processes.service import JUNGFRAU_2
 
 BEYOND = "192.0.2.10"
@@ -58,7 +58,7 @@ class Guarded:
 
     def __init__(self, daq: SimulatedDaq, access: Access) -> None:
         self.daq = daq
-        self.server = RestServer(make_app(daq, access=access), LOOPBACK, 0)
+        self.server = RestServer(make_app(OnlyDoor(daq), access=access), LOOPBACK, 0)
         self.url = f"http://{LOOPBACK}:{self.server.port}"
         self.threads = ThreadPoolExecutor(max_workers=4)
 

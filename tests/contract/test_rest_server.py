@@ -22,7 +22,7 @@ from daq_core.state.events import ReceiverLost, WriterLost
 from ioc.program.ports import LOOPBACK
 from rest_bridge.app import make_app
 from rest_bridge.server import RestServer
-from tests.daq.simulated_daq import SimulatedDaq
+from tests.daq.simulated_daq import OnlyDoor, SimulatedDaq
 from tests.processes.service import JUNGFRAU_2
 
 N_CLIENTS = 50
@@ -44,7 +44,7 @@ class Rest:
 
     def __init__(self, daq: SimulatedDaq) -> None:
         self.daq = daq
-        self.server = RestServer(make_app(daq), LOOPBACK, 0)
+        self.server = RestServer(make_app(OnlyDoor(daq)), LOOPBACK, 0)
         self.task = asyncio.create_task(self.server.run())
         self.clients = ThreadPoolExecutor(max_workers=N_CLIENTS)
 

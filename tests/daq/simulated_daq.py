@@ -2,8 +2,8 @@
 
 It goes through the real table of ``daq_core.state.acquisition`` and publishes every
 status in between, so what a face sees of it is what it sees of the real
-:class:`daq_core.control.daq.Daq`, whose interface it has. Images arrive when a test
-calls :meth:`SimulatedDaq.receive`; the file is created, but stays empty.
+:class:`daq_core.control.daq.Daq`. Images arrive when a test calls :meth:`SimulatedDaq.receive`;
+the file is created, but stays empty. A face is given the door of it, :class:`OnlyDoor`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from daq_core.config import DaqConfig
 from daq_core.control.claim import STOPPED, Asked
+from daq_core.control.door import Door, ImageValve
 from daq_core.control.valve import Passed
 from daq_core.errors import Busy, InvalidRequest, RunFailed, Stopped
 from daq_core.state import events as ev
@@ -34,6 +35,24 @@ from daq_core.state.status import (
 
 Listener = Callable[[Snapshot], None]
 T = TypeVar("T")
+
+
+class OnlyDoor:
+    """A DAQ as faces may know it: what is not in the door, or in the door's valve, is not there."""
+
+    def __init__(self, daq: Any, members: type = Door) -> None:
+        self._daq = daq
+        self._members = members
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in members_of(self._members):
+            raise AttributeError(f"a face asks for {name}, which {self._members.__name__} has not")
+        member = getattr(self._daq, name)
+        return OnlyDoor(member, ImageValve) if name == "valve" else member
+
+
+def members_of(protocol: type) -> set[str]:
+    return {name for name in vars(protocol) if not name.startswith("_")}
 
 
 class SimulatedValve:
