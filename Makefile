@@ -34,12 +34,7 @@ test: lint $(VENV)/.test  ## Check and test everything, against real servers, cl
 .PHONY: test-uncompiled
 test-uncompiled: $(VENV)/.test
 	@# The kernels once more as plain Python, where numba cannot hide an index out of bounds.
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest tests/property/test_kernels.py tests/property/test_assembly.py \
-		tests/property/test_assembled_images.py tests/property/test_ends_of_runs.py \
-		tests/property/test_round_trip.py tests/property/test_strips.py \
-		tests/property/test_shuffle.py tests/property/test_byte_runs.py \
-		tests/unit/test_compression.py::test_an_lz4_chunk_is_what_the_library_makes_of_the_whole_image \
-		tests/unit/test_conversion.py::test_each_pixel_is_converted_by_its_own_stage
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "kernels and not night"
 
 .PHONY: night
 night: lint $(VENV)/.test  ## Also what is too long for `make test`, and no judge may be absent (hours; as root)

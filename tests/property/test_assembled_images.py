@@ -12,6 +12,8 @@ from daq_core.ring.ring import COMPLETE, GOOD, ID_MISMATCH, MISSING_PACKETS, Wor
 from tests.assembly.assembly_bench import Bench, sent
 from tests.oracle.packets import datagram, packet_numbers
 
+pytestmark = pytest.mark.kernels
+
 
 def test_images_are_published_in_the_order_of_their_first_packet() -> None:
     bench = Bench()

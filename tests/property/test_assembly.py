@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -12,6 +13,8 @@ from tests.assembly.assembler import Assembler, assert_agreement
 from tests.assembly.assembly_bench import N_SLOTS, SECOND, sent
 from tests.oracle.packets import datagram, packet_numbers
 from tests.property.geometries import configs
+
+pytestmark = pytest.mark.kernels
 
 
 class AssemblyMachine(RuleBasedStateMachine):

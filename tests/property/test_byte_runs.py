@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daq_core.codecs.bitshuffle import LZ4_HEADER, decompress_lz4
 from daq_core.codecs.byte_runs import MARGIN, STEP, compress_runs
 from tests.oracle.byte_runs import decoded, encoded, sequences_of
+
+pytestmark = pytest.mark.kernels
 
 MOST_STEPS = 20
 RUNS = st.lists(

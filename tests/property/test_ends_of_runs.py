@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from daq_core.ring.ring import NO_END, Word
 from tests.assembly.assembly_bench import Bench
+
+pytestmark = pytest.mark.kernels
 
 
 def test_a_run_ends_with_the_last_image_it_asked_for() -> None:

@@ -20,6 +20,8 @@ from tests.assembly.assembler import Assembler, assert_agreement
 from tests.oracle.packets import HEADER, PAYLOAD_BYTES, datagram, packet_numbers, pixel_places
 from tests.property.geometries import configs
 
+pytestmark = pytest.mark.kernels
+
 few = settings(
     max_examples=12 if JIT else 2,
     deadline=None,

@@ -31,6 +31,8 @@ from tests.oracle.frames import (
 )
 from tests.property.geometries import configs, gigafrost, gigafrosts
 
+pytestmark = pytest.mark.kernels
+
 few = settings(
     max_examples=10 if JIT else 2,
     deadline=None,

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from daq_core.codecs.shuffle import LANES, shuffle_block
 from tests.oracle.shuffle import shuffled
 
+pytestmark = pytest.mark.kernels
+
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "u4"])
 @given(data=st.data(), eights=st.integers(1, 3 * LANES // 8))

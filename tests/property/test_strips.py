@@ -17,6 +17,8 @@ from numba import types
 from daq_core.kernels import strips
 from daq_core.kernels.compiling import JIT, finish_stores, kernel_of, load_kernels
 
+pytestmark = pytest.mark.kernels
+
 GUARD = 256
 BYTES = types.uint8[::1]
 

@@ -57,6 +57,7 @@ def test_every_bit_of_any_image_comes_back_through_hdf5plugin(
         assert found[()].tobytes() == np.array(pixels).tobytes()
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_lz4_chunk_is_what_the_library_makes_of_the_whole_image(dtype: str) -> None:
     """The plain way, through the library's own loop over the blocks, is the twin of ours."""

@@ -38,6 +38,7 @@ def converted_pixel(raw: int, pedestals: list[float], gains: list[float]) -> flo
     return float(value * np.float32(gains[stage]))
 
 
+@pytest.mark.kernels
 @given(st.lists(st.tuples(st.integers(0, 65535), st.integers(0, 2**32)), min_size=1, max_size=50))
 def test_each_pixel_is_converted_by_its_own_stage(pixels: list[tuple[int, int]]) -> None:
     raw = np.array([value for value, _ in pixels], np.uint16)
