@@ -37,7 +37,6 @@ from daq_core.control.snapshots import Board, Listener
 from daq_core.control.valve import Valve
 from daq_core.errors import Busy, DaqError, RunFailed, Stopped, Unavailable
 from daq_core.processes.forks import ForkServer
-from daq_core.ring.ring import Word
 from daq_core.state.acquisition import step
 from daq_core.state.events import (
     Event,
@@ -332,6 +331,7 @@ class Daq:
             run.discard()
             raise
         self._board.run_warning, self._board.low_space = run.warning, run.low_space
+        self._board.free_bytes = run.free_bytes
         self._run = run
         return run
 
@@ -421,15 +421,17 @@ class Daq:
             self._board.log_trouble = self._journal.trouble
             self._deployer.look()
             self._board.waiting = self._waits_for()
-            if self._run is None:  # in a run its writer looks
+            if self._run is None:
                 self._space.look()
+            else:  # its writer looks
+                self._board.free_bytes = self._run.free_bytes
             self._board.show(stats=self._meter.rates(self._pipeline, time.monotonic()))
 
     def _waits_for(self) -> str:
         return self._run.waits_for if self._run is not None else ""
 
     def _note_free_bytes(self, n_bytes: int) -> None:
-        self._pipeline.words[Word.DISK_FREE] = n_bytes
+        self._board.free_bytes = n_bytes
 
     def _step(self, event: Event) -> DaqStatus:
         """Apply an event and show what changed; an acquisition that ended goes to the log."""

@@ -26,7 +26,7 @@ from daq_core.processes.forks import ForkServer
 from daq_core.processes.kinds import RECEIVER, WRITER
 from daq_core.receiving.handle import ReceiverGone, ReceiverProcess
 from daq_core.receiving.task import ReceiverTask
-from daq_core.ring.ring import RingShape, Word
+from daq_core.ring.ring import RingShape, Word, carry_over
 from daq_core.state.receive_threads import ReceiveThreads
 from daq_core.writing.gain_maps import load_maps, remarks_on, same_maps
 
@@ -96,9 +96,7 @@ class Pipeline:
         self.ring = ring
         self.words = self.ring.words
         if carry is not None:
-            self.words[Word.RECEIVED : Word.RUN_EPOCH] = carry[Word.RECEIVED : Word.RUN_EPOCH]
-            self.words[Word.KERNEL_DROPS] = carry[Word.KERNEL_DROPS]
-            self.words[Word.DISK_FREE] = carry[Word.DISK_FREE]
+            carry_over(self.words, carry)
 
     async def launch(self) -> None:
         """Have the fork server ready; Unavailable when it cannot be started."""
@@ -230,8 +228,6 @@ class Pipeline:
         self._maps = None
 
     async def _start_receiver(self) -> None:
-        self.words[Word.LEAVE] = 0
-        self.words[Word.HEARTBEAT] = 0
         task = ReceiverTask(
             self.config.as_dict(),
             self._udp_host,
@@ -301,7 +297,6 @@ class Pipeline:
     async def _end_receiver(self) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            self.words[Word.LEAVE] = 1
             await receiver.end()
 
     @property

@@ -16,6 +16,7 @@ from daq_core.control.counters import read_losses
 from daq_core.control.pipeline import Pipeline
 from daq_core.control.waiting import Waiting
 from daq_core.errors import DaqError, InvalidRequest, Unavailable
+from daq_core.files.output import UNKNOWN
 from daq_core.ring.ring import Word, words_of
 from daq_core.state.events import (
     AllAcquired,
@@ -74,6 +75,7 @@ class Run:
         self._waiting: Waiting | None = None  # from when it is
         self.warning = ""  # of the user whose files these will be
         self.low_space = ""  # of the file system
+        self._free_bytes = UNKNOWN  # when the writer looked at the path
         self.stopped = False  # a stop was asked for, be it before the run began
         self.aborted = False  # the receiver is gone; the run has failed already
         self._abort_reason = ""
@@ -118,6 +120,7 @@ class Run:
             run.discard()
             raise InvalidRequest(answer["refused"])
         run.warning, run.low_space = answer["checked"]["warning"], answer["checked"]["low_space"]
+        run._free_bytes = answer["checked"]["free_bytes"]
         if note := answer["checked"]["note"]:
             log.info("%s: %s", task.output_file, note)
         return run
@@ -186,6 +189,12 @@ class Run:
     def n_kept(self) -> int:
         """Images of this run that came in so far."""
         return int(self._pipeline.words[Word.RUN_KEPT]) if self._is_taken_up else 0
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes free where this run is written, as its writer saw them last; or UNKNOWN."""
+        seen = int(self._pipeline.words[Word.DISK_FREE]) if self.opened.done() else UNKNOWN
+        return seen or self._free_bytes
 
     @property
     def losses(self) -> Losses:

@@ -12,7 +12,7 @@ from typing import Any
 
 from daq_core.control.counters import read_counters, read_losses, read_warnings
 from daq_core.control.pipeline import Pipeline
-from daq_core.ring.ring import Word
+from daq_core.files.output import UNKNOWN
 from daq_core.state.status import DaqStatus, Health, Snapshot
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,7 @@ class Board:
         self.snapshot = snapshot
         self.run_warning = ""  # what the writer of the run found worth a warning
         self.low_space = ""  # and what it said of the free space
+        self.free_bytes = UNKNOWN  # where the run is or would be written
         self.waiting = ""  # what the run waits for; who says that has logged it
         self.log_trouble = ""  # why the acquisition log is not on the disk
         self.config_trouble = ""  # why the config in use is not the one that was wanted
@@ -58,7 +59,7 @@ class Board:
             health=Health(
                 receiver_up=not status.receiver_down,
                 restarts=self._pipeline.n_restarts,
-                disk_free_bytes=int(self._pipeline.words[Word.DISK_FREE]) or None,
+                disk_free_bytes=self.free_bytes or None,
                 warning=self._warn(),
                 low_space=self.low_space,
                 config=" ".join(filter(None, (self.config_trouble, self.unsaved))),

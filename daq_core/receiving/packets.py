@@ -96,6 +96,8 @@ class Receiver:
         self.layout = self.config.layout
         self.ring: Ring = self.layout.ring_shape(task.n_slots).attach(ring_descriptor)
         self.local = new_local(self.config, self.layout, task.id_source, task.n_slots)
+        self.ring.words[Word.LEAVE] = 0
+        self.ring.words[Word.HEARTBEAT] = 0  # what stands there is of another receiver
         self._rest_of_ring = prefault(self.ring)
         forget_arms(self.ring, self.local, self.layout)
         forget_half_placed(self.ring)
@@ -169,6 +171,7 @@ class Receiver:
         self._watch.look()
 
     def leave(self) -> None:
+        """Let :meth:`run` return, in all its threads."""
         self.ring.words[Word.LEAVE] = 1
 
     def close(self) -> None:

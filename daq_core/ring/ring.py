@@ -8,7 +8,7 @@ live in slot ``sequence % n_slots``; three cursors say all there is to say::
     consumed  <=  published  <=  opened          opened - consumed <= n_slots
     (writer)      (receiver)     (receiver)
 
-Each field has one writer, named beside it. When the ring is full, the newest
+Each field has one writing process, named beside it. When the ring is full, the newest
 image is dropped and counted; nothing already in the ring suffers.
 
 Only numpy here: the writer process maps the ring without loading a compiler.
@@ -48,7 +48,6 @@ class _Words(NamedTuple):
     EPOCH: int = 0  # odd: a run is armed; even: none
     N_IMAGES: int = 1  # images the armed run wants; 0: until stopped
     WRITER_DONE: int = 2  # the last epoch whose writer has ended, in order or not
-    LEAVE: int = 3  # 1: the receiver shall end
     N_WRITERS: int = 4  # of the armed run; 0 is one
 
     # receiver
@@ -87,6 +86,7 @@ class _Words(NamedTuple):
     )
     N_VERDICTS: int = 39  # entries ever made at VERDICTS
     RUN_FORGOTTEN: int = 40  # proofs of another format that could not be kept until their image came
+    LEAVE: int = 41  # 1: nobody is there any more to receive for; the receive threads end
 
     # receiver's housekeeping thread
     KERNEL_DROPS: int = 48
@@ -96,7 +96,7 @@ class _Words(NamedTuple):
     CONSUMED: int = 56  # sequence number after the newest image the writer is done with
     COMPLETED: int = 57  # images of the run that a reader of the file can see
     LATENCY_NS: int = 58  # newest image: first packet to flushed
-    DISK_FREE: int = 59  # bytes free where the run is written, about once a second
+    DISK_FREE: int = 59  # bytes free where the run is written, about once a second; 0: it has not looked yet
     GIVEN_UP: int = 60  # images of the run that a stop did not leave the time to write
     INVALID_PIXELS: int = 61  # of the run: in a gain stage that does not exist
 
@@ -312,6 +312,15 @@ def choose_n_slots(
     slot_cost = one.slot_bytes + one.n_marks * 8 + 24 + SLOT.itemsize
     wanted = int(ram_buffer_gb * 2**30) if ram_buffer_gb > 0 else min(2**30, free_bytes // 4)
     return max(8, min(1_000_000, wanted // slot_cost))
+
+
+def carry_over(words: npt.NDArray[np.int64], former: npt.NDArray[np.int64]) -> None:
+    """Let a new ring begin with what was counted in the one before: what people see never falls.
+
+    The process that makes the ring does this before another one has it; then the words are the receiver's.
+    """
+    words[Word.RECEIVED : Word.RUN_EPOCH] = former[Word.RECEIVED : Word.RUN_EPOCH]
+    words[Word.KERNEL_DROPS] = former[Word.KERNEL_DROPS]
 
 
 def words_of(words: npt.NDArray[np.int64], index: int) -> npt.NDArray[np.int64]:

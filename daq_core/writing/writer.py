@@ -110,6 +110,7 @@ class Writer:
         self.own[Word.COMPLETED] = 0
         self.own[Word.GIVEN_UP] = 0
         self.own[Word.INVALID_PIXELS] = 0
+        self.own[Word.DISK_FREE] = 0
         self.control.tell(opened={})
         be_usual()
         self._fill(file, epoch)
@@ -323,7 +324,6 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     except DaqError as error:
         control.tell(refused=str(error))
         return
-    ring.words[Word.DISK_FREE] = checked["free_bytes"]
     control.tell(checked=checked)
     order = control.hear(None)
     if order is None or "open" not in order:
