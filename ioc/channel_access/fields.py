@@ -10,20 +10,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from caproto import AlarmStatus, ChannelType
+from caproto import ChannelType
 
 from ioc.access.rules import FIELD_LEVEL
 from ioc.channel_access.record import Record
 from ioc.channel_access.record_kinds import Byte, Choice, Integer, Number, Short, String
-from ioc.pvs.alarms import NO_ALARM
+from ioc.pvs.alarms import NO_ALARM, Severity, Status
 from ioc.pvs.row import Row
 
 FTYPES = (
     *("STRING", "CHAR", "UCHAR", "SHORT", "USHORT", "LONG", "ULONG"),
     *("INT64", "UINT64", "FLOAT", "DOUBLE", "ENUM"),
 )
-SEVERITY_NAMES = ("NO_ALARM", "MINOR", "MAJOR", "INVALID")
-STATUS_NAMES = tuple(status.name for status in AlarmStatus)
+SEVERITY_NAMES = tuple(severity.name for severity in Severity)
+STATUS_NAMES = tuple(status.name for status in Status)
 YES_NO = ("NO", "YES")
 PRIORITIES = ("LOW", "MEDIUM", "HIGH")
 SCANS = (

@@ -6,13 +6,11 @@ with such a thing (the level of a compression that is not there) is kept without
 
 from __future__ import annotations
 
-from caproto import AlarmSeverity, AlarmStatus
-
 from daq_core.files.direct_io import BLOCK_BYTES
 from daq_core.ring.ring import MAX_WRITERS
 from daq_core.state.status import MAX_N_IMAGES
 from ioc.commands.area_detector import AreaDetector
-from ioc.pvs.alarms import MAJOR, MINOR, NO_ALARM, Alarm, Limits
+from ioc.pvs.alarms import MAJOR, MINOR, NO_ALARM, Alarm, Limits, Severity, Status
 from ioc.pvs.area_array import (
     ENABLED,
     NAME,
@@ -57,7 +55,7 @@ def why_not_there(view: View, value: str) -> Alarm:
     """A folder that no file can be written to; the reason is in AMSG."""
     if value == "Yes":
         return NO_ALARM
-    return Alarm(AlarmStatus.STATE, AlarmSeverity.MAJOR_ALARM, view.area.folder_trouble)
+    return Alarm(Status.STATE, Severity.MAJOR, view.area.folder_trouble)
 
 
 def folder_is_there(view: View) -> bool | None:

@@ -10,11 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from caproto import AlarmStatus
-
 from ioc.access.rules import AccessGroup
 from ioc.commands.commands import Put
-from ioc.pvs.alarms import NO_ALARM, NO_LIMITS, RECEIVER_DOWN, SEVERITIES, UNDEFINED, Alarm, AlarmRule, Limits
+from ioc.pvs.alarms import (
+    NO_ALARM,
+    NO_LIMITS,
+    RECEIVER_DOWN,
+    SEVERITIES,
+    UNDEFINED,
+    Alarm,
+    AlarmRule,
+    Limits,
+    Status,
+)
 from ioc.pvs.view import View
 
 RecordType = Literal[
@@ -37,7 +45,7 @@ READBACKS: dict[RecordType, RecordType] = {
 """Record type of the readback that goes with a setpoint."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a row is itself alone, so that it can be looked up quickly
 class Row:
     """One PV: what it is called, what it shows, and what a put does."""
 
@@ -80,7 +88,7 @@ class Row:
             return self.rule(view, value)
         if self.choices:
             severity = SEVERITIES[self.severities[self.choices.index(value)]]
-            return Alarm(AlarmStatus.STATE, severity) if severity else NO_ALARM
+            return Alarm(Status.STATE, severity) if severity else NO_ALARM
         if self.record in ("ai", "longin"):
             return self.limits.alarm(value)
         return NO_ALARM

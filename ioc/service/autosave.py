@@ -26,6 +26,7 @@ from daq_core.errors import DaqError
 from ioc.channel_access.record import Record
 from ioc.channel_access.record_kinds import Number, Text
 from ioc.commands.commands import Commands
+from ioc.pvs.alarms import Alarm
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
 from ioc.service.durable_file import replace_file
@@ -47,8 +48,8 @@ LAST_SAVE_S = 2.0  # when the service ends
 class Autosave:
     """Usage: ``await autosave.restore(records, commands)``, then ``autosave.keep()`` as a task.
 
-    ``note_change()`` says that a setting may have changed. The file is read at once, so make it
-    before the event loop.
+    ``note_change`` listens to the stream of PVs. The file is read at once, so make it before the event
+    loop.
     """
 
     def __init__(self, state_dir: Path, *, fresh: bool = False) -> None:
@@ -111,9 +112,10 @@ class Autosave:
 
     # -- saving ------------------------------------------------------------------------------
 
-    def note_change(self) -> None:
-        """Have the settings saved soon, if they differ from what was."""
-        self._changed.set()
+    def note_change(self, row: Row, value: Any, alarm: Alarm, when: float) -> None:
+        """Have the settings saved soon, when one of them was told of in the stream."""
+        if row.restore is not None:
+            self._changed.set()
 
     async def keep(self) -> None:
         """Save the settings whenever they change, until cancelled; what is left then is saved last."""

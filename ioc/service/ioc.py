@@ -12,18 +12,21 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daq_core.errors import DaqError
 from daq_core.state.status import Counters, DaqStatus, Snapshot
 from ioc.access.control import AccessControl
+from ioc.channel_access.record import Record
 from ioc.channel_access.record_kinds import record_of
 from ioc.channel_access.server import Server
 from ioc.commands.commands import Commands
+from ioc.pvs.alarms import Alarm
 from ioc.pvs.daq import PVS
-from ioc.pvs.looks import Looks, changed_parts
+from ioc.pvs.row import Row
+from ioc.pvs.stream import Listener, PvStream
 from ioc.pvs.view import StdDaqJson, View
 from ioc.service.autosave import Autosave
 from ioc.service.log_output import COUNTED, Errors
@@ -67,6 +70,11 @@ class Ioc:
         Ends the program soon, in order, for SYSRESET.
     access : AccessControl, optional
         Who may read and put what; without it: all may read, this machine may put.
+
+    Attributes
+    ----------
+    stream : PvStream
+        What the PVs show, for the face of another protocol.
     """
 
     def __init__(
@@ -89,16 +97,18 @@ class Ioc:
         self._daq = daq
         self._health = health
         self._records = {row.pv(prefix): record_of(row, prefix) for row in PVS}
+        self.stream = PvStream(PVS, lambda row, fault: self._report(f"PV {row.pv(prefix)}", fault))
+        self.stream.subscribe(_posting(self._records.values()))
         access = access or AccessControl()
         self._commands = Commands(daq, self._refresh, access, self._note_error, end)
         self._autosave = autosave
+        if autosave is not None:
+            self.stream.subscribe(autosave.note_change)
         self._watch = Watch()
         found = self._records | {alias: self._records[pv] for alias, pv in (aliases or {}).items()}
         self._server = Server(found, self._commands, bind=bind, port=ca_port, report=self._report)
         self._counters: deque[tuple[float, Counters]] = deque()  # one a second, as far back as RISING_S
         self._stale = False  # something changed that is not shown yet
-        self._shown: View | None = None  # what the PVs show
-        self._looked_at: dict[str, frozenset[str]] = {}  # parts of it that each PV depends on
         self._errors = errors or Errors()
         self._longest_lag_s = 0.0  # of the event loop, since the last beat
         self._known: set[str] = set()  # where errors were logged
@@ -156,7 +166,7 @@ class Ioc:
             self._refresh(snapshot.time)
 
     def _refresh(self, when: float | None = None) -> None:
-        """Post every PV whose value or alarm changed, with the time of the event that changed it."""
+        """Tell of every PV whose value or alarm changed, with the time of the event that changed it."""
         self._stale = False
         commands = self._commands
         self._view = view = replace(
@@ -168,22 +178,7 @@ class Ioc:
             access=commands.access.rules,
         )
         now = time.time() if when is None else when
-        differing, self._shown = changed_parts(self._shown, view), view
-        look = Looks(view)
-        for name, record in self._records.items():
-            if name in self._looked_at and differing.isdisjoint(self._looked_at[name]):
-                continue
-            look.begin()
-            try:
-                value = record.row.value(look)
-                changed = record.post(value, record.row.alarm(look, value), now)
-            except Exception as fault:
-                self._looked_at.pop(name, None)
-                self._report(f"PV {name}", fault)
-            else:
-                self._looked_at[name] = look.noted
-                if changed and record.row.restore is not None and self._autosave is not None:
-                    self._autosave.note_change()
+        self.stream.show(view, now)
 
     async def _refresh_often(self) -> None:
         while True:
@@ -270,6 +265,16 @@ class Ioc:
         """Do the same for a mistake of somebody else's, which needs no traceback."""
         self._errors.add(text)
         log.error("%s", text, extra=COUNTED)
+
+
+def _posting(records: Iterable[Record]) -> Listener:
+    """Make the listener of the stream that Channel Access is."""
+    by_row = {record.row: record for record in records}
+
+    def post(row: Row, value: Any, alarm: Alarm, when: float) -> None:
+        by_row[row].post(value, alarm, when)
+
+    return post
 
 
 def _moved(before: Snapshot, after: Snapshot) -> bool:

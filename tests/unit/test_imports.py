@@ -68,6 +68,13 @@ def test_a_config_is_checked_without_the_compiler() -> None:
     assert not loaded & (COMPILER | FILES)
 
 
+def test_the_table_of_pvs_knows_no_protocol() -> None:
+    """Rows, values and alarms are for the face of any: Channel Access is one of them."""
+    loaded = loaded_by("import ioc.pvs.daq, ioc.pvs.stream")
+    assert "daq_core" in loaded
+    assert not loaded & {"caproto", "p4p"}
+
+
 def test_the_command_line_is_known_without_what_the_commands_need() -> None:
     """``--help`` and the client commands answer at once."""
     loaded = loaded_by("import ioc.program.main")
