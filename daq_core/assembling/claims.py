@@ -57,13 +57,13 @@ from daq_core.assembling.assembly import (
     refuse,
     was_refused,
 )
-from daq_core.kernels.compiling import kernel
+from daq_core.kernels.compiling import inlined_kernel, kernel
 from daq_core.ring.ring import GOOD, ID_MISMATCH, OPEN, SKIPPED, Arm, Word
 
 UNDECIDED = -9
 
 
-@kernel
+@inlined_kernel
 def claim(
     ring: Any,
     local: Any,

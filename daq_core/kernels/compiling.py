@@ -42,7 +42,20 @@ def kernel(function: Kernel) -> Kernel:
     Without reference counts (``_nrt``): a kernel only borrows the arrays it is given, it makes
     none, and a locked increment for each view of one costs more than all else for a packet.
     """
-    compiled: Any = numba.njit(nogil=True, error_model="numpy", _nrt=False)(function)
+    return _compiled(function, forceinline=False)  # said, for else those that an inlined one calls are, too
+
+
+def inlined_kernel(function: Kernel) -> Kernel:
+    """Compile a function into the body of each kernel that calls it.
+
+    For what is called for every packet: a call hands over each array as seven numbers, and a
+    ring has many, which costs more than most functions do.
+    """
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Kernel, *, forceinline: bool) -> Kernel:
+    compiled: Any = numba.njit(nogil=True, error_model="numpy", _nrt=False, forceinline=forceinline)(function)
     if numba.config.CACHE_DIR and JIT:
         compiled._cache = KernelCache(function)  # what njit(cache=True) does, with numba's own
     done: Kernel = compiled
