@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
+from daq_core.control.feed import Feed
 from daq_core.state.status import Acquisition, DaqStatus, Snapshot
 from rest_bridge import models
 from rest_bridge.redis_url import checked_url, place_of
@@ -102,8 +102,8 @@ class RedisPublisher:
         self.trouble = "not connected yet"
         self._renew = renew
         self._whole_at_s = 0.0  # by the loop's clock: when the server last took everything
-        self._entries: deque[Entry] = deque()
-        self._logs: deque[Entry] = deque()
+        self._entries: Feed[Entry] = Feed()
+        self._logs: Feed[Entry] = Feed()
         self._unanswered: list[Entry] = []
         self._waiting = asyncio.Event()
         self._no_streams: set[str] = set()  # names that hold something else in this Redis
@@ -142,19 +142,12 @@ class RedisPublisher:
             self._queue_status(snapshot.status)
         if snapshot.config_id != self._config_id:
             self._queue_config(snapshot)
-        for acquisition in self._newly_ended(snapshot):
-            self._logs.extend(Entry(LOG, entry.as_json()) for entry in models.finished((acquisition,)))
-        while len(self._logs) > MAX_QUEUED_LOGS:
-            self._logs.popleft()
-            self.dropped += 1
+        for ended in models.finished(self._newly_ended(snapshot)):
+            self.dropped += self._logs.put(Entry(LOG, ended.as_json()), MAX_QUEUED_LOGS)
         self._waiting.set()
 
     def _queue(self, entry: Entry) -> None:
-        """Append an entry; full: the oldest is dropped and counted."""
-        if len(self._entries) >= MAX_QUEUED:
-            self._entries.popleft()
-            self.dropped += 1
-        self._entries.append(entry)
+        self.dropped += self._entries.put(entry, MAX_QUEUED)
 
     def _queue_status(self, status: DaqStatus) -> None:
         self._status = status
@@ -166,11 +159,11 @@ class RedisPublisher:
         self._config_id = snapshot.config_id
         self._queue(Entry(CONFIG, models.to_json(snapshot.config.as_dict()), snapshot.config_id))
 
-    def _newly_ended(self, snapshot: Snapshot) -> list[Acquisition]:
+    def _newly_ended(self, snapshot: Snapshot) -> tuple[Acquisition, ...]:
         """Return the acquisitions that ended since the snapshot before, oldest first."""
         n = snapshot.log_total - self._log_total
         self._log_total = snapshot.log_total
-        return list(reversed(snapshot.log[:n])) if n > 0 else []
+        return tuple(reversed(snapshot.log[:n])) if n > 0 else ()
 
     # ------------------------------------------------------ the queue into Redis
 
@@ -225,7 +218,7 @@ class RedisPublisher:
             return
         self._unanswered = [entry for entry in self._unanswered if entry.stream != LOG]
         oldest_first = tuple(reversed(self._daq.snapshot.log))
-        self._logs = deque(Entry(LOG, entry.as_json()) for entry in models.finished(oldest_first))
+        self._logs = Feed(Entry(LOG, entry.as_json()) for entry in models.finished(oldest_first))
 
     def _begin(self) -> None:
         """Queue the present status and config, so that a Redis that came back empty has them."""

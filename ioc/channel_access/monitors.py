@@ -13,6 +13,7 @@ from collections import deque
 
 import caproto as ca
 
+from daq_core.control.feed import Feed
 from ioc.channel_access.dbr import Wire
 from ioc.channel_access.messages import EVENT, NO_READ_ACCESS, OK, value_message
 from ioc.channel_access.record import Record
@@ -31,7 +32,7 @@ class Monitor:
         self.sid = request.sid
         self.record = record
         self.backlog = record.backlog
-        self.pending: deque[Wire] = deque()
+        self.pending: Feed[Wire] = Feed()
         self._updates = updates
         self._readable = True
 
@@ -68,14 +69,11 @@ class Updates:
         self._ready = asyncio.Event()
 
     def add(self, monitor: Monitor, update: Wire) -> None:
-        pending, backlog = monitor.pending, 1 if self._paused else monitor.backlog
-        if len(pending) < backlog:
-            self._order.append(monitor)
+        n_dropped = monitor.pending.put(update, 1 if self._paused else monitor.backlog)
+        if n_dropped:  # it has the turn of one of them
+            self._n_dropped += n_dropped
         else:
-            while len(pending) >= backlog:
-                pending.popleft()
-                self._n_dropped += 1
-        pending.append(update)
+            self._order.append(monitor)
         if not self._paused:
             self._ready.set()
 
