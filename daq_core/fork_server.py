@@ -29,7 +29,7 @@ from daq_core.kernels.progress import READY, Compiled
 from daq_core.linux.text_outlet import OutletHandler, TextOutlet
 from daq_core.processes.forking import Kinds, Work, be_named, serve
 from daq_core.processes.group_signals import leave_to_control
-from daq_core.processes.kinds import LOOK, MAPS, RECEIVER, WRITER
+from daq_core.processes.kinds import LOOK, MAPS, MEND, RECEIVER, WRITER
 
 if TYPE_CHECKING:
     from daq_core.kernels.compiling import Loaded  # which loads a compiler
@@ -55,6 +55,13 @@ def load_writer() -> Work:
     return run_writer
 
 
+def load_mend() -> Work:
+    """Load what mends a file."""
+    from daq_core.writing.mending import run_mend
+
+    return run_mend
+
+
 def load_look() -> Work:
     """Load what looks at a folder."""
     from daq_core.control.folder import run_look
@@ -74,6 +81,7 @@ def load_maps() -> Work:
 KINDS: Kinds = {
     RECEIVER: load_receiver,
     WRITER: load_writer,
+    MEND: load_mend,
     LOOK: load_look,
     MAPS: load_maps,
 }

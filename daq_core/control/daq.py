@@ -341,9 +341,7 @@ class Daq:
 
     async def _record_interrupted(self, begun: Begun) -> None:
         """Record the end of a run that was going on when the service was killed."""
-        request = begun.request
-        task = task_of(request, self.snapshot.config, self.options, self._pipeline)
-        ended = await end_of(begun, task, self._pipeline.open_channel)
+        ended = await end_of(begun, self.options.output_roots, self._forks)
         shown = self.snapshot.status
         if not shown.acquisition.running and (shown.acquisition.start_time or 0.0) < begun.start_time:
             self._board.show(status=replace(shown, acquisition=ended))  # it is the last run there was

@@ -72,7 +72,7 @@ class Pipeline:
         self._receiver_up = receiver_up
         self._receiver: ReceiverProcess | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._forks = forks
+        self.forks = forks
         self.n_restarts = 0  # receivers started again, and writers lost
         self._maps: int | None = None  # descriptor of what conversion needs
         self._lay_out(config, carry=None)
@@ -100,7 +100,7 @@ class Pipeline:
 
     async def launch(self) -> None:
         """Have the fork server ready; Unavailable when it cannot be started."""
-        await self._forks.start()
+        await self.forks.start()
 
     async def start(self) -> None:
         """Start to receive; Unavailable or InvalidConfig says why that is not possible with this config."""
@@ -112,7 +112,7 @@ class Pipeline:
         """End both processes; a writer that is closing its file goes on by itself."""
         await self._stop_watching()
         await self._end_receiver()
-        await self._forks.end()
+        await self.forks.end()
         self._close_memory()
 
     async def load_maps(self, config: DaqConfig) -> int | None:
@@ -123,7 +123,7 @@ class Pipeline:
         InvalidConfig
             A gain or pedestal file is unreadable, has the wrong shape, or does not answer in time.
         """
-        return await load_maps(self._forks, config) if config.layout.is_converted else None
+        return await load_maps(self.forks, config) if config.layout.is_converted else None
 
     @property
     def maps_warning(self) -> str:
@@ -180,7 +180,7 @@ class Pipeline:
     async def open_channel(self) -> socket.socket:
         """Fork a writer and return our end of its channel."""
         maps = [] if self._maps is None else [self._maps]
-        return await self._forks.fork(WRITER, self.ring_descriptor, *maps)
+        return await self.forks.fork(WRITER, self.ring_descriptor, *maps)
 
     # A run begins and ends in the ring by its epoch: odd while it is armed.
 
@@ -252,7 +252,7 @@ class Pipeline:
         )
 
     async def _fork_receiver(self, task: ReceiverTask) -> ReceiverProcess:
-        channel = await self._forks.fork(RECEIVER, self.ring_descriptor)
+        channel = await self.forks.fork(RECEIVER, self.ring_descriptor)
         return await ReceiverProcess.start(channel, task)
 
     async def _keep_receiver(self) -> None:

@@ -8,12 +8,13 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Self
 
 from daq_core.config import DaqConfig
 from daq_core.control.counters import read_losses
 from daq_core.control.pipeline import Pipeline
+from daq_core.control.repairs import mend
 from daq_core.control.waiting import Waiting
 from daq_core.errors import DaqError, InvalidRequest, Unavailable
 from daq_core.files.output import UNKNOWN
@@ -34,7 +35,7 @@ from daq_core.state.losses import NO_LOSSES, Losses
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
 from daq_core.writing.handle import WriterChannel, WriterLostError
-from daq_core.writing.task import WriterTask
+from daq_core.writing.task import MendTask, WriterTask
 
 log = logging.getLogger(__name__)
 
@@ -289,33 +290,25 @@ class Run:
                 await self._channel.hear()
 
     async def _mend(self, reason: str, patience_s: float = MEND_S) -> None:
-        """Have another process make a file readable that was not closed in order, and say why in it."""
+        """Have a process make a file readable that was not closed in order, and say why in it."""
         self.unmended = reason
-        found = "no answer"
+        task = MendTask(
+            output_file=self.task.output_file,
+            run_id=str(self.task.run_id),
+            writer_user_id=self.task.writer_user_id,
+            writer_group=self.task.writer_group,
+            output_roots=self.task.output_roots,
+            failure=f"ERROR: {reason}",
+        )
         try:
             async with asyncio.timeout(patience_s):
-                # A writer that is ending closes its channel before its file, and of that tells nobody.
-                open_elsewhere = True
-                while open_elsewhere:
-                    found, open_elsewhere = await self._try_to_mend(reason)
-                    if open_elsewhere:
-                        await asyncio.sleep(TICK_S)
-        except (DaqError, WriterLostError, TimeoutError) as error:
-            log.error("%s could not be repaired yet: %s", self.task.output_file, str(error) or found)
+                report = await mend(self._pipeline.forks, task, look_s=patience_s, patience_s=patience_s)
+        except (DaqError, TimeoutError) as error:
+            why = str(error) or "no answer in time, or it is still open elsewhere"
+            log.error("%s could not be repaired yet: %s", self.task.output_file, why)
         else:
             self.unmended = ""
-            log.warning("%s", found)
-
-    async def _try_to_mend(self, reason: str) -> tuple[str, bool]:
-        """Have a process look at the file; returns what it found, and whether somebody has it open."""
-        task = replace(self.task, repair=True, failure=f"ERROR: {reason}")
-        mender = WriterChannel(task, self._pipeline.open_channel)
-        try:
-            await mender.open()
-            said = await mender.hear()
-        finally:
-            mender.close()
-        return said.get("repaired") or said["failed"]["reason"], said.get("open_elsewhere", False)
+            log.warning("%s", report.message)
 
     async def mend_late(self) -> None:
         """Mend the file when its file system has let go of the writer, however long that takes."""

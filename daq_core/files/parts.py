@@ -31,7 +31,8 @@ from daq_core.files.layout import (
     record_state,
 )
 from daq_core.files.left_open import UNREADABLE
-from daq_core.files.repair import RecordedEnd, RepairReport, repair
+from daq_core.files.repair import repair
+from daq_core.files.reports import RecordedEnd, RepairReport
 from daq_core.ring.ring import MAX_WRITERS
 from daq_core.state.acquisition import COMPLETED
 
@@ -230,9 +231,9 @@ def repair_run(
         return repair(path, failure=failure, run_id=run_id, roots=roots)
     reports = [repair(part, failure=failure, run_id=run_id, roots=roots) for part in parts]
     for report in reports:
-        if report.open_elsewhere:
+        if report.outcome == "open elsewhere":
             return replace(report, path=path)
-    whole = [report.path for report in reports if report.outcome != "refused"]
+    whole = [report.path for report in reports if report.is_readable]
     if not whole:
         return replace(reports[0], path=path)
     with h5py.File(whole[0]) as file:
@@ -241,8 +242,7 @@ def repair_run(
     try:
         end = make_virtual_file(path, detector_name=detector_name, overwrite=overwrite, roots=roots)
     except OpenElsewhere as error:
-        said = f"{path} was not repaired: {error}"
-        return RepairReport(path, "refused", None, said, open_elsewhere=True)
+        return RepairReport(path, "open elsewhere", None, f"{path} was not repaired: {error}")
     with h5py.File(path) as file:
         n_images = len(file["entry/data/image_id"])
     said = f"{path} was made over {len(parts)} files, with {n_images} images."

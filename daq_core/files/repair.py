@@ -19,8 +19,6 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -28,35 +26,9 @@ from h5py import h5d
 
 from daq_core.files.layout import COLUMNS, COUNTERS, UNFINISHED, extend_present, record_state
 from daq_core.files.left_open import UNREADABLE, opened_as_closed
+from daq_core.files.reports import Outcome, RecordedEnd, RepairReport
 from daq_core.files.roots import opened_folder
 from daq_core.files.superblock import OPEN_FOR_SWMR, OPEN_FOR_WRITE, NotOurs, read_superblock
-
-
-@dataclass(frozen=True)
-class RecordedEnd:
-    """How a file says that its run ended."""
-
-    run_id: str
-    state: str
-    message: str
-    losses: dict[str, int] | None = None  # as in ``daq_core.state.losses``; None where its writer was killed
-
-
-@dataclass(frozen=True)
-class RepairReport:
-    """What :func:`repair` found and did; ``message`` is one line for the user.
-
-    ``repaired``: it is readable now. ``intact``: it needed nothing, and was not
-    touched. ``refused``: it cannot be repaired here, and was not touched; where it was
-    ``open_elsewhere`` that need not be when somebody has closed it.
-    """
-
-    path: str
-    outcome: Literal["repaired", "intact", "refused"]
-    n_images: int | None  # in the file; None where that is not known
-    message: str
-    end: RecordedEnd | None = None  # None where the file does not say
-    open_elsewhere: bool = False
 
 
 class _Refused(Exception):
@@ -106,8 +78,8 @@ def repair(path: str, *, failure: str = "", run_id: str = "", roots: Sequence[st
             except UNREADABLE as error:
                 raise OSError(f"its {n_images} images can be read now, but it is damaged: {error}") from error
     except (_Refused, NotOurs) as reason:
-        said = f"{path} was not repaired: {reason}."
-        return RepairReport(path, "refused", None, said, open_elsewhere=isinstance(reason, _OpenElsewhere))
+        outcome: Outcome = "open elsewhere" if isinstance(reason, _OpenElsewhere) else "refused"
+        return RepairReport(path, outcome, None, f"{path} was not repaired: {reason}.")
     said = f"{path} is readable again, with {n_images} images."
     return RepairReport(path, "repaired", n_images, said, recorded)
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-RECEIVER, WRITER, LOOK, MAPS = b"r", b"w", b"l", b"m"
+RECEIVER, WRITER, MEND, LOOK, MAPS = b"r", b"w", b"f", b"l", b"m"
 """What a request for one says."""
 
-NAMES = {RECEIVER: b"daq-receiver", WRITER: b"daq-writer", LOOK: b"daq-look", MAPS: b"daq-maps"}
+NAMES = {
+    RECEIVER: b"daq-receiver",
+    WRITER: b"daq-writer",
+    MEND: b"daq-mend",
+    LOOK: b"daq-look",
+    MAPS: b"daq-maps",
+}
 """As ps and top show them."""

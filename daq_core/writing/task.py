@@ -1,4 +1,4 @@
-"""What a writer process is told, and the channel it talks over; what is said is in ``writing.writer``."""
+"""What processes that write or mend are told, and the channel a writer talks over; see ``writing.writer``."""
 
 from __future__ import annotations
 
@@ -40,8 +40,6 @@ class WriterTask:
     compression_threads: int = 0
     direct_io: bool = False  # past the page cache, where that can be
     n_writers: int = 1  # images go to so many files in turn
-    repair: bool = False  # mend the file that a lost writer left behind, and write nothing
-    failure: str = ""  # with `repair`: the message that the run ended with, if it is known
 
     @property
     def threads(self) -> int:
@@ -52,6 +50,18 @@ class WriterTask:
 
     def to_json(self) -> str:
         return json.dumps({"task": asdict(self)})
+
+
+@dataclass(frozen=True)
+class MendTask:
+    """Everything that a process needs to know to mend the file of a run."""
+
+    output_file: str
+    run_id: str  # of the run whose file it has to be
+    writer_user_id: int
+    writer_group: int | None
+    output_roots: tuple[str, ...]
+    failure: str = ""  # the message that the run ended with, if it is known
 
 
 class Control:

@@ -30,8 +30,6 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,12 +38,10 @@ import numpy.typing as npt
 from daq_core.codecs.compressor import Compressor
 from daq_core.config import DaqConfig
 from daq_core.errors import DaqError
-from daq_core.files.guarded import guarded
 from daq_core.files.image_file import ImageFile
 from daq_core.files.layout import COUNTERS, RunMetadata
 from daq_core.files.output import check_output, check_space, space_left
-from daq_core.files.parts import part_path, repair_run, share_of
-from daq_core.files.repair import RepairReport
+from daq_core.files.parts import part_path, share_of
 from daq_core.linux.urgency import be_usual
 from daq_core.linux.user import become, find_owner
 from daq_core.ring.ring import (
@@ -70,7 +66,6 @@ log = logging.getLogger(__name__)
 HAND_OVER = 32  # most images between two flushes; fewer when the writer keeps up
 GATHER_S = 0.02  # how far apart hand-overs begin, unless one is full or the last: it halves their cost
 QUEUEING_PARTS = 4  # of the ring; when images fill one of them, the disk is too slow for the moment
-MEND_S = 60.0  # for a file to be mended, while control waits for it; HDF5 may hang on a damaged one
 WAIT_S = 0.02  # how long a missed wake-up or word from control can go unnoticed
 
 
@@ -301,22 +296,6 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     if order is None:
         return
     task = WriterTask(**order["task"] | {"image_shape": tuple(order["task"]["image_shape"])})
-    if task.repair:
-        try:
-            become(find_owner(task.writer_user_id, writer_group=task.writer_group))
-            mend = partial(
-                repair_run,
-                task.output_file,
-                failure=task.failure,
-                run_id=str(task.run_id),
-                roots=task.output_roots,
-            )
-            report = guarded(mend, MEND_S, wanted_by=channel)
-            end, elsewhere = _end_of(report), report.open_elsewhere
-            control.tell(repaired=report.message, open_elsewhere=elsewhere, end=end)
-        except (OSError, DaqError) as error:
-            control.tell(failed={"reason": str(error), "n_completed": 0})
-        return
     shape = RingShape(task.n_slots, task.n_modules, task.n_units, task.room_bytes)
     ring = shape.attach(ring_descriptor)
     try:
@@ -360,8 +339,3 @@ def check_task(task: WriterTask) -> dict[str, Any]:
     image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
     low = check_space(free, task.n_images, image_bytes, compressed=task.compression != "none")
     return {"free_bytes": free, "warning": owner.warning, "note": owner.note, "low_space": low}
-
-
-def _end_of(report: RepairReport) -> dict[str, Any] | None:
-    """Return how a file says its run ended, and its images, for ``daq_core.control.interrupted``."""
-    return None if report.end is None else asdict(report.end) | {"n_images": report.n_images}

@@ -41,7 +41,7 @@ def repair(
             reason = getattr(error, "strerror", None) or str(error).rstrip(".")
             print(f"{path} was not repaired: {' '.join(reason.split())}.")
         else:
-            done = done and report.outcome != "refused"
+            done = done and report.is_readable
             print(report.message)
     if not done:
         raise typer.Exit(1)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from daq_core.errors import Unavailable
+from daq_core.processes.group_signals import leave_to_control
 from daq_core.processes.question import answer, ask
 
 Work = Callable[[dict[str, Any]], dict[str, Any]]
@@ -37,7 +38,7 @@ def forked(ours: socket.socket, theirs: socket.socket, work: Work) -> int:
     if pid == 0:
         try:
             ours.close()
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest's own time limit handles it
+            leave_to_control()  # as the fork server does
             answer(theirs, work)
         finally:
             os._exit(0)

@@ -1,0 +1,45 @@
+"""Has a file mended that its writer could not close, by a process that is forked for it.
+
+Somebody may still have the file open: a writer closes its channel before its file, and one that
+outlived its service drains the ring first. Nobody is told when it is done, so the process is asked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict
+
+from daq_core.files.reports import RecordedEnd, RepairReport
+from daq_core.processes.forks import ForkServer
+from daq_core.processes.kinds import MEND
+from daq_core.processes.question import ask
+from daq_core.writing.task import MendTask
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.5
+
+
+async def mend(forks: ForkServer, task: MendTask, *, look_s: float, patience_s: float) -> RepairReport:
+    """Have a file mended; returns what was found and done.
+
+    Parameters
+    ----------
+    look_s : for its file system to answer
+    patience_s : for who has it open to close it; after that it is reported as ``open elsewhere``
+
+    Raises
+    ------
+    TimeoutError
+        Its file system did not answer.
+    Unavailable
+        No process could be started, or it ended without an answer.
+    """
+    deadline, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
+    while True:
+        answer = await ask(forks, MEND, asdict(task), look_s)
+        end = answer.pop("end")
+        report = RepairReport(**answer, end=None if end is None else RecordedEnd(**end))
+        if report.outcome != "open elsewhere" or time.monotonic() > deadline:
+            return report
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
