@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ StartService = Callable[..., Service]
 # A slow day is no failure: pytest's timeout is the limit. A failure prints what repeats it.
 settings.register_profile("facts", deadline=None, print_blob=True)
 settings.load_profile("facts")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the kernels before the workers begin: no test's time is for that, nor each worker's.
+
+    A run without workers is often of one test that needs none.
+    """
+    if session.config.getoption("numprocesses", None) and not session.config.option.collectonly:
+        importlib.import_module("tests.assembly.assembler")
 
 
 @pytest.fixture(scope="module")

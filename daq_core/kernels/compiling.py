@@ -102,9 +102,10 @@ def load_kernels(tell: Callable[[int, int], None] | None = None) -> Loaded:
     if tell and n_kernels and JIT and not (folder and has_kernels(Path(folder))):
         tell(0, n_kernels)
     while _declared and JIT:
-        compiled, signature = _declared.pop()
+        compiled, signature = _declared[-1]
         compiled.compile(signature)
         compiled.disable_compile()
+        _declared.pop()  # not before: who was interrupted may ask again
         if compiled.stats.cache_misses:
             n_compiled += 1
             if tell:
