@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.errors import DaqError, InvalidRequest, Unavailable
+from daq_core.files import places
 from daq_core.files.layout import SIGNATURE, UNFINISHED
 from daq_core.files.left_open import UNREADABLE, opened_as_closed
 from daq_core.files.superblock import SUPERBLOCK, NotOurs
@@ -89,7 +90,7 @@ def read_file(path: str | Path) -> FileContents:
         if "errno" in str(error):  # h5py says it so when it could not read a group
             raise Unavailable(f"{path} cannot be read by HDF5: {error}.") from None
         raise InvalidRequest(
-            f"{path} is an HDF5 file, but not one of this DAQ: it lacks /entry/data or /entry/run."
+            f"{path} is an HDF5 file, but not one of this DAQ: it lacks /{places.DATA} or /{places.RUN}."
         ) from None
     except UNREADABLE as error:
         said = str(error).rstrip(".") or type(error).__name__
@@ -132,7 +133,7 @@ def _is_locked(descriptor: int) -> bool:
 
 
 def _read(path: str, file: h5py.File, is_open: bool) -> FileContents:
-    data = file["entry/data"]
+    data = file[places.DATA]
     images = data["data"]
     n = len(images)  # rows are written before the image they belong to
     ids: npt.NDArray[np.uint64] = data["image_id"][:n]
@@ -184,19 +185,18 @@ def _read_ids(ids: npt.NDArray[np.uint64]) -> Ids:
 
 
 def _read_run(file: h5py.File) -> dict[str, Any]:
-    entry, about = file["entry"], file["entry/run"]
-    detector = entry["instrument/detector"]
+    about, detector, program = file[places.RUN], file[places.DETECTOR], file[places.PROGRAM]
     return {
         "state": _text(about["state"]),
         "message": _text(about["message"]),
         "run_id": _value(about["run_id"]),
         "n_images": int(about["n_images"][()]),
-        "start_time": _text(entry["start_time"]),
-        "end_time": _text(entry["end_time"]),
+        "start_time": _text(file[places.START_TIME]),
+        "end_time": _text(file[places.END_TIME]),
         "detector_name": _text(detector["local_name"]),
         "detector_type": _text(detector["description"]),
         "bit_depth": int(detector["bit_depth_readout"][()]),
-        "software": f"{_text(entry['program_name'])} {entry['program_name'].attrs['version']}",
+        "software": f"{_text(program)} {program.attrs['version']}",
         "counters": {name: int(count[()]) for name, count in about["counters"].items()},
     }
 

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from h5py import h5d, h5f, h5p
 
 from daq_core.codecs.compressor import Compressor, load_filters
+from daq_core.files import places
 from daq_core.files.direct_io import BLOCK_BYTES, DirectWriter, is_worth_it
 from daq_core.files.layout import (
     COLUMNS,
@@ -61,11 +62,11 @@ class ImageFile:
         self._chunks = compressor.chunks if compressor is not None else iter
         self.n_written = 0
         self._file = file
-        data = file["entry/data/data"]
+        data = file[places.IMAGES]
         self._shape: tuple[int, int] = data.shape[1:]
         self._dtype: np.dtype = data.dtype
         self._data: h5d.DatasetID = data.id
-        self._columns = [_Column(file["entry/data"][name].id) for name in COLUMNS]
+        self._columns = [_Column(file[places.DATA][name].id) for name in COLUMNS]
         self._direct: DirectWriter | None = None
         if direct:
             with suppress(OSError):  # a file system without O_DIRECT

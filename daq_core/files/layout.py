@@ -19,6 +19,7 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t, h5z
 
 from daq_core.codecs.compressor import Filter
+from daq_core.files import places
 
 COLUMNS = {"image_id": "u8", "status": "u8", "missing_packets": "u4", "timestamp": "f8"}
 """The 1-D datasets beside ``data`` and their types; one row an image."""
@@ -78,39 +79,39 @@ def create_layout(
 
     They are `packed` by a filter, or have their place in the file `early`: as soon as they are counted.
     """
-    file.attrs.update(NX_class="NXroot", default="entry", creator=run.software)
+    file.attrs.update(NX_class="NXroot", default=places.ENTRY, creator=run.software)
 
     links = create_detector_group(file, detector_name)
 
-    entry = _create_group(file, "entry", "NXentry", default="data")
+    _create_group(file, places.ENTRY, "NXentry", default="data")
     program, _, version = run.software.partition(" ")
-    entry["program_name"] = program
-    entry["program_name"].attrs["version"] = version
-    entry["entry_identifier"] = str(run.run_id)
-    entry["start_time"] = _iso8601(run.start_time)
-    _create_text(entry, "end_time", MAX_TIME_BYTES, "")
+    file[places.PROGRAM] = program
+    file[places.PROGRAM].attrs["version"] = version
+    file[places.IDENTIFIER] = str(run.run_id)
+    file[places.START_TIME] = _iso8601(run.start_time)
+    _create_text(file, places.END_TIME, MAX_TIME_BYTES, "")
 
-    instrument = _create_group(entry, "instrument", "NXinstrument")
-    detector = _create_group(instrument, "detector", "NXdetector")
-    detector["local_name"] = detector_name
+    _create_group(file, places.INSTRUMENT, "NXinstrument")
+    detector = _create_group(file, places.DETECTOR, "NXdetector")
+    file[places.DETECTOR_NAME] = detector_name
     detector["description"] = run.detector_type
     detector["bit_depth_readout"] = np.int64(run.bit_depth)
 
-    about = _create_group(entry, "run", "NXcollection")
+    about = _create_group(file, places.RUN, "NXcollection")
     about["run_id"] = np.int64(run.run_id) if isinstance(run.run_id, int) else run.run_id
     about["n_images"] = np.int64(run.n_images)
     about["config"] = run.config_json
-    _create_text(about, "state", MAX_STATE_BYTES, UNFINISHED)
-    _create_text(about, "message", MAX_MESSAGE_BYTES, "")
-    counters = _create_group(about, "counters", "NXcollection")
+    _create_text(file, places.STATE, MAX_STATE_BYTES, UNFINISHED)
+    _create_text(file, places.MESSAGE, MAX_MESSAGE_BYTES, "")
+    counters = _create_group(file, places.COUNTERS, "NXcollection")
     for name in COUNTERS:
         counters[name] = np.int64(-1)
 
     if run.n_writers > 1:
         about["writer"], about["n_writers"] = np.int64(run.writer), np.int64(run.n_writers)
-        _create_growing(about, "present", (), np.dtype("u1"), ROWS_PER_CHUNK, fill_value=1)
+        _create_growing(file, places.PRESENT, (), np.dtype("u1"), ROWS_PER_CHUNK, fill_value=1)
 
-    data = _create_group(entry, "data", "NXdata", signal="data")
+    data = _create_group(file, places.DATA, "NXdata", signal="data")
     for name, kind in COLUMNS.items():
         _create_growing(data, name, (), np.dtype(kind), ROWS_PER_CHUNK)
     # After the columns: HDF5 flushes metadata in the order of its place in the file.
@@ -136,24 +137,24 @@ def describe_columns(data: h5py.Group) -> None:
 
 def extend_present(file: h5py.File, n_images: int) -> None:
     """Say that so many images are here; only a part of a run has that dataset, and it reads as 1 all over."""
-    if "present" in file["entry/run"]:
-        file["entry/run/present"].resize(n_images, axis=0)
+    if "present" in file[places.RUN]:
+        file[places.PRESENT].resize(n_images, axis=0)
 
 
 def record_end(
     file: h5py.File, state: str, message: str, stop_time: float, counters: Mapping[str, int]
 ) -> None:
     """Fill in what was unknown while the run went on; the state comes last."""
-    file["entry/end_time"][()] = _iso8601(stop_time)
+    file[places.END_TIME][()] = _iso8601(stop_time)
     for name, count in counters.items():
-        file["entry/run/counters"][name][()] = count
+        file[places.COUNTERS][name][()] = count
     record_state(file, state, message)
 
 
 def record_state(file: h5py.File, state: str, message: str) -> None:
     """Write how the run ended; a message that is too long is cut."""
-    file["entry/run/message"][()] = message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
-    file["entry/run/state"][()] = state
+    file[places.MESSAGE][()] = message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
+    file[places.STATE][()] = state
 
 
 def _create_group(parent: h5py.Group, name: str, nx_class: str, **attributes: str) -> h5py.Group:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5d, h5p, h5s, h5t
 
+from daq_core.files import places
 from daq_core.files.image_file import OpenElsewhere, explained, new_descriptor
 from daq_core.files.layout import (
     COLUMNS,
@@ -35,8 +36,6 @@ from daq_core.files.repair import repair
 from daq_core.files.reports import RecordedEnd, RepairReport
 from daq_core.ring.ring import MAX_WRITERS
 from daq_core.state.acquisition import COMPLETED
-
-DATA, PRESENT = "entry/data/data", "entry/run/present"
 
 
 def part_path(path: str, number: int) -> str:
@@ -69,18 +68,18 @@ class _Part:
     def read(cls, path: str) -> _Part:
         """Look into a part; KeyError when it is none."""
         with h5py.File(path) as file:
-            run, data = file["entry/run"], file[DATA]
+            run, data = file[places.RUN], file[places.IMAGES]
             return cls(
                 path=path,
                 number=int(run["writer"][()]),
                 n_writers=int(run["n_writers"][()]),
-                run_id=file["entry/entry_identifier"].asstr()[()],
+                run_id=file[places.IDENTIFIER].asstr()[()],
                 shape=data.shape,
                 dtype=data.dtype,
                 state=run["state"].asstr()[()],
                 message=run["message"].asstr()[()],
                 counters={name: int(run["counters"][name][()]) for name in COUNTERS},
-                columns={name: file["entry/data"][name][()] for name in COLUMNS},
+                columns={name: file[places.DATA][name][()] for name in COLUMNS},
             )
 
 
@@ -134,17 +133,17 @@ def _fill(file: h5py.File, parts: Sequence[_Part], detector_name: str, end: Reco
     with h5py.File(parts[0].path) as first:
         file.attrs.update(first.attrs)
         links = create_detector_group(file, detector_name)
-        entry = file.create_group("entry", track_order=True)
-        entry.attrs.update(first["entry"].attrs)
-        for name in first["entry"]:
-            if name != "data":
-                first.copy(f"entry/{name}", entry)
-        data = entry.create_group("data", track_order=True)
-        data.attrs.update(first["entry/data"].attrs)
+        entry = file.create_group(places.ENTRY, track_order=True)
+        entry.attrs.update(first[places.ENTRY].attrs)
+        for name, member in first[places.ENTRY].items():
+            if member != first[places.DATA]:
+                first.copy(member, entry, name)
+        data = file.create_group(places.DATA, track_order=True)
+        data.attrs.update(first[places.DATA].attrs)
     for name in ("writer", "present"):  # of a part
-        del entry["run"][name]
+        del file[places.RUN][name]
     for name in COUNTERS:  # each part has those of the run at its end
-        entry["run/counters"][name][()] = max(part.counters[name] for part in parts)
+        file[places.COUNTERS][name][()] = max(part.counters[name] for part in parts)
     for name in COLUMNS:
         data[name] = np.concatenate([part.columns[name] for part in parts])[order]
     _map_images(data, parts, order)
@@ -152,7 +151,7 @@ def _fill(file: h5py.File, parts: Sequence[_Part], detector_name: str, end: Reco
     data["present"].attrs["long_name"] = "1 as long as the file with the image is there"
     for name in ("data", *COLUMNS):
         links[name] = data[name]
-    entry["end_time"][()] = max(_end_times(parts))
+    file[places.END_TIME][()] = max(_end_times(parts))
     record_state(file, end.state, end.message)
 
 
@@ -160,7 +159,7 @@ def _end_times(parts: Sequence[_Part]) -> list[bytes]:
     times = []
     for part in parts:
         with h5py.File(part.path) as file:
-            times.append(file["entry/end_time"][()])
+            times.append(file[places.END_TIME][()])
     return times
 
 
@@ -183,12 +182,12 @@ def _map_images(data: h5py.Group, parts: Sequence[_Part], order: npt.NDArray[np.
         for i, row in enumerate(mine):
             whole.select_hyperslab((row, 0, 0), (1, *image))
             source.select_hyperslab((i, 0, 0), (1, *image))
-            images.set_virtual(whole, name, DATA.encode(), source)
+            images.set_virtual(whole, name, places.IMAGES.encode(), source)
         for first, count in _runs(mine, part.n_writers):
             flags.select_hyperslab((mine[first],), (count,), (part.n_writers if count > 1 else 1,))
             there = h5s.create_simple((n,))
             there.select_hyperslab((first,), (count,))
-            present.set_virtual(flags, name, PRESENT.encode(), there)
+            present.set_virtual(flags, name, places.PRESENT.encode(), there)
         before += n
     whole.select_all()
     flags.select_all()
@@ -237,14 +236,14 @@ def repair_run(
     if not whole:
         return replace(reports[0], path=path)
     with h5py.File(whole[0]) as file:
-        detector_name = file["entry/instrument/detector/local_name"].asstr()[()]
+        detector_name = file[places.DETECTOR_NAME].asstr()[()]
     overwrite = os.path.lexists(path)
     try:
         end = make_virtual_file(path, detector_name=detector_name, overwrite=overwrite, roots=roots)
     except OpenElsewhere as error:
         return RepairReport(path, "open elsewhere", None, f"{path} was not repaired: {error}")
     with h5py.File(path) as file:
-        n_images = len(file["entry/data/image_id"])
+        n_images = len(file[places.IMAGE_IDS])
     said = f"{path} was made over {len(parts)} files, with {n_images} images."
     return RepairReport(path, "repaired", n_images, said, end)
 
@@ -252,6 +251,6 @@ def repair_run(
 def _is_whole(path: str) -> bool:
     try:
         with h5py.File(path) as file:
-            return "entry/run/state" in file
+            return places.STATE in file
     except UNREADABLE:
         return False

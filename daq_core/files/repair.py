@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 from h5py import h5d
 
+from daq_core.files import places
 from daq_core.files.layout import COLUMNS, COUNTERS, UNFINISHED, extend_present, record_state
 from daq_core.files.left_open import UNREADABLE, opened_as_closed
 from daq_core.files.reports import Outcome, RecordedEnd, RepairReport
@@ -118,16 +119,16 @@ def _inspect(fd: int, size: int, run_id: str) -> tuple[int, str]:
     """
     try:
         with opened_as_closed(fd) as file:
-            if run_id and file["entry/entry_identifier"].asstr()[()] != run_id:
+            if run_id and file[places.IDENTIFIER].asstr()[()] != run_id:
                 raise _Refused("it is the file of another run")
-            datasets = [file["entry/data"][name] for name in ("data", *COLUMNS)]
+            datasets = [file[places.DATA][name] for name in ("data", *COLUMNS)]
             if max(map(_end_of_chunks, datasets)) > size:
                 whole = _n_whole(datasets[0], size)
                 raise _Refused(
                     "it is cut off in the middle of its images; is it an unfinished copy? "
                     f"{whole} of its {len(datasets[0])} images are whole"
                 )
-            return min(map(len, datasets)), file["entry/run/state"].asstr()[()]
+            return min(map(len, datasets)), file[places.STATE].asstr()[()]
     except KeyError as error:
         if "errno" in str(error):  # h5py says it so when it could not read a group
             raise _Refused(f"HDF5 cannot read it: {error}") from error
@@ -168,11 +169,11 @@ def _record(path: str, n_images: int, failure: str) -> None:
         # As the writer did, so that being killed here does no harm either.
         file.swmr_mode = True
         for name in ("data", *COLUMNS):
-            dataset = file["entry/data"][name]
+            dataset = file[places.DATA][name]
             if len(dataset) > n_images:
                 dataset.resize(n_images, axis=0)
         extend_present(file, n_images)
-        if file["entry/run/state"].asstr()[()] in _untrue(failure):
+        if file[places.STATE].asstr()[()] in _untrue(failure):
             record_state(file, "FAILED", failure or f"ERROR: writer lost; {n_images} images recovered.")
 
 
@@ -181,9 +182,9 @@ def _end(path: str) -> RecordedEnd | None:
     with h5py.File(path, "r", locking=False) as file:
         try:
             return RecordedEnd(
-                run_id=file["entry/entry_identifier"].asstr()[()],
-                state=file["entry/run/state"].asstr()[()],
-                message=file["entry/run/message"].asstr()[()],
+                run_id=file[places.IDENTIFIER].asstr()[()],
+                state=file[places.STATE].asstr()[()],
+                message=file[places.MESSAGE].asstr()[()],
                 losses=_losses(file),
             )
         except UNREADABLE:
@@ -192,11 +193,11 @@ def _end(path: str) -> RecordedEnd | None:
 
 def _losses(file: h5py.File) -> dict[str, int] | None:
     """Return what a file says that its run lost; None when its writer did not come to say it."""
-    written = file["entry/run/counters"]
+    written = file[places.COUNTERS]
     counters = {name: int(written[name][()]) for name in COUNTERS if name in written}
     if min(counters.values(), default=-1) < 0:
         return None
-    return counters | {"not_good_images": int(np.count_nonzero(file["entry/data/status"][:]))}
+    return counters | {"not_good_images": int(np.count_nonzero(file[places.STATUS][:]))}
 
 
 def _by(fd: int) -> str:

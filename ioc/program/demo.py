@@ -32,6 +32,7 @@ from rich.console import Console
 
 from daq_core.config import DaqConfig
 from daq_core.errors import DaqError
+from daq_core.files import places
 from daq_core.kernels.progress import COMPILING
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK, channel_access_environment, free_ports
@@ -282,13 +283,13 @@ def print_streams(redis_port: int) -> None:
 def check_file(file: Path, simulator: Simulator, n_images: int) -> None:
     """Compare a file with what the simulator sent under the image ids that the file names."""
     with h5py.File(file) as opened:
-        data, ids = opened["entry/data/data"], opened["entry/data/image_id"][:]
+        data, ids = opened[places.IMAGES], opened[places.IMAGE_IDS][:]
         if not len(data) == len(ids) == len(np.unique(ids)) == n_images:
             raise DemoFailed(
                 f"{file}: {len(data)} images with {len(np.unique(ids))} ids, {n_images} were asked for."
             )
-        if opened["entry/data/status"][:].any():
-            raise DemoFailed(f"{file}: {np.count_nonzero(opened['entry/data/status'])} images are not good.")
+        if opened[places.STATUS][:].any():
+            raise DemoFailed(f"{file}: {np.count_nonzero(opened[places.STATUS])} images are not good.")
         with shown_progress(file.name, n_images) as show:
             for i, image_id in enumerate(ids.tolist()):
                 if not np.array_equal(data[i], simulator.image(image_id)):

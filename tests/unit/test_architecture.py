@@ -25,7 +25,7 @@ ANSWERS = {
     "why a put is refused": ["ioc/channel_access/channels.py", "ioc/channel_access/puts.py"],
     "a new detector": ["daq_core/detectors/__init__.py", "docs/how-to/add-a-detector.md"],
     "a new PV": ["ioc/pvs/daq.py"],
-    "a new field of the file": ["daq_core/files/layout.py"],
+    "a new field of the file": ["daq_core/files/layout.py", "daq_core/files/places.py"],
     "a new option of `serve`": ["ioc/service/options.py", "daq_core/state/options.py"],
 }
 DEFINED = {  # what is there now, so that an answer does not outlive what it answers
@@ -35,6 +35,7 @@ DEFINED = {  # what is there now, so that an answer does not outlive what it ans
     "daq_core/detectors/__init__.py": "FORMATS: dict",
     "ioc/pvs/daq.py": "PVS",
     "daq_core/files/layout.py": "def create_layout(",
+    "daq_core/files/places.py": "ENTRY = ",
     "ioc/service/options.py": "class ReceiveOptions",
     "daq_core/state/options.py": "class DaqOptions",
 }

@@ -27,6 +27,7 @@ from daq_core.config import DaqConfig
 from daq_core.control.daq import Daq
 from daq_core.detectors import is_stream
 from daq_core.errors import DaqError, Unavailable
+from daq_core.files import places
 from daq_core.files.output import space_left
 from daq_core.processes.forks import ForkServer
 from daq_core.simulating.simulator import Simulator
@@ -298,7 +299,7 @@ class _SelfTest:
     def _check_file(self, path: Path, ids: range) -> None:
         """Compare ids and status of all images, and the pixels of some."""
         with h5py.File(path) as file:
-            data = file["entry/data"]
+            data = file[places.DATA]
             if not np.array_equal(data["image_id"], ids) or data["status"][:].any():
                 raise DaqError(f"{path} has other images than were sent.")
             rows = np.unique(np.linspace(0, len(ids) - 1, N_COMPARED).astype(int)).tolist()
