@@ -62,7 +62,7 @@ async def running_daq(config: DaqConfig) -> AsyncIterator[Daq]:
 
 async def _until_quiet(daq: Daq) -> None:
     """Wait until the receiver has given the whole ring its pages, which would count as receiving."""
-    receiver = daq._pipeline.receiver_pid
+    receiver = daq.receiver_pid
     deadline, used = wall() + QUIET_LIMIT_S, process_cpu(receiver)
     while wall() < deadline:
         await asyncio.sleep(QUIET_S)

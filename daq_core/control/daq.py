@@ -37,6 +37,7 @@ from daq_core.control.snapshots import Board, Listener
 from daq_core.control.valve import Valve
 from daq_core.errors import Busy, DaqError, RunFailed, Stopped, Unavailable
 from daq_core.processes.forks import ForkServer
+from daq_core.ring.ring import Ring
 from daq_core.state.acquisition import step
 from daq_core.state.events import (
     Event,
@@ -107,7 +108,7 @@ class Daq:
             udp_sources=options.udp_sources,
             receive_threads=options.receive_threads,
             id_source=options.id_source,
-            receiver_lost=self._on_receiver_lost,
+            receiver_lost=self.receiver_lost,
             receiver_up=self._on_receiver_up,
             forks=self._forks,
         )
@@ -251,6 +252,15 @@ class Daq:
         """A run is going on, or about to."""
         return self._claim is not None or self._run is not None
 
+    @property
+    def ring(self) -> Ring:
+        """The memory that receiver and writers share; a change of the config may make another."""
+        return self._pipeline.ring
+
+    @property
+    def receiver_pid(self) -> int | None:
+        return self._pipeline.receiver_pid
+
     def counters(self) -> Counters:
         """Return what the receiver has counted by now; the snapshot's may be a second old."""
         return read_counters(self._pipeline)
@@ -392,7 +402,8 @@ class Daq:
 
     # ------------------------------------------------------------ the pipeline
 
-    def _on_receiver_lost(self, reason: str) -> None:
+    def receiver_lost(self, reason: str) -> None:
+        """Take note that the receiver has ended, which ends the run that goes on."""
         before = self.snapshot.status
         after = self._step(ReceiverLost(reason))
         if self._run is not None and _ended(before, after):

@@ -67,7 +67,7 @@ class DirectWriter:
         self._descriptor = os.open(
             f"/proc/self/fd/{self._file.get_vfd_handle()}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC
         )
-        self._addresses = array("q")  # of each image; ELSEWHERE for those that went through HDF5
+        self.addresses = array("q")  # of each image; ELSEWHERE for those that went through HDF5
         self._pace = [0.0, 0.0]  # seconds a byte: through HDF5, directly; 0 is unknown
 
     def append(self, images: Images, first: int, *, queueing: bool) -> None:
@@ -114,7 +114,7 @@ class DirectWriter:
 
     def _through_hdf5(self, number: int, image: npt.NDArray[Any]) -> None:
         self._data.write_direct_chunk((number, 0, 0), image)
-        self._addresses.append(ELSEWHERE)
+        self.addresses.append(ELSEWHERE)
 
     def _write(self, images: Images, address: int, first: int) -> None:
         """Write images that follow each other in the file."""
@@ -126,7 +126,7 @@ class DirectWriter:
         if self._descriptor >= 0 and self._write_all(memory, address):
             if rest:
                 _put(self._file.get_vfd_handle(), last, address + self._image_bytes - rest)
-            self._addresses.extend(address + i * self._image_bytes for i in range(len(images)))
+            self.addresses.extend(address + i * self._image_bytes for i in range(len(images)))
         else:
             for i, image in enumerate(images, first):
                 self._through_hdf5(i, image)
@@ -150,7 +150,7 @@ class DirectWriter:
 
     def verify(self) -> None:
         """Compare every address that was written to with HDF5's; RuntimeError if one differs."""
-        wanted = {i: address for i, address in enumerate(self._addresses) if address != ELSEWHERE}
+        wanted = {i: address for i, address in enumerate(self.addresses) if address != ELSEWHERE}
         n_found = 0
 
         def look_at(chunk: h5d.StoreInfo) -> None:
@@ -164,7 +164,7 @@ class DirectWriter:
 
     def cut(self, n_images: int) -> None:
         """Forget the images from a number on, which are taken out of the dataset again."""
-        del self._addresses[n_images:]
+        del self.addresses[n_images:]
 
     def close(self) -> None:
         """Close the descriptor; what is appended now goes through HDF5."""

@@ -52,7 +52,7 @@ class ImageFile:
     Whatever the file system or HDF5 refuses is an OSError that names the file and
     the reason. After the first one only ``close`` is legal. When ``create`` or
     ``close`` raised, end the process with ``os._exit``: HDF5 may crash when it
-    cleans up behind a file that failed.
+    cleans up behind a file that failed. ``direct`` writes past the page cache; None: all goes through HDF5.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class ImageFile:
         self._dtype: np.dtype = data.dtype
         self._data: h5d.DatasetID = data.id
         self._columns = [_Column(file[places.DATA][name].id) for name in COLUMNS]
-        self._direct: DirectWriter | None = None
+        self.direct: DirectWriter | None = None
         if direct:
             with suppress(OSError):  # a file system without O_DIRECT
-                self._direct = DirectWriter(file, self._data)
+                self.direct = DirectWriter(file, self._data)
         self._failure: OSError | None = None
         self._has_name = self._is_named()
         self._n_bytes = 0  # of the file, as far as it has been handed to the operating system
@@ -158,8 +158,8 @@ class ImageFile:
                 # Rows first and `data` last: a reader who sees an image finds its row.
                 for column, rows in zip(self._columns, columns, strict=True):
                     column.append(rows)
-                if self._direct is not None:
-                    self._direct.append(images, self.n_written, queueing=queueing)
+                if self.direct is not None:
+                    self.direct.append(images, self.n_written, queueing=queueing)
                 else:
                     self._append_chunks(images)
                 h5f.flush(self._file.id)
@@ -212,9 +212,9 @@ class ImageFile:
         else:
             self._try(self._check_size)
         self._attempt(self._file.flush)
-        if self._direct is not None:
-            self._direct.close()
-            self._attempt(self._direct.verify)
+        if self.direct is not None:
+            self.direct.close()
+            self._attempt(self.direct.verify)
         self._try(self._check_name)
         if self._failure is not None and state == "FINISHED":
             state, message = "FAILED", f"ERROR: {self._failure}"
@@ -283,8 +283,8 @@ class ImageFile:
     def _cut(self) -> None:
         """Take back what an `append` that failed has added."""
         self._data.set_extent((self.n_written, *self._shape))
-        if self._direct is not None:
-            self._direct.cut(self.n_written)
+        if self.direct is not None:
+            self.direct.cut(self.n_written)
         for column in self._columns:
             column.cut(self.n_written)
 

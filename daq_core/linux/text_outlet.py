@@ -29,6 +29,7 @@ class TextOutlet(io.TextIOBase):
     """What can stand in for ``sys.stderr`` in a process that must not wait for its readers.
 
     Lines are written whole, as UTF-8, whatever the locale. A reader that is gone is no error.
+    ``n_queued`` characters wait for the reader.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class TextOutlet(io.TextIOBase):
     def _begin(self) -> None:
         self._changed = threading.Condition()
         self._lines: deque[tuple[str, int]] = deque()  # and how many lines each stands for, if it is lost
-        self._n_queued = 0
+        self.n_queued = 0
         self._begun_line = ""
         self._n_dropped = 0
         self._thread: threading.Thread | None = None
@@ -81,7 +82,7 @@ class TextOutlet(io.TextIOBase):
     def _queue(self, line: str) -> None:
         # Once something was dropped, half of the queue must be free again: not a gap after each line.
         room = self._max_queued // 2 if self._n_dropped else self._max_queued
-        if self._lines and self._n_queued + len(line) > room:
+        if self._lines and self.n_queued + len(line) > room:
             self._n_dropped += 1
             return
         self._tell_of_loss()
@@ -94,7 +95,7 @@ class TextOutlet(io.TextIOBase):
 
     def _append(self, line: str, n_lines: int) -> None:
         self._lines.append((line, n_lines))
-        self._n_queued += len(line)
+        self.n_queued += len(line)
         if self._thread is None:
             self._thread = threading.Thread(target=self._write_out, daemon=True, name="outlet")
             try:
@@ -113,7 +114,7 @@ class TextOutlet(io.TextIOBase):
             is_written = self._put(line.encode("utf-8", "backslashreplace"))
             with self._changed:
                 self._lines.popleft()
-                self._n_queued -= len(line)
+                self.n_queued -= len(line)
                 if not is_written:
                     self._n_dropped += n_lines
                 elif not self._lines:

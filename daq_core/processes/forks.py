@@ -75,6 +75,11 @@ class ForkServer:
         ours.setblocking(False)
         self._socket = ours
 
+    @property
+    def pid(self) -> int | None:
+        """The server's own process; None while there is none."""
+        return None if self._process is None else self._process.pid
+
     async def start(self) -> None:
         """Start the server, if it is not launched yet; returns when it can fork receivers.
 

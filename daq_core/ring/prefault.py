@@ -29,7 +29,7 @@ FIRST_BYTES = 16 * 2**20  # of pixels: what a detector sends at 4 GB/s until the
 STEP_BYTES = 16 * 2**20  # a hundredth of a second
 PAGE_BYTES = 4096
 
-_MADV_POPULATE_WRITE = 23  # since Linux 5.14
+MADV_POPULATE_WRITE = 23  # since Linux 5.14
 _MADV_COLLAPSE = 25  # since Linux 6.1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,7 +57,7 @@ def _populate_rest(pixels: npt.NDArray[np.uint8]) -> None:
 def populate(memory: npt.NDArray[Any]) -> None:
     """Touch every page of a contiguous part of a ring, without changing what is in it; without the GIL."""
     address, length = ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.nbytes)
-    if memory.nbytes and _libc.madvise(address, length, ctypes.c_int(_MADV_POPULATE_WRITE)) < 0:
+    if memory.nbytes and _libc.madvise(address, length, ctypes.c_int(MADV_POPULATE_WRITE)) < 0:
         # An older kernel. Reading is enough for shared memory to get its pages, and no race with a writer.
         memory.view(np.uint8).reshape(-1)[::PAGE_BYTES].max()
 

@@ -54,7 +54,7 @@ class Circuit:
     """Serves one connection until it ends: ``await Circuit(reader, writer, shared).serve()``."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, shared: Shared) -> None:
-        self._reader, self._writer, self._shared = reader, writer, shared
+        self._reader, self.writer, self._shared = reader, writer, shared
         peer = writer.get_extra_info("peername")
         self._requests = Requests()
         self.channels = Channels(shared.commands.access, peer[0])
@@ -89,7 +89,7 @@ class Circuit:
         self._closed = True
         for monitor in tuple(self._monitors.values()):
             self._forget(monitor)
-        self._writer.transport.abort()
+        self.writer.transport.abort()
 
     @property
     def client(self) -> Client:
@@ -278,8 +278,8 @@ class Circuit:
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S), self._sending:
                 self._waiting_since = time.monotonic()
-                self._writer.write(data)
-                await self._writer.drain()
+                self.writer.write(data)
+                await self.writer.drain()
                 self._waiting_since = None
         except TimeoutError:
             if not self._closed:

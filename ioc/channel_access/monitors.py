@@ -68,6 +68,10 @@ class Updates:
         self._paused = False
         self._ready = asyncio.Event()
 
+    def __len__(self) -> int:
+        """Return how many wait, those of monitors that ended meanwhile too."""
+        return len(self._order)
+
     def add(self, monitor: Monitor, update: Wire) -> None:
         n_dropped = monitor.pending.put(update, 1 if self._paused else monitor.backlog)
         if n_dropped:  # it has the turn of one of them

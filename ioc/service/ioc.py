@@ -75,6 +75,14 @@ class Ioc:
     ----------
     stream : PvStream
         What the PVs show, for the face of another protocol.
+    records : dict
+        Each PV's record, by the PV's whole name.
+    commands : Commands
+        What puts and SYSRESET do.
+    server : Server
+        The clients of Channel Access, and what is counted of them.
+    view : View
+        What all PVs are to show; they do after :meth:`refresh`.
     """
 
     def __init__(
@@ -96,23 +104,23 @@ class Ioc:
     ) -> None:
         self._daq = daq
         self._health = health
-        self._records = {row.pv(prefix): record_of(row, prefix) for row in PVS}
+        self.records = {row.pv(prefix): record_of(row, prefix) for row in PVS}
         self.stream = PvStream(PVS, lambda row, fault: self._report(f"PV {row.pv(prefix)}", fault))
-        self.stream.subscribe(_posting(self._records.values()))
+        self.stream.subscribe(_posting(self.records.values()))
         access = access or AccessControl()
-        self._commands = Commands(daq, self._refresh, access, self._note_error, end)
+        self.commands = Commands(daq, self.refresh, access, self._note_error, end)
         self._autosave = autosave
         if autosave is not None:
             self.stream.subscribe(autosave.note_change)
         self._watch = Watch()
-        found = self._records | {alias: self._records[pv] for alias, pv in (aliases or {}).items()}
-        self._server = Server(found, self._commands, bind=bind, port=ca_port, report=self._report)
+        found = self.records | {alias: self.records[pv] for alias, pv in (aliases or {}).items()}
+        self.server = Server(found, self.commands, bind=bind, port=ca_port, report=self._report)
         self._counters: deque[tuple[float, Counters]] = deque()  # one a second, as far back as RISING_S
         self._stale = False  # something changed that is not shown yet
         self._errors = errors or Errors()
         self._longest_lag_s = 0.0  # of the event loop, since the last beat
         self._known: set[str] = set()  # where errors were logged
-        self._view = View(
+        self.view = View(
             daq.snapshot,
             daq.snapshot.config.layout,
             earlier=daq.snapshot.counters,
@@ -120,7 +128,7 @@ class Ioc:
             ioc=IocHealth(
                 version=described_version(),
                 started=time.time(),
-                n_records=len(self._records),
+                n_records=len(self.records),
                 engineer=engineer,
                 location=location,
             ),
@@ -129,7 +137,7 @@ class Ioc:
     @property
     def names(self) -> list[str]:
         """Names of all PVs."""
-        return list(self._records)
+        return list(self.records)
 
     async def run(self, started: asyncio.Event) -> None:
         """Serve until cancelled; `started` is set once clients are answered.
@@ -140,14 +148,14 @@ class Ioc:
             The port is taken.
         """
         if self._autosave is not None:
-            await self._autosave.restore(self._records.values(), self._commands)
+            await self._autosave.restore(self.records.values(), self.commands)
         unsubscribe = self._daq.subscribe(self._on_snapshot)
         try:
             self._on_snapshot(self._daq.snapshot)
-            self._beat()  # all PVs are true before the first client sees one
-            async with self._server, asyncio.TaskGroup() as tasks:
+            self.beat()  # all PVs are true before the first client sees one
+            async with self.server, asyncio.TaskGroup() as tasks:
                 started.set()
-                for work in (self._refresh_often, self._beat_often, self._server.beacons):
+                for work in (self._refresh_often, self._beat_often, self.server.beacons):
                     tasks.create_task(self._keep_alive(work))
                 if self._autosave is not None:
                     tasks.create_task(self._keep_alive(self._autosave.keep))
@@ -159,18 +167,18 @@ class Ioc:
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         """Show a change of the state now, of anything else soon. Never raises."""
-        before = self._view
-        self._view = replace(before, snapshot=snapshot, layout=snapshot.config.layout)
+        before = self.view
+        self.view = replace(before, snapshot=snapshot, layout=snapshot.config.layout)
         self._stale = True
         if _moved(before.snapshot, snapshot):
-            self._refresh(snapshot.time)
+            self.refresh(snapshot.time)
 
-    def _refresh(self, when: float | None = None) -> None:
+    def refresh(self, when: float | None = None) -> None:
         """Tell of every PV whose value or alarm changed, with the time of the event that changed it."""
         self._stale = False
-        commands = self._commands
-        self._view = view = replace(
-            self._view,
+        commands = self.commands
+        self.view = view = replace(
+            self.view,
             next=commands.setpoints,
             staging=commands.staging,
             command=commands.last,
@@ -186,43 +194,43 @@ class Ioc:
             await asyncio.sleep(REFRESH_S)
             self._longest_lag_s = max(self._longest_lag_s, time.monotonic() - began - REFRESH_S)
             if self._stale:
-                self._refresh(self._view.snapshot.time)
+                self.refresh(self.view.snapshot.time)
 
     # -- health ------------------------------------------------------------------------------
 
     async def _beat_often(self) -> None:
         due = time.monotonic()
-        counts = self._server.counts
+        counts = self.server.counts
         n_updates = counts.n_updates
         while True:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             n_updates, rate = counts.n_updates, (counts.n_updates - n_updates) / HEARTBEAT_S
-            self._beat(updates_per_second=rate)
+            self.beat(updates_per_second=rate)
 
-    def _beat(self, updates_per_second: float = 0.0) -> None:
+    def beat(self, updates_per_second: float = 0.0) -> None:
         """Bring up to date what depends on the time alone, and what the server counts."""
         now = time.time()
-        self._commands.area.beat()
-        self._counters.append((now, self._view.snapshot.counters))
+        self.commands.area.beat()
+        self._counters.append((now, self.view.snapshot.counters))
         while len(self._counters) > 1 and self._counters[0][0] < now - RISING_S:
             self._counters.popleft()
-        before = self._view.ioc
+        before = self.view.ioc
         ioc = replace(
             before,
             heartbeat=before.heartbeat + 1,
             loop_lag_s=self._longest_lag_s,
-            n_clients=len(self._server.circuits),
-            n_channels=self._server.n_channels,
-            n_dropped=self._server.counts.n_dropped,
-            n_stalled=self._server.n_stalled_now,
+            n_clients=len(self.server.circuits),
+            n_channels=self.server.n_channels,
+            n_dropped=self.server.counts.n_dropped,
+            n_stalled=self.server.n_stalled_now,
             updates_per_second=updates_per_second,
             errors=self._errors.n,
             last_error=self._errors.last,
         )
         self._longest_lag_s = 0.0
-        self._view = replace(
-            self._view,
+        self.view = replace(
+            self.view,
             now=now,
             ioc=ioc,
             usage=self._watch.look(),
@@ -230,12 +238,12 @@ class Ioc:
             earlier=self._counters[0][1],
             face=self._health(),
         )
-        self._refresh(now)
+        self.refresh(now)
 
     async def _look_at_restored_folder(self) -> None:
         """See whether the folder that autosave put back is there; a file system that hangs delays nobody."""
         try:
-            await self._commands.area.look_again()
+            await self.commands.area.look_again()
         except DaqError as trouble:
             log.warning("FilePath of the last time: %s", trouble)
         except Exception as fault:

@@ -45,12 +45,12 @@ class Pair:
 
     def use(self, text: str) -> None:
         self.file.write_text(text)
-        self.ours.do(self.ours.ioc._commands.access.reload())
+        self.ours.do(self.ours.ioc.commands.access.reload())
         self.theirs.read_access_file()
 
 
 async def put_inside(ioc: IocThread, n_images: int) -> None:
-    await ioc.ioc._commands.put_n_images(n_images, Client("", "", ""))
+    await ioc.ioc.commands.put_n_images(n_images, Client("", "", ""))
 
 
 class Wire(Connection):

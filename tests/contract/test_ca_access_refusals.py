@@ -45,7 +45,7 @@ def test_a_denied_put_is_refused_logged_and_changes_nothing(
 ) -> None:
     pair.use(READ_ONLY)
     ioc.do(put_inside(ioc, 3))
-    rejected = ioc.ioc._commands.last
+    rejected = ioc.ioc.commands.last
     with Wire(ioc.ca_port, b"mallory", host=b"evil") as wire:
         sid, rights = wire.channel(ioc.pv("DAQ:NImages"))
         assert rights == 1
@@ -53,8 +53,8 @@ def test_a_denied_put_is_refused_logged_and_changes_nothing(
         refusal = wire.next(ERROR)
         assert refusal.p2 == ECA_NOWTACCESS
         assert b"the access rules do not allow it" in refusal.payload
-    assert ioc.ioc._commands.setpoints.n_images == 3
-    assert ioc.ioc._commands.last is rejected, "who may not put cannot change what operators see"
+    assert ioc.ioc.commands.setpoints.n_images == 3
+    assert ioc.ioc.commands.last is rejected, "who may not put cannot change what operators see"
     (line,) = [r for r in caplog.records if r.name == "ioc.channel_access.puts"]
     assert line.levelno == logging.WARNING
     name = ioc.pv("DAQ:NImages")
@@ -137,7 +137,7 @@ def test_without_a_file_only_this_machine_may_put(monkeypatch: pytest.MonkeyPatc
             monkeypatch.setattr(
                 access_rules, "own_addresses", lambda: ()
             )  # as if it came from another machine
-            ioc.do(ioc.ioc._commands.access.reload())
+            ioc.do(ioc.ioc.commands.access.reload())
             assert neighbour.next(ACCESS_RIGHTS).p2 == 1
             sid, rights = neighbour.channel(name)
             assert rights == 1

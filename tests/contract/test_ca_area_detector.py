@@ -75,19 +75,19 @@ def test_name_and_number_and_count_change_before_capture_rbv(
             self.name = name
 
         def offer(self, update: object) -> None:
-            seen.append((self.name, ioc.ioc._records[ioc.pv(f"HDF1:{self.name}")].value))
+            seen.append((self.name, ioc.ioc.records[ioc.pv(f"HDF1:{self.name}")].value))
 
     assert peer.put(ioc.pv("HDF1:NumCapture"), 1) == ECA_NORMAL
     for _ in range(2):
         watchers = {name: Watcher(name) for name in watched}
         for name, watcher in watchers.items():
-            ioc.ioc._records[ioc.pv(f"HDF1:{name}")].monitors.add(watcher)
+            ioc.ioc.records[ioc.pv(f"HDF1:{name}")].monitors.add(watcher)
         peer.send_put(ioc.pv("HDF1:Capture"), 1)
         wait_until_open(ioc)
         ioc.receive(1)
         assert peer.put_status() == ECA_NORMAL
         for name, watcher in watchers.items():
-            ioc.ioc._records[ioc.pv(f"HDF1:{name}")].monitors.discard(watcher)
+            ioc.ioc.records[ioc.pv(f"HDF1:{name}")].monitors.discard(watcher)
     folder = prepared.parent
     second = seen[seen.index(("FullFileName_RBV", f"{folder}/run_008.h5")) :]
     assert sorted(second[:4]) == [

@@ -40,14 +40,14 @@ from tests.channel_access.ioc_thread import IocThread
 def test_a_client_that_stops_reading_is_disconnected_and_counted(ioc: IocThread, peer: EpicsPeer) -> None:
     names = [row.pv(ioc.prefix) for row in PVS]
     beat, counted = ioc.pv("IOC:HEARTBEAT"), ioc.pv("IOC:CaStalled_RBV")
-    before = ioc.ioc._server.counts.n_stalled
+    before = ioc.ioc.server.counts.n_stalled
     with EpicsPeer(ioc.ca_port) as sleeper:
         sleeper.monitor(*names)
         peer.monitor(beat, counted)
         n_beats = len(peer.updates(beat))
         os.kill(sleeper.pid, signal.SIGSTOP)
         deadline = time.monotonic() + 60
-        while ioc.ioc._server.counts.n_stalled == before:
+        while ioc.ioc.server.counts.n_stalled == before:
             assert time.monotonic() < deadline
             ioc.do(flood(ioc))
             time.sleep(0.01)
@@ -66,7 +66,7 @@ async def flood(ioc: IocThread) -> None:
     log = ioc.daq.snapshot.log
     status = ioc.daq.snapshot.status
     ioc.daq.publish(config_id=f"{time.time_ns()}-0", status=status, log=log)
-    for record in ioc.ioc._records.values():
+    for record in ioc.ioc.records.values():
         if record.nelm == 65536:
             record.post("x" * 60000 + str(time.time_ns()), time=time.time())
 
@@ -107,10 +107,10 @@ def test_what_is_sent_does_not_wait_for_the_client_to_acknowledge_what_was_sent_
         wire.channels([ioc.pv("DAQ:NImages")])
         (circuit,) = [
             circuit
-            for circuit in ioc.ioc._server.circuits
-            if circuit._writer.get_extra_info("peername") == wire.socket.getsockname()
+            for circuit in ioc.ioc.server.circuits
+            if circuit.writer.get_extra_info("peername") == wire.socket.getsockname()
         ]
-        sock = circuit._writer.get_extra_info("socket")
+        sock = circuit.writer.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -144,14 +144,17 @@ def monitor(sid: int, number: int) -> bytes:
 @contextmanager
 def looking_at_folders_held(ioc: IocThread) -> Iterator[None]:
     """Let no put of FilePath complete meanwhile, as a file system does that does not answer."""
-    looking = ioc.ioc._commands.area._looking
-    ioc.do(looking.acquire())
+    ioc.do(hold(ioc.daq.folders_answer))
     yield
-    ioc.do(release(looking))
+    ioc.do(release(ioc.daq.folders_answer))
 
 
-async def release(lock: asyncio.Lock) -> None:
-    lock.release()
+async def hold(answers: asyncio.Event) -> None:
+    answers.clear()
+
+
+async def release(answers: asyncio.Event) -> None:
+    answers.set()
 
 
 def test_a_second_server_on_the_port_is_refused_with_what_to_do(ioc: IocThread) -> None:

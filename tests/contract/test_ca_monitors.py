@@ -37,7 +37,7 @@ def updates(wire: Connection, ioc: IocThread) -> list[Answer]:
 
 
 async def shown(ioc: IocThread) -> None:
-    ioc.ioc._refresh()
+    ioc.ioc.refresh()
 
 
 def alarm_of(update: Answer) -> tuple[int, int]:

@@ -85,7 +85,7 @@ def everything_but_the_command(ioc: IocThread) -> dict[str, tuple[Any, Any]]:
     """Return value and alarm of every setpoint and its readback, from inside: what no client could miss."""
     names = {row.pv("") for row in setpoints()}
     names |= {f"{name}_RBV" for name in names}
-    records = ioc.ioc._records
+    records = ioc.ioc.records
     return {
         name: (record.value, record.alarm)
         for name in sorted(names)

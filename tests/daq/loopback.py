@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from daq_core.config import DaqConfig
-from daq_core.control.counters import read_counters
 from daq_core.control.daq import Daq
 from daq_core.processes.forks import ForkServer
 from daq_core.simulating.simulator import Simulator
@@ -141,14 +140,15 @@ class Bench:
         """Wait for the end of the run; a run that hangs fails the test."""
         return await asyncio.wait_for(self.daq.wait(), timeout_s)
 
-    async def perfect_run(self, n_images: int = 20) -> None:
-        """Take a run, and demand that every pixel of every image is in its file."""
+    async def perfect_run(self, n_images: int = 20) -> Path:
+        """Take a run, demand that every pixel of every image is in its file, and return that."""
         path, ids = await self.start(n_images), self.next_ids(n_images)
         await self.send(ids)
         status = await self.end()
         assert (status.state, status.acquisition.message) == (DaqState.READY, "Completed.")
         assert status.acquisition.n_write_completed == n_images
         assert_holds(path, self.simulator, ids)
+        return path
 
     async def stop(self) -> DaqStatus:
         """Stop, and demand that READY comes in time."""
@@ -185,7 +185,7 @@ class Bench:
 
     def counters(self) -> Counters:
         """Return the counters of this moment; those of the snapshot may be a heartbeat old."""
-        return read_counters(self.daq._pipeline)
+        return self.daq.counters()
 
     async def counted(self, n_packets: int, timeout_s: float = 10) -> Counters:
         """Wait until the receiver has seen that many packets since it was started."""

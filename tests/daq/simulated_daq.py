@@ -85,6 +85,8 @@ class SimulatedDaq:
         self.open_s = open_s  # how long the creation of a file takes
         self.restart_s = restart_s  # how long the pipeline is down after `configure`
         self.n_stops = 0
+        self.folders_answer = asyncio.Event()  # cleared: as a file system does that hangs
+        self.folders_answer.set()
         self.unsaved = ""  # why the config is not kept
         self._listeners: list[Listener] = []
         self._ended = asyncio.Event()
@@ -147,6 +149,7 @@ class SimulatedDaq:
         """Return at once: images are on disk when they arrive."""
 
     async def look_at(self, folder: str, *, may_make: int = 0) -> str:
+        await self.folders_answer.wait()
         try:
             _check_folder(folder)
         except InvalidRequest as refused:

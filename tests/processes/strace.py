@@ -24,11 +24,11 @@ class Trace:
     """What strace did to a process."""
 
     def __init__(self, output: Path) -> None:
-        self._output = output
+        self.output = output
         self.hit = False  # a fault was injected; known at the end
 
     def read(self) -> None:
-        text = self._output.read_text(errors="replace")
+        text = self.output.read_text(errors="replace")
         self.hit = any(sign in text for sign in ("INJECTED", "DELAYED", "killed by SIGKILL"))
 
 
@@ -60,7 +60,7 @@ def strace_of(pid: int, *injections: str, children: bool = False) -> Iterator[Tr
         calls = ",".join({injection.partition(":")[0]: None for injection in injections})
         os.kill(pid, signal.SIGSTOP)
         tracer = subprocess.Popen(
-            ["strace", "-p", str(pid), "-o", trace._output, "-e", f"trace={calls}"]
+            ["strace", "-p", str(pid), "-o", trace.output, "-e", f"trace={calls}"]
             + ["-f"] * children
             + [word for injection in injections for word in ("-e", f"inject={injection}")],
             stderr=subprocess.PIPE,

@@ -20,8 +20,7 @@ async def test_a_running_daq_takes_up_each_compression_without_another_receiver(
         for compression, name in (("bitshuffle-lz4", "lz4"), ("bitshuffle-zstd", "zstd"), ("none", "")):
             await bench.daq.configure({"compression": compression, "compression_threads": 2})
             await bench.daq.reconfigured()
-            await bench.perfect_run(40)
-            with h5py.File(bench.folder / f"run-{bench._n_files:03}.h5") as file:
+            with h5py.File(await bench.perfect_run(40)) as file:
                 filters = file["entry/data/data"]._filters
             codec = {"lz4": 2, "zstd": 3}.get(name)
             assert (filters.get(str(hdf5plugin.Bitshuffle.filter_id)) or [None] * 5)[4] == codec

@@ -296,7 +296,7 @@ async def test_a_receiver_lost_at_the_very_end_fails_the_run_in_its_file_too(ben
     bench.simulator.send(1, 0, first_id=ids[2])  # control stands still from here until it knows of the loss
     wait_until_finished(path)
     os.kill(bench.receiver, signal.SIGKILL)
-    bench.daq._on_receiver_lost("killed")
+    bench.daq.receiver_lost("killed")
     assert bench.status.acquisition.state is AcquisitionState.FAILED
     await bench.until(DaqState.READY, timeout_s=RECEIVER_BACK_S)
     assert_failed(bench, "receiver lost: killed")

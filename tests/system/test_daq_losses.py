@@ -203,7 +203,7 @@ async def test_foreign_and_malformed_packets_are_counted_and_harm_nothing(bench:
 @pytest.mark.parametrize("length", [100, 9000])
 async def test_a_length_that_no_packet_has_is_kept_for_its_port(bench: Bench, length: int) -> None:
     """The length that was sent, also of a datagram longer than there is room for; of other ports nothing."""
-    sockets = bench.daq._pipeline.ring.sockets
+    sockets = bench.daq.ring.sockets
     before = sockets.copy()
     (whole, *_), *_ = bench.simulator.packets(bench.next_ids(1)[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

@@ -73,8 +73,8 @@ async def test_what_compiling_took_of_memory_is_given_back(slow: functools.parti
     slow(pause_s=0.0, then="globals()['kept'] = b'x' * 300_000_000", n_compiled=1)
     server = ForkServer()
     await server.start()
-    assert server._process is not None
-    assert private_kb(server._process.pid) < 250_000
+    assert server.pid is not None
+    assert private_kb(server.pid) < 250_000
     await server.end()
 
 

@@ -62,8 +62,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def n_direct(file: ImageFile) -> int:
-    assert file._direct is not None
-    return sum(address != ELSEWHERE for address in file._direct._addresses)
+    assert file.direct is not None
+    return sum(address != ELSEWHERE for address in file.direct.addresses)
 
 
 @settings(max_examples=15)
@@ -174,8 +174,8 @@ def test_a_full_disk_is_an_error_and_the_images_before_it_stay(
 def test_an_image_in_a_wrong_place_would_not_go_unnoticed(folder: Path) -> None:
     file = create(folder / "a.h5")
     append(file, 5)
-    assert file._direct is not None
-    file._direct._addresses[4] += IMAGE_BYTES
+    assert file.direct is not None
+    file.direct.addresses[4] += IMAGE_BYTES
     with pytest.raises(OSError, match="1 images were written to a wrong place"):
         close(file)
 
@@ -197,7 +197,7 @@ def test_images_that_are_small_go_through_the_cache(tmp_path: Path) -> None:
     assert is_worth_it((512, 1024), np.dtype("u2"))
     assert not is_worth_it((16, 1024), np.dtype("u2"))
     file = create(tmp_path / "a.h5", shape=(16, 1024))
-    assert file._direct is None
+    assert file.direct is None
     close(file)
 
 

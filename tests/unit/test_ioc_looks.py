@@ -36,7 +36,7 @@ def noted(view: View, look: Callable[[Any], object]) -> frozenset[str]:
 
 
 def test_what_is_looked_at_is_noted_however_it_is_reached(ioc: IocThread) -> None:
-    view = ioc.ioc._view
+    view = ioc.ioc.view
     assert noted(view, lambda v: 1) == frozenset()
     assert noted(view, lambda v: v.next.n_images) == {"next"}
     assert noted(view, lambda v: v.status.state) == {"snapshot"}
@@ -47,7 +47,7 @@ def test_what_is_looked_at_is_noted_however_it_is_reached(ioc: IocThread) -> Non
 
 
 def test_what_several_rows_use_is_worked_out_once_and_noted_for_each(ioc: IocThread) -> None:
-    looks = Looks(ioc.ioc._view)
+    looks = Looks(ioc.ioc.view)
     for _ in range(2):
         looks.begin()
         assert looks.staged is looks.staged
@@ -55,14 +55,14 @@ def test_what_several_rows_use_is_worked_out_once_and_noted_for_each(ioc: IocThr
 
 
 def test_a_view_differs_in_the_parts_that_are_other_objects(ioc: IocThread) -> None:
-    view = ioc.ioc._view
+    view = ioc.ioc.view
     assert changed_parts(None, view) == frozenset(PARTS)
     assert changed_parts(view, view) == frozenset()
     assert changed_parts(view, replace(view, next=Setpoints(n_images=7), now=1.0)) == {"next", "now"}
 
 
 def test_after_any_change_all_pvs_show_what_a_full_look_gives(ioc: IocThread, tmp_path: Path) -> None:
-    daq, commands = ioc.daq, ioc.ioc._commands
+    daq, commands = ioc.daq, ioc.ioc.commands
     request = WriteRequest.checked(str(tmp_path / "run.h5"), 3)
     steps: list[Callable[[], Any]] = [
         lambda: ioc.do(commands.put_output_file(str(tmp_path / "x.h5"), SOMEBODY)),
@@ -88,9 +88,9 @@ def test_after_any_change_all_pvs_show_what_a_full_look_gives(ioc: IocThread, tm
 
 async def compare(ioc: IocThread) -> None:
     face = ioc.ioc
-    face._beat()
-    for record in face._records.values():
-        value = record.row.value(face._view)
+    face.beat()
+    for record in face.records.values():
+        value = record.row.value(face.view)
         if value is not None:
             assert record.value == record.fit(value), record.name
-            assert record.alarm == record.row.alarm(face._view, value), record.name
+            assert record.alarm == record.row.alarm(face.view, value), record.name

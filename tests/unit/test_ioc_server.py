@@ -38,7 +38,7 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
 
 
 def shown(ioc_thread: IocThread, name: str) -> Any:
-    return ioc_thread.ioc._records[ioc_thread.pv(name)].value
+    return ioc_thread.ioc.records[ioc_thread.pv(name)].value
 
 
 def test_a_task_that_fails_is_counted_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +78,13 @@ def test_a_line_of_the_log_that_is_an_error_is_shown() -> None:
 
 def test_a_loop_that_was_held_up_between_two_beats_is_shown() -> None:
     with IocThread(config()) as served:
-        lag = served.ioc._records[served.pv("IOC:LoopLag_RBV")]
-        served._loop.call_soon_threadsafe(time.sleep, 0.3)
+        lag = served.ioc.records[served.pv("IOC:LoopLag_RBV")]
+        served.do(hold_the_loop(0.3))
         wait_until(lambda: (lag.value or 0) >= 250 and lag.alarm.severity > 0, "the lag was not shown")
+
+
+async def hold_the_loop(seconds: float) -> None:
+    time.sleep(seconds)  # noqa: ASYNC251
 
 
 def monitored(name: str) -> tuple[Record, Updates]:
@@ -144,6 +148,6 @@ def test_monitors_that_come_and_go_while_a_client_pauses_leave_nothing_behind() 
         record.monitors.add(monitor)
         record.post(n, NO_ALARM, 1.0)
         monitor.end()
-    assert len(updates._order) == 1  # the one that is still there
+    assert len(updates) == 1  # the one that is still there
     updates.resume()
     assert values(updates.take()[1]) == [99]

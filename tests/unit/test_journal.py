@@ -133,10 +133,9 @@ async def test_a_disk_that_refuses_is_logged_and_hurts_nobody(
 async def test_what_a_full_disk_refused_is_written_with_the_next_line(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     await write(tmp_path, DONE)
+    journal = Journal(tmp_path)
     path.rename(tmp_path / "kept")
     path.symlink_to("/dev/full")
-    journal = Journal(None)
-    journal._path = path
     await journal.begin(BEGUN)
     journal.add(FAILED)
     await journal.begin(BEGUN)

@@ -14,7 +14,7 @@ from daq_core.control.ring_size import choose_ring
 from daq_core.errors import Unavailable
 from daq_core.linux.memory import LEAST_RESERVE, Memory, present_memory
 from ioc.program.doctor.command import EXAMPLE
-from ioc.program.doctor.memory import _ring
+from ioc.program.doctor.memory import room_for_ring
 from tests.processes.control_group import control_group, inside
 
 MIB, GIB = 2**20, 2**30
@@ -214,8 +214,8 @@ def test_where_not_even_the_smallest_ring_fits_nobody_is_told_to_make_it_smaller
 
 def test_the_doctor_goes_by_the_same_limit() -> None:
     config = DaqConfig.parse(EXAMPLE | {"ram_buffer_gb": 1})
-    assert _ring(config, Memory(8 * GIB, 16 * GIB)).verdict == "good"
-    found = _ring(config, Memory(GIB, 2 * GIB, "/the/group"))
+    assert room_for_ring(config, Memory(8 * GIB, 16 * GIB)).verdict == "good"
+    found = room_for_ring(config, Memory(GIB, 2 * GIB, "/the/group"))
     assert found.verdict == "problem"
     assert "/the/group" in found.text
     assert "ram_buffer_gb=0.75" in found.cure

@@ -15,7 +15,7 @@ SHAPE = RingShape(n_slots=24, n_modules=1, n_units=128, room_bytes=2**20 - 100)
 @pytest.fixture(params=["madvise", "an older kernel, without"])
 def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param != "madvise":
-        monkeypatch.setattr(prefault, "_MADV_POPULATE_WRITE", 9999)
+        monkeypatch.setattr(prefault, "MADV_POPULATE_WRITE", 9999)
 
 
 @pytest.mark.usefixtures("_kernel")

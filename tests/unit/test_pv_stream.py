@@ -55,7 +55,7 @@ def test_another_face_hears_what_channel_access_shows(tmp_path: Path) -> None:
         ioc.do(ioc.daq.start(WriteRequest.checked(str(tmp_path / "run.h5"), 3)))
         ioc.receive(3)
         ioc.do(_shown(ioc))
-    records = {record.row: record for record in ioc.ioc._records.values()}
+    records = {record.row: record for record in ioc.ioc.records.values()}
     assert other.newest.keys() == records.keys() == set(PVS)
     for row, (value, alarm, when) in other.newest.items():
         record = records[row]
@@ -68,11 +68,11 @@ def test_another_face_hears_what_channel_access_shows(tmp_path: Path) -> None:
 
 async def _subscribed(ioc: IocThread, listener: Listener) -> None:
     ioc.ioc.stream.subscribe(listener)
-    ioc.ioc._refresh()
+    ioc.ioc.refresh()
 
 
 async def _shown(ioc: IocThread) -> None:
-    ioc.ioc._refresh()
+    ioc.ioc.refresh()
 
 
 def test_what_has_not_changed_is_not_told(view: View) -> None:

@@ -272,8 +272,8 @@ async def test_a_disk_that_hangs_delays_no_answer_for_long_and_is_told(
 ) -> None:
     monkeypatch.setattr(saved_config, "PREPARE_S", 0.05)
     monkeypatch.setattr(saved_config, "RETRY_S", 0.05)
-    hung, write = threading.Event(), saved._write_new
-    monkeypatch.setattr(saved, "_write_new", lambda config: write(config) if hung.wait(60) else saved.path)
+    hung, write = threading.Event(), saved_config.write_beside
+    monkeypatch.setattr(saved_config, "write_beside", lambda *file: hung.wait(60) and write(*file))
     async with SimulatedDaq(GIVEN) as daq:
         keeping = asyncio.create_task(saved.keep(daq))
         await asyncio.sleep(0)

@@ -54,7 +54,7 @@ def test_who_writes_does_not_wait_for_a_reader_and_the_queue_is_bounded(pipe: tu
     for _ in range(10_000):  # a megabyte: without a queue the first 4 kB would be the last
         outlet.write(LINE)
     assert not outlet.drain(0.01)
-    assert outlet._n_queued <= 10_000
+    assert outlet.n_queued <= 10_000
 
 
 def test_dropped_lines_are_counted_and_told_where_they_are_missing(pipe: tuple[int, int]) -> None:
@@ -101,12 +101,12 @@ def test_a_forked_process_writes_its_own_lines_alone(pipe: tuple[int, int]) -> N
     assert n_threads > 1
     if (child := os.fork()) == 0:
         try:
-            outlet_of_child.write(f"{len(outlet._lines)} lines, {threading.active_count()} threads\n")
+            outlet_of_child.write(f"{outlet.n_queued} characters, {threading.active_count()} threads\n")
             outlet_of_child.drain(30)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert read_until(reading, b"\n") == b"0 lines, 1 threads\n"
+    assert read_until(reading, b"\n") == b"0 characters, 1 threads\n"
     os.close(reading)
     os.close(writing)
 

@@ -13,10 +13,11 @@ GIB = 2**30
 
 
 def look_at_memory(config: DaqConfig) -> Findings:
-    yield _ring(config, present_memory())
+    yield room_for_ring(config, present_memory())
 
 
-def _ring(config: DaqConfig, memory: Memory) -> Finding:
+def room_for_ring(config: DaqConfig, memory: Memory) -> Finding:
+    """Judge whether the ring fits into a memory, and leaves enough of it."""
     try:
         shape = choose_ring(config, memory)
     except Unavailable as refused:
