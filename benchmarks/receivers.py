@@ -8,7 +8,6 @@ time and raises LostError when not every packet, and every pixel, is there.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
 import socket
@@ -31,7 +30,8 @@ from benchmarks.figure import LostError, SkippedError
 from benchmarks.traffic import Sent, Shape, Traffic
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
-from daq_core.receiving.task import ReceiverTask
+from daq_core.processes.lines import Lines, Present, Vocabulary
+from daq_core.receiving.task import Listening, NotListening, ReceiverTask
 from daq_core.ring.ring import COMPLETE, Word
 from daq_core.simulating.simulator import Simulator
 
@@ -99,12 +99,12 @@ class OurReceiver:
             os.close(ring)
             theirs.close()
         task = ReceiverTask(config.as_dict(), "127.0.0.1", "frame", n_slots, n_threads=n_threads)
-        self._channel.sendall(task.to_json().encode() + b"\n")
-        with self._channel.makefile() as answers:
-            said = {} if not answers.readline() else json.loads(answers.readline() or "{}")
-        if "listening" not in said:
+        receiver = Lines(self._channel, Vocabulary(Present, Listening, NotListening))
+        receiver.tell(task)
+        receiver.hear(None)
+        if not isinstance(said := receiver.hear(None), Listening):
             self.__exit__()
-            raise RuntimeError(said.get("error", "the receiver did not start"))
+            raise RuntimeError(said.reason if said is not None else "the receiver did not start")
 
     @property
     def own_bytes(self) -> int:

@@ -27,13 +27,14 @@ from daq_core.config import DaqConfig
 from daq_core.control.claim import STOPPED, Asked, Claim
 from daq_core.control.counters import Meter, read_counters
 from daq_core.control.deployment import ConfigStore, Deployer, config_id
-from daq_core.control.folder import FolderTask, look
+from daq_core.control.folder import look
 from daq_core.control.free_space import FreeSpace
 from daq_core.control.interrupted import end_of
 from daq_core.control.journal import Begun, Journal
 from daq_core.control.pipeline import Pipeline
 from daq_core.control.run import Run, task_of
 from daq_core.control.snapshots import Board, Listener
+from daq_core.control.task import FolderTask
 from daq_core.control.valve import Valve
 from daq_core.errors import Busy, DaqError, RunFailed, Stopped, Unavailable
 from daq_core.processes.forks import ForkServer

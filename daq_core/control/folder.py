@@ -1,8 +1,7 @@
 """A look at an output folder before any run: is it there, may its user write in it, can it be made?
 
 A file system may hang, and the answer depends on the user: so each look is a
-process of its own, forked by ``daq_core.fork_server``, that becomes the user first. Over
-its channel it hears one line of JSON, the task, and says one: ``{"trouble": "why not"}``.
+process of its own, forked by ``daq_core.fork_server``, that becomes the user first and answers one question.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
+from daq_core.control.task import FolderFound, FolderTask
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.files.output import check_folder
 from daq_core.files.roots import entered, opened_folder
@@ -23,18 +22,6 @@ from daq_core.processes.question import answer, ask
 TIMEOUT_S = 4.0  # for a file system to say whether it has the folder
 
 
-@dataclass(frozen=True)
-class FolderTask:
-    """Which folder to look at, as whom."""
-
-    folder: str  # absolute
-    may_make: int  # so many missing folders, counted from the end of the path
-    writer_user_id: int
-    writer_group: int | None
-    min_user_id: int
-    output_roots: tuple[str, ...]
-
-
 async def look(forks: ForkServer, task: FolderTask) -> str:
     """Return why no file can be written into a folder, "" when one can; makes what it may make.
 
@@ -44,17 +31,17 @@ async def look(forks: ForkServer, task: FolderTask) -> str:
         The file system did not answer, or no process could be started.
     """
     try:
-        found = await ask(forks, LOOK, asdict(task), TIMEOUT_S)
+        found = await ask(forks, LOOK, task, FolderFound, TIMEOUT_S)
     except TimeoutError:
         raise Unavailable(
             f"The file system of {task.folder} did not answer within {TIMEOUT_S:.0f} s."
         ) from None
-    return str(found["trouble"])
+    return found.trouble
 
 
 def run_look(channel: socket.socket) -> None:
     """Do one look, in a process of its own that is forked for it."""
-    answer(channel, lambda task: {"trouble": _trouble(FolderTask(**task))})
+    answer(channel, FolderTask, lambda task: FolderFound(_trouble(task)))
 
 
 def _trouble(task: FolderTask) -> str:

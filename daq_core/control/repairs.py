@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import asdict
 
-from daq_core.files.reports import RecordedEnd, RepairReport
+from daq_core.files.reports import RepairReport
 from daq_core.processes.forks import ForkServer
 from daq_core.processes.kinds import MEND
 from daq_core.processes.question import ask
@@ -36,9 +35,7 @@ async def mend(forks: ForkServer, task: MendTask, *, look_s: float, patience_s: 
     """
     deadline, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
     while True:
-        answer = await ask(forks, MEND, asdict(task), look_s)
-        end = answer.pop("end")
-        report = RepairReport(**answer, end=None if end is None else RecordedEnd(**end))
+        report = await ask(forks, MEND, task, RepairReport, look_s)
         if report.outcome != "open elsewhere" or time.monotonic() > deadline:
             return report
         await asyncio.sleep(pause_s)

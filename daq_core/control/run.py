@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Self
 
 from daq_core.config import DaqConfig
 from daq_core.control.counters import read_losses
@@ -34,8 +34,8 @@ from daq_core.state.image_timeouts import ImageTimeouts
 from daq_core.state.losses import NO_LOSSES, Losses
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
-from daq_core.writing.handle import WriterChannel, WriterLostError
-from daq_core.writing.task import MendTask, WriterTask
+from daq_core.writing.handle import WriterLostError, WriterProcess
+from daq_core.writing.task import Abort, Closed, Failed, Hurry, MendTask, Open, Opened, Refused, WriterTask
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Run:
         self.by_valve = by_valve  # it takes what the valve lets through, and nothing else
         self._pipeline = pipeline
         self._timeouts = timeouts or ImageTimeouts()
-        self._channel = WriterChannel(task, pipeline.open_channel)
+        self._writer = WriterProcess(task, pipeline.open_channel)
         self._epoch = 0  # 0: not armed yet
         self._waiting: Waiting | None = None  # from when it is
         self.warning = ""  # of the user whose files these will be
@@ -103,11 +103,11 @@ class Run:
         """
         run = cls(task, pipeline, timeouts, by_valve=by_valve)
         try:
-            await run._channel.open()
+            await run._writer.open()
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                answer = await run._channel.hear()
+                answer = await run._writer.hear()
         except asyncio.CancelledError:  # nobody wants the run any more
-            run._channel.abandon()
+            run._writer.abandon()
             raise
         except TimeoutError:
             run.kill("did not answer")
@@ -117,31 +117,30 @@ class Run:
         except WriterLostError as error:
             run.discard()
             raise Unavailable(f"The writer process failed: {error}.") from None
-        if "refused" in answer:
+        if isinstance(answer, Refused):
             run.discard()
-            raise InvalidRequest(answer["refused"])
-        run.warning, run.low_space = answer["checked"]["warning"], answer["checked"]["low_space"]
-        run._free_bytes = answer["checked"]["free_bytes"]
-        if note := answer["checked"]["note"]:
-            log.info("%s: %s", task.output_file, note)
+            raise InvalidRequest(answer.reason)
+        run.warning, run.low_space, run._free_bytes = answer.warning, answer.low_space, answer.free_bytes
+        if answer.note:
+            log.info("%s: %s", task.output_file, answer.note)
         return run
 
     async def follow(self, start_time: float, apply: Apply) -> None:
         """Open the file, and turn what happens until its end into events."""
-        self._channel.order(open={"start_time": start_time, "epoch": self._pipeline.next_epoch})
-        heard = asyncio.ensure_future(self._channel.hear())
+        self._writer.order(Open(start_time, self._pipeline.next_epoch))
+        heard = asyncio.ensure_future(self._writer.hear())
         try:
             while True:
                 await asyncio.wait({heard}, timeout=TICK_S)
                 if not heard.done():
                     self._see_it_wait(apply)  # before the images are shown: with them the wait is over
                     self._fold_counters(apply)
-                elif "opened" in (message := heard.result()):
+                elif isinstance(message := heard.result(), Opened):
                     if not self.aborted:
                         self._arm(apply)
-                    heard = asyncio.ensure_future(self._channel.hear())
+                    heard = asyncio.ensure_future(self._writer.hear())
                 else:
-                    failure = message["failed"]["reason"] if "failed" in message else self._abort_reason
+                    failure = message.reason if isinstance(message, Failed) else self._abort_reason
                     if failure and self.opened.done():
                         await self._until_gone()
                         await self._mend(failure)  # a file that was closed in order has failed too
@@ -171,15 +170,15 @@ class Run:
             self._waiting = Waiting(pipeline.ring, pipeline.layout, pipeline.config, time.monotonic())
         apply(FileOpened())
 
-    def _end(self, message: dict[str, Any], apply: Apply) -> None:
+    def _end(self, message: Closed | Failed, apply: Apply) -> None:
         self._fold_counters(apply)
         self._pipeline.release()
-        if "closed" in message:
-            apply(FileClosed(message["closed"]["n_completed"]))
+        if isinstance(message, Closed):
+            apply(FileClosed(message.n_completed))
         elif self._epoch or self.aborted:
-            apply(WriteFailed(message["failed"]["reason"], message["failed"]["n_completed"]))
+            apply(WriteFailed(message.reason, message.n_completed))
         else:
-            apply(OpenFailed(message["failed"]["reason"]))
+            apply(OpenFailed(message.reason))
 
     @property
     def _is_taken_up(self) -> bool:
@@ -247,7 +246,7 @@ class Run:
         if reason := self._timeouts.overdue(n_images, time.monotonic()):
             apply(AllAcquired())
             self._pipeline.disarm()
-            self._channel.order(abort=reason)
+            self._writer.order(Abort(reason))
 
     async def wind_up(self, followed: asyncio.Task[None]) -> None:
         """Let a stopped run end: it drains; if that takes long it is hurried, and at last killed.
@@ -266,28 +265,28 @@ class Run:
 
     def _hurry(self) -> None:
         log.warning("%s: the disk is slow; images still in memory are given up", self.task.output_file)
-        self._channel.order(hurry="stop")
+        self._writer.order(Hurry())
 
     def abort(self, reason: str) -> None:
         """The receiver is gone: have what is in the ring written, and the file closed as FAILED."""
         self.aborted = True
         self._abort_reason = reason
         self._pipeline.disarm()
-        self._channel.order(abort=reason)
+        self._writer.order(Abort(reason))
 
     def kill(self, why: str) -> None:
         """End the writer at once; its file stays as it is."""
-        self._channel.kill(why)
+        self._writer.kill(why)
 
     def discard(self) -> None:
         """Close the channel; a writer that has no file yet ends by that."""
-        self._channel.close()
+        self._writer.close()
 
     async def _until_gone(self) -> None:
         """Wait for the end of a writer that has said its last word; it may still hold the file."""
         with contextlib.suppress(WriterLostError, TimeoutError):
             async with asyncio.timeout(MEND_S):
-                await self._channel.hear()
+                await self._writer.hear()
 
     async def _mend(self, reason: str, patience_s: float = MEND_S) -> None:
         """Have a process make a file readable that was not closed in order, and say why in it."""
@@ -313,7 +312,7 @@ class Run:
     async def mend_late(self) -> None:
         """Mend the file when its file system has let go of the writer, however long that takes."""
         log.warning("%s is repaired when its file system answers again", self.task.output_file)
-        while self._channel.is_writer_there:  # noqa: ASYNC110  the kernel tells nobody but its parent
+        while self._writer.is_there:  # noqa: ASYNC110  the kernel tells nobody but its parent
             await asyncio.sleep(LATE_TICK_S)
         await self._mend(self.unmended, MEND_LATE_S)
         if self.unmended:

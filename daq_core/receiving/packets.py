@@ -10,14 +10,13 @@ death of its parent reaches it.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 import threading
 import time
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,10 +36,11 @@ from daq_core.linux.sockets import (
     memory_use,
     open_receiver,
 )
+from daq_core.processes.lines import Lines
 from daq_core.receiving.loop import receive
 from daq_core.receiving.senders import allowed_senders, name_senders
 from daq_core.receiving.socket_watch import SocketWatch
-from daq_core.receiving.task import ReceiverTask
+from daq_core.receiving.task import TO_RECEIVER, Listening, NotListening, ReceiverTask
 from daq_core.ring.prefault import prefault
 from daq_core.ring.ring import Ring, Word
 
@@ -189,34 +189,28 @@ def _new_stream(config: DaqConfig, layout: Layout) -> StreamReceiver:
 
 
 def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
-    """Receive until the channel closes, in a process of its own.
-
-    A line of JSON says what to receive; the answers are {"pid": n}, then
-    {"listening": true} or {"error": "why not"}.
-    """
-    with channel.makefile("rw", encoding="utf-8") as control:
-        _tell(control, pid=os.getpid())
-        load_kernels()  # of the fork server: done already
-        try:
-            receiver = Receiver(ReceiverTask(**json.loads(control.readline())), ring_descriptor)
-        except DaqError as error:
-            _tell(control, error=str(error))
-            return
-        loop = threading.Thread(target=receiver.run, name="receive")
-        loop.start()
-        _tell(control, listening=True)
-        receiver.fill_ring()
-        threading.Thread(target=_watch_sockets, args=(receiver,), daemon=True).start()
-        control.read()
+    """Receive until the channel closes, in a process of its own."""
+    control = Lines(channel, TO_RECEIVER)
+    control.introduce()
+    load_kernels()  # of the fork server: done already
+    task = control.hear(None)
+    if task is None:
+        return
+    try:
+        receiver = Receiver(task, ring_descriptor)
+    except DaqError as error:
+        control.tell(NotListening(str(error)))
+        return
+    loop = threading.Thread(target=receiver.run, name="receive")
+    loop.start()
+    control.tell(Listening())
+    receiver.fill_ring()
+    threading.Thread(target=_watch_sockets, args=(receiver,), daemon=True).start()
+    control.wait_for_end()
     receiver.leave()
     loop.join()
     receiver.look_at_sockets()
     receiver.close()
-
-
-def _tell(control: TextIO, **message: object) -> None:
-    control.write(json.dumps(message) + "\n")
-    control.flush()
 
 
 def _watch_sockets(receiver: Receiver) -> None:

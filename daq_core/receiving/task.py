@@ -1,10 +1,11 @@
-"""What a receiver process is told; what is said then is in ``daq_core.receiving.packets``."""
+"""What a receiver process is told, and what it says then; see ``daq_core.receiving.packets``."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from daq_core.processes.lines import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -19,5 +20,18 @@ class ReceiverTask:
     n_threads: int = 1  # at most one for each port
     cpus: tuple[int, ...] = ()  # which of them each thread is kept on, in turn; none: anywhere
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
+
+@dataclass(frozen=True)
+class Listening:
+    """Its sockets are open."""
+
+
+@dataclass(frozen=True)
+class NotListening:
+    """It ends, because it cannot listen."""
+
+    reason: str
+
+
+TO_RECEIVER = Vocabulary(ReceiverTask)
+FROM_RECEIVER = Vocabulary(Listening, NotListening)

@@ -16,7 +16,6 @@ import mmap
 import os
 import socket
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +28,7 @@ from daq_core.linux.regular_file import NotAFileError, opened_regular
 from daq_core.processes.forks import ForkServer
 from daq_core.processes.kinds import MAPS
 from daq_core.processes.question import answer, ask
+from daq_core.writing.task import MapsRead, MapsTask
 
 STAGES = 3
 SHOWN = 3  # stages that a message names
@@ -53,10 +53,10 @@ async def load_maps(forks: ForkServer, config: DaqConfig) -> int:
     """
     descriptor = create_maps(config)
     try:
-        found = await ask(forks, MAPS, {"config": config.as_dict()}, TIMEOUT_S, descriptor)
-        if found["trouble"]:
-            raise InvalidConfig(found["trouble"])
-        os.pwrite(descriptor, found["remarks"].encode(), maps_bytes(_n_pixels(config)))
+        found = await ask(forks, MAPS, MapsTask(config.as_dict()), MapsRead, TIMEOUT_S, descriptor)
+        if found.trouble:
+            raise InvalidConfig(found.trouble)
+        os.pwrite(descriptor, found.remarks.encode(), maps_bytes(_n_pixels(config)))
     except TimeoutError:
         os.close(descriptor)
         raise InvalidConfig(
@@ -72,14 +72,14 @@ async def load_maps(forks: ForkServer, config: DaqConfig) -> int:
 def run_maps(channel: socket.socket, descriptor: int) -> None:
     """Fill the maps of one config, in a process of its own that is forked for it."""
 
-    def fill(question: dict[str, Any]) -> dict[str, str]:
-        config = DaqConfig.parse(question["config"])
+    def fill(task: MapsTask) -> MapsRead:
+        config = DaqConfig.parse(task.config)
         try:
-            return {"trouble": "", "remarks": fill_maps(config, attach_maps(descriptor, _n_pixels(config)))}
+            return MapsRead("", fill_maps(config, attach_maps(descriptor, _n_pixels(config))))
         except InvalidConfig as refused:
-            return {"trouble": str(refused)}
+            return MapsRead(str(refused))
 
-    answer(channel, fill)
+    answer(channel, MapsTask, fill)
 
 
 def create_maps(config: DaqConfig) -> int:

@@ -20,20 +20,20 @@ import select
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from daq_core.files.layout import FINISHED
 from daq_core.files.parts import make_virtual_file, part_path
 from daq_core.linux.urgency import be_usual
+from daq_core.processes.lines import Lines
 from daq_core.ring.ring import WRITER_WORDS, Ring, Word
-from daq_core.writing.task import Control, WriterTask
+from daq_core.writing.task import FROM_WRITER, TO_WRITER, Abort, Closed, Failed, Opened, WriterTask
 
 log = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # prctl(2)
 
-Write = Callable[[Control, int, float, int], None]
+Write = Callable[[Lines, int, float, int], None]
 """(lead, number of the writer, start time, epoch): write a part of the run, telling the lead how it goes."""
 
 
@@ -42,19 +42,19 @@ class _Writer:
     """A writer process as its lead sees it: the channel to it, and its last word."""
 
     number: int
-    channel: Control
-    said: dict[str, Any] = field(default_factory=dict)
+    channel: Lines
+    said: Closed | Failed | None = None
     opened: bool = False
 
     @property
     def ended(self) -> bool:
-        return self.channel.gone or bool(self.said)
+        return self.channel.gone or self.said is not None
 
 
 class Lead:
     """The writers of one run, from their first fork to the virtual file."""
 
-    def __init__(self, task: WriterTask, control: Control, ring: Ring, write: Write) -> None:
+    def __init__(self, task: WriterTask, control: Lines, ring: Ring, write: Write) -> None:
         self.task = task
         self.control = control
         self.words = ring.words
@@ -74,7 +74,7 @@ class Lead:
         if self.task.overwrite:  # a virtual file of another run would show images of this one
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.task.output_file)
-        self.control.tell(opened={})
+        self.control.tell(Opened())
         be_usual()
         while not all(writer.ended for writer in self._writers):
             self._listen()
@@ -92,14 +92,14 @@ class Lead:
                 writer.channel.close()
             ours.close()
             try:
-                self._write(Control(theirs), number, start_time, epoch)
+                self._write(Lines(theirs, TO_WRITER), number, start_time, epoch)
             except Exception:
                 log.exception("writer %d of %s failed", number, self.task.output_file)
             finally:
                 logging.shutdown()
                 os._exit(0)  # no clean-up of libraries, as in daq_core.processes.forking
         theirs.close()
-        self._writers.append(_Writer(number, Control(ours)))
+        self._writers.append(_Writer(number, Lines(ours, FROM_WRITER)))
 
     def _listen(self) -> None:
         """Wait until somebody says something or ends, and take it up."""
@@ -117,20 +117,20 @@ class Lead:
     def _pass_on(self) -> None:
         while (order := self.control.hear(0)) is not None:
             for writer in self._writers:
-                writer.channel.tell(**order)
+                writer.channel.tell(order)
         if self.control.gone:
             self._end_all("the service ended while the run was going on")
 
     def _hear(self, writer: _Writer) -> None:
         while (message := writer.channel.hear(0)) is not None:
-            if "opened" in message:
+            if isinstance(message, Opened):
                 writer.opened = True
             else:
                 writer.said = message
-        if writer.channel.gone and not writer.said:
+        if writer.channel.gone and writer.said is None:
             self._fail(f"writer lost: process of {part_path(self.task.output_file, writer.number)} ended")
-        elif "failed" in writer.said:
-            self._fail(writer.said["failed"]["reason"])
+        elif isinstance(writer.said, Failed):
+            self._fail(writer.said.reason)
 
     def _fail(self, reason: str) -> None:
         """Note the first failure, and have the others close what they have."""
@@ -140,7 +140,7 @@ class Lead:
 
     def _end_all(self, reason: str) -> None:
         for writer in self._writers:
-            writer.channel.tell(abort=reason)
+            writer.channel.tell(Abort(reason))
 
     def _take_back(self) -> None:
         """A part could not be created: have none at all."""
@@ -150,7 +150,7 @@ class Lead:
             if writer.opened:
                 with contextlib.suppress(OSError):
                     os.unlink(part_path(self.task.output_file, writer.number))
-        self.control.tell(failed={"reason": self._failure, "n_completed": 0})
+        self.control.tell(Failed(self._failure, 0))
 
     def _close(self) -> None:
         """Make the file over all parts and tell how the run ended."""
@@ -168,15 +168,14 @@ class Lead:
                 if end.state != FINISHED:  # all were closed, but one cannot be read
                     self._failure = end.message.removeprefix("ERROR: ")
         if self._failure:
-            self.control.tell(failed={"reason": self._failure, "n_completed": n_completed})
+            self.control.tell(Failed(self._failure, n_completed))
         else:
-            stop_time = max(writer.said["closed"]["stop_time"] for writer in self._writers)
-            self.control.tell(closed={"n_completed": n_completed, "stop_time": stop_time})
+            closed = (w.said for w in self._writers if isinstance(w.said, Closed))
+            self.control.tell(Closed(n_completed, max(said.stop_time for said in closed)))
 
     def _n_completed(self, writer: _Writer) -> int:
-        said = writer.said.get("closed") or writer.said.get("failed")
-        if said is not None:
-            return int(said["n_completed"])
+        if writer.said is not None:
+            return writer.said.n_completed
         return int(self.words[Word.COMPLETED + writer.number * WRITER_WORDS])
 
 

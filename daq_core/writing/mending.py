@@ -9,9 +9,7 @@ nobody waits for it.
 from __future__ import annotations
 
 import socket
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 from daq_core.errors import DaqError
 from daq_core.files.guarded import guarded
@@ -26,11 +24,7 @@ MEND_S = 60.0  # for a file to be mended; HDF5 may hang on a damaged one
 
 def run_mend(channel: socket.socket) -> None:
     """Mend one file, in a process of its own that is forked for it."""
-
-    def mend(question: dict[str, Any]) -> dict[str, Any]:
-        return asdict(_mend(MendTask(**question), channel))
-
-    answer(channel, mend)
+    answer(channel, MendTask, lambda task: _mend(task, channel))
 
 
 def _mend(task: MendTask, channel: socket.socket) -> RepairReport:

@@ -1,14 +1,15 @@
-"""What processes that write or mend are told, and the channel a writer talks over; see ``writing.writer``."""
+"""What processes of this room are told, and what they say: those that write, mend, or read maps.
+
+The conversation of a writer is in ``daq_core.writing.writer``; of the others each answers one question.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import select
-import socket
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from daq_core.processes.lines import Vocabulary
 
 MAX_THREADS = 16  # that compress for a run, unless more are asked for
 
@@ -48,8 +49,75 @@ class WriterTask:
             1, min(MAX_THREADS, len(os.sched_getaffinity(0))) // self.n_writers
         )
 
-    def to_json(self) -> str:
-        return json.dumps({"task": asdict(self)})
+
+# ------------------------------------------------------------ what a writer is told
+
+
+@dataclass(frozen=True)
+class Open:
+    """Create the file, and write the images of an epoch into it."""
+
+    start_time: float  # Unix seconds, for the file
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Hurry:
+    """End now: images that are still in the ring are given up."""
+
+
+@dataclass(frozen=True)
+class Abort:
+    """The receiver is gone: write what is published, and end as FAILED."""
+
+    reason: str
+
+
+# ------------------------------------------------------------ what a writer says
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The run can be written where it was asked for."""
+
+    free_bytes: int  # or UNKNOWN, of ``daq_core.files.output``
+    warning: str  # of the user whose file it will be; "" for none
+    note: str  # of that user, for the log
+    low_space: str  # what is worth a warning of the free space; "" for nothing
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It cannot; nothing has changed."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The file is there, and the writer waits for images."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The file could not be created, written or closed; a reader can see so many images."""
+
+    reason: str
+    n_completed: int
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The file is closed in order."""
+
+    n_completed: int  # images in it
+    stop_time: float  # Unix seconds
+
+
+TO_WRITER = Vocabulary(WriterTask, Open, Hurry, Abort)
+FROM_WRITER = Vocabulary(Checked, Refused, Opened, Failed, Closed)
+
+# ------------------------------------------------------------ questions
 
 
 @dataclass(frozen=True)
@@ -64,38 +132,16 @@ class MendTask:
     failure: str = ""  # the message that the run ended with, if it is known
 
 
-class Control:
-    """The control process as the writer sees it: lines of JSON on a socket."""
+@dataclass(frozen=True)
+class MapsTask:
+    """Whose gain and pedestal files to read."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
-        self._pending = b""
-        self.gone = False
+    config: dict[str, Any]
 
-    def fileno(self) -> int:
-        return self._channel.fileno()
 
-    def close(self) -> None:
-        self._channel.close()
+@dataclass(frozen=True)
+class MapsRead:
+    """Why they cannot be used, "" when they can; and what is worth a warning of them."""
 
-    def tell(self, **message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._channel.sendall(json.dumps(message).encode() + b"\n")
-
-    def hear(self, timeout_s: float | None) -> dict[str, Any] | None:
-        """Return the next message; None after the timeout or when control is gone."""
-        while b"\n" not in self._pending:
-            ready, _, _ = select.select([self._channel], [], [], timeout_s)
-            if not ready:
-                return None
-            try:
-                received = self._channel.recv(1 << 20)
-            except ConnectionResetError:
-                received = b""
-            if not received:
-                self.gone = True
-                return None
-            self._pending += received
-        line, _, self._pending = self._pending.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
+    trouble: str
+    remarks: str = ""

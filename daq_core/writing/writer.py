@@ -4,21 +4,17 @@ It is forked by ``daq_core.fork_server`` within milliseconds. One process a run,
 a user id is a process's, a sick file system may hang one for good, and a failed
 close poisons HDF5.
 
-A writer talks over its own socket, one JSON object a line::
+A writer talks over its own socket, in the words of ``daq_core.writing.task``::
 
     control                         writer
-    {"task": …}                ->
-                               <-   {"pid": n}
-                               <-   {"checked": {"free_bytes": …, "warning": …, "note": …,
-                                                  "low_space": …}} or {"refused": "why"}
-    {"open": {"start_time": …,
-              "epoch": n}}     ->
-                               <-   {"opened": {}} or {"failed": {"reason": …, "n_completed": 0}}
-    {"hurry": "why"}           ->        end now: images still in the ring are given up
-    {"abort": "why"}           ->        the receiver is gone: write what is published, end as FAILED
-                               <-   {"closed": {"n_completed": …, …}} or {"failed": …}
-
-When the socket closes, control is gone: the writer drains, closes and ends.
+    WriterTask                 ->
+                               <-   Present
+                               <-   Checked, or Refused
+    Open                       ->
+                               <-   Opened, or Failed
+    Hurry                      ->        end now: images still in the ring are given up
+    Abort                      ->        the receiver is gone: write what is published, end as FAILED
+                               <-   Closed, or Failed
 """
 
 from __future__ import annotations
@@ -44,6 +40,7 @@ from daq_core.files.output import check_output, check_space, space_left
 from daq_core.files.parts import part_path, share_of
 from daq_core.linux.urgency import be_usual
 from daq_core.linux.user import become, find_owner
+from daq_core.processes.lines import Lines
 from daq_core.ring.ring import (
     OTHER_FORMAT,
     SKIPPED,
@@ -59,7 +56,18 @@ from daq_core.state.acquisition import COMPLETED, INTERRUPTED
 from daq_core.writing.conversion import Converter
 from daq_core.writing.late_verdicts import LateVerdicts
 from daq_core.writing.lead import Lead
-from daq_core.writing.task import Control, WriterTask
+from daq_core.writing.task import (
+    TO_WRITER,
+    Abort,
+    Checked,
+    Closed,
+    Failed,
+    Hurry,
+    Open,
+    Opened,
+    Refused,
+    WriterTask,
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +83,7 @@ class Writer:
     def __init__(
         self,
         task: WriterTask,
-        control: Control,
+        control: Lines,
         ring: Ring,
         converter: Converter | None = None,
         number: int = 0,
@@ -100,13 +108,13 @@ class Writer:
         try:
             file = self._create(start_time)
         except OSError as error:
-            self.control.tell(failed={"reason": str(error), "n_completed": 0})
+            self.control.tell(Failed(str(error), 0))
             return
         self.own[Word.COMPLETED] = 0
         self.own[Word.GIVEN_UP] = 0
         self.own[Word.INVALID_PIXELS] = 0
         self.own[Word.DISK_FREE] = 0
-        self.control.tell(opened={})
+        self.control.tell(Opened())
         be_usual()
         self._fill(file, epoch)
 
@@ -163,9 +171,9 @@ class Writer:
         except OSError as problem:
             error = error or str(problem)
         if error:
-            self.control.tell(failed={"reason": error, "n_completed": file.n_written})
+            self.control.tell(Failed(error, file.n_written))
         else:
-            self.control.tell(closed={"n_completed": file.n_written, "stop_time": stop_time})
+            self.control.tell(Closed(file.n_written, stop_time))
 
     def _share_of(self, n_images: int) -> int:
         return share_of(n_images, self.number, self.task.n_writers)
@@ -209,10 +217,11 @@ class Writer:
     def _listen(self) -> None:
         """Take up what control has to say meanwhile."""
         while (order := self.control.hear(0)) is not None:
-            if "abort" in order:
-                self.failure = order["abort"]
-            if "hurry" in order:
-                self.given_up = True
+            match order:
+                case Abort(reason):
+                    self.failure = reason
+                case Hurry():
+                    self.given_up = True
         if self.control.gone and not self.failure:
             self.failure = "the service ended while the run was going on"
 
@@ -290,39 +299,36 @@ class Writer:
 
 def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: int | None = None) -> None:
     """Do one task, in a process of its own that is forked for it."""
-    control = Control(channel)
-    control.tell(pid=os.getpid())
-    order = control.hear(None)
-    if order is None:
+    control = Lines(channel, TO_WRITER)
+    control.introduce()
+    task = control.hear(None)
+    if task is None:
         return
-    task = WriterTask(**order["task"] | {"image_shape": tuple(order["task"]["image_shape"])})
     shape = RingShape(task.n_slots, task.n_modules, task.n_units, task.room_bytes)
     ring = shape.attach(ring_descriptor)
     try:
-        checked = check_task(task)
+        control.tell(check_task(task))
     except DaqError as error:
-        control.tell(refused=str(error))
+        control.tell(Refused(str(error)))
         return
-    control.tell(checked=checked)
     order = control.hear(None)
-    if order is None or "open" not in order:
+    if not isinstance(order, Open):
         return
 
-    def write(control: Control, number: int, start_time: float, epoch: int) -> None:
+    def write(control: Lines, number: int, start_time: float, epoch: int) -> None:
         converter = None
         if maps_descriptor is not None:
             config = DaqConfig.parse(json.loads(task.config_json))
             converter = Converter(config, maps_descriptor, HAND_OVER)
         Writer(task, control, ring, converter, number).run(start_time, epoch)
 
-    start_time, epoch = order["open"]["start_time"], order["open"]["epoch"]
     if task.n_writers > 1:
-        Lead(task, control, ring, write).run(start_time, epoch)
+        Lead(task, control, ring, write).run(order.start_time, order.epoch)
     else:
-        write(control, 0, start_time, epoch)
+        write(control, 0, order.start_time, order.epoch)
 
 
-def check_task(task: WriterTask) -> dict[str, Any]:
+def check_task(task: WriterTask) -> Checked:
     """Become the user, look at the paths; what is found wrong here refuses the request.
 
     Raises
@@ -338,4 +344,4 @@ def check_task(task: WriterTask) -> dict[str, Any]:
             check_output(path, roots=task.output_roots, overwrite=task.overwrite)
     image_bytes = task.image_shape[0] * task.image_shape[1] * np.dtype(task.dtype).itemsize
     low = check_space(free, task.n_images, image_bytes, compressed=task.compression != "none")
-    return {"free_bytes": free, "warning": owner.warning, "note": owner.note, "low_space": low}
+    return Checked(free, owner.warning, owner.note, low)

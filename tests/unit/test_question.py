@@ -8,15 +8,22 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 
 from daq_core.errors import Unavailable
 from daq_core.processes.group_signals import leave_to_control
-from daq_core.processes.question import answer, ask
+from daq_core.processes.lines import Lines, Present, Vocabulary
+from daq_core.processes.question import EndAfter, answer, ask
 
-Work = Callable[[dict[str, Any]], dict[str, Any]]
+
+@dataclass(frozen=True)
+class Number:
+    n: int
+
+
+Work = Callable[[Number], Number]
 
 
 class Forks:
@@ -39,7 +46,7 @@ def forked(ours: socket.socket, theirs: socket.socket, work: Work) -> int:
         try:
             ours.close()
             leave_to_control()  # as the fork server does
-            answer(theirs, work)
+            answer(theirs, Number, work)
         finally:
             os._exit(0)
     theirs.close()
@@ -53,25 +60,25 @@ async def ended(pid: int) -> int:
 
 
 async def test_a_question_is_answered() -> None:
-    forks = Forks(lambda question: {"twice": 2 * question["n"]})
-    assert await ask(forks, b"l", {"n": 21}, 30) == {"twice": 42}  # type: ignore[arg-type]
+    forks = Forks(lambda question: Number(2 * question.n))
+    assert await ask(forks, b"l", Number(21), Number, 30) == Number(42)  # type: ignore[arg-type]
     assert await ended(forks.pids[0]) == 0
 
 
-def hangs(question: dict[str, Any]) -> dict[str, Any]:
+def hangs(question: Number) -> Number:
     time.sleep(600)
-    return {}
+    return question
 
 
-def stands_still(question: dict[str, Any]) -> dict[str, Any]:
+def stands_still(question: Number) -> Number:
     os.kill(os.getpid(), signal.SIGSTOP)
-    return {}
+    return question
 
 
-def deaf(question: dict[str, Any]) -> dict[str, Any]:
+def deaf(question: Number) -> Number:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     time.sleep(600)
-    return {}
+    return question
 
 
 @pytest.mark.parametrize("work", [hangs, stands_still, deaf])
@@ -80,7 +87,7 @@ async def test_what_does_not_answer_is_killed_at_its_deadline(
 ) -> None:
     forks = Forks(work)
     with pytest.raises(TimeoutError):
-        await ask(forks, b"l", {}, 0.5)  # type: ignore[arg-type]
+        await ask(forks, b"l", Number(0), Number, 0.5)  # type: ignore[arg-type]
     assert await ended(forks.pids[0]) == -signal.SIGKILL
     assert f"process {forks.pids[0]} did not answer in time and is killed" in caplog.text
 
@@ -88,12 +95,12 @@ async def test_what_does_not_answer_is_killed_at_its_deadline(
 async def test_what_nobody_waits_for_any_more_is_killed() -> None:
     begun, begins = os.pipe()
 
-    def hangs_and_says_so(question: dict[str, Any]) -> dict[str, Any]:
+    def hangs_and_says_so(question: Number) -> Number:
         os.write(begins, b"!")
         return hangs(question)
 
     forks = Forks(hangs_and_says_so)
-    asking = asyncio.create_task(ask(forks, b"l", {}, 600))  # type: ignore[arg-type]
+    asking = asyncio.create_task(ask(forks, b"l", Number(0), Number, 600))  # type: ignore[arg-type]
     assert await asyncio.to_thread(os.read, begun, 1) == b"!"
     await asyncio.sleep(0)
     asking.cancel()
@@ -107,17 +114,19 @@ async def test_what_nobody_waits_for_any_more_is_killed() -> None:
 def test_a_process_whose_asker_is_gone_ends_at_the_deadline() -> None:
     ours, theirs = socket.socketpair()
     pid = forked(ours, theirs, hangs)
-    ours.sendall(b'{"end_after_s": 0.5, "question": {}}\n')
-    assert int(ours.recv(20)) == pid  # it is at work
+    process = Lines(ours, Vocabulary(Present))
+    process.tell(EndAfter(0.5))
+    process.tell(Number(0))
+    assert process.hear(None) == Present(pid)  # it is at work
     ours.close()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGALRM
 
 
 async def test_a_process_that_ends_without_an_answer_is_an_error() -> None:
-    def fails(question: dict[str, Any]) -> dict[str, Any]:
+    def fails(question: Number) -> Number:
         os._exit(3)
 
     forks = Forks(fails)
     with pytest.raises(Unavailable, match="ended before it had answered"):
-        await ask(forks, b"l", {}, 30)  # type: ignore[arg-type]
+        await ask(forks, b"l", Number(0), Number, 30)  # type: ignore[arg-type]
     assert await ended(forks.pids[0]) == 3
