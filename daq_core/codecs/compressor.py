@@ -89,11 +89,6 @@ FILTERS: dict[str, Filter | None] = {
 }
 
 
-def load_filters() -> None:
-    """Make the filters known to the HDF5 library of this process; it asks for them when a file is created."""
-    import hdf5plugin  # noqa: F401 - 30 ms, which only processes that write files spend
-
-
 _lz4: Any = external(
     "LZ4_compress_fast_extState_fastReset",
     bitshuffle.lz4_reusing,

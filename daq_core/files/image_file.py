@@ -18,11 +18,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import h5py
+import hdf5plugin  # noqa: F401 - makes the filters known to HDF5, which asks when a file is created
 import numpy as np
 import numpy.typing as npt
 from h5py import h5d, h5f, h5p
 
-from daq_core.codecs.compressor import Compressor, load_filters
+from daq_core.codecs.compressor import Compressor
 from daq_core.files import places
 from daq_core.files.direct_io import BLOCK_BYTES, DirectWriter, is_worth_it
 from daq_core.files.layout import (
@@ -107,10 +108,7 @@ class ImageFile:
         OSError          any other reason why there is no such file now
         """
         with explained(f"Cannot create output file {path}"), new_descriptor(path, overwrite, roots) as fd:
-            packed = None
-            if compressor is not None:
-                packed = compressor.filter
-                load_filters()
+            packed = None if compressor is None else compressor.filter
             direct = direct and packed is None and is_worth_it(shape, np.dtype(dtype))
             # By its descriptor, for the path could name another file by now.
             file = _create_hdf5(f"/proc/self/fd/{fd}", aligned=packed is None)

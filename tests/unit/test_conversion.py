@@ -23,7 +23,8 @@ from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig
 from daq_core.ring.ring import COMPLETE, INCOMPLETE
 from daq_core.writing.conversion import Converter, convert
-from daq_core.writing.gain_maps import attach_maps, create_maps, fill_maps
+from daq_core.writing.gain_maps import attach_maps, create_maps
+from daq_core.writing.map_files import fill_maps
 
 ROWS, COLUMNS = 512, 1024
 MODULES = 2

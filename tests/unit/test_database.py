@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ioc.program.database import NO_PREFIX
 from ioc.program.main import app
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import MACROS, Row
 from ioc.service.autosave import SETTINGS
-from ioc.site.database import NO_PREFIX, REFERENCE, files
+from ioc.site.database import FILES
 from ioc.site.operations import has_alarm
 from ioc.site.reference import reference
 from ioc.site.screen import WIDTH, height, placed
@@ -28,7 +29,7 @@ COMMANDS = {"WriteAsync", "WriteSync", "Stop", "ConfigApply", "ConfigRevert", "R
 
 
 def text(name: str) -> str:
-    return files()[name]("X:")
+    return FILES[name]("X:")
 
 
 def names_in(name: str) -> list[str]:
@@ -39,14 +40,16 @@ def names_in(name: str) -> list[str]:
     return NAMED.findall(expanded)
 
 
-@pytest.mark.parametrize("name", files())
+@pytest.mark.parametrize("name", FILES)
 def test_what_is_committed_is_what_the_table_gives(name: str) -> None:
     committed = (ROOT / "db" / name).read_text(encoding="utf-8")
-    assert committed == files()[name](NO_PREFIX), "run `make db`"
+    assert committed == FILES[name](NO_PREFIX), "run `make db`"
 
 
 def test_the_page_of_all_pvs_is_what_the_table_gives() -> None:
-    assert (ROOT / REFERENCE).read_text(encoding="utf-8") == reference(NO_PREFIX), "run `make db`"
+    assert (ROOT / "docs/reference/pvs.md").read_text(encoding="utf-8") == reference(NO_PREFIX), (
+        "run `make db`"
+    )
 
 
 def test_the_page_says_when_a_pv_is_in_alarm() -> None:
@@ -62,10 +65,10 @@ def page_rows() -> list[str]:
 
 
 def test_every_file_of_the_folder_is_made() -> None:
-    assert {path.name for path in (ROOT / "db").iterdir()} == set(files())
+    assert {path.name for path in (ROOT / "db").iterdir()} == set(FILES)
 
 
-@pytest.mark.parametrize("name", sorted(set(files()) - {"daq.acf", "daq.substitutions", "pvlist"}))
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"daq.acf", "daq.substitutions", "pvlist"}))
 def test_every_name_in_a_file_is_a_pv(name: str) -> None:
     found = names_in(name)
     assert len(found) > 10, f"{name} names hardly any PV"
@@ -163,7 +166,7 @@ def test_what_is_put_on_the_screen_can_be_put() -> None:
 def test_with_a_prefix_no_file_but_the_template_needs_a_macro(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["db", "--output", str(tmp_path / "new"), "--prefix", "X02DA:"])
     assert done.exit_code == 0, done.output
-    assert {path.name for path in (tmp_path / "new").iterdir()} == set(files())
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(FILES)
     for name in ("archive.txt", "alarm.xml", "pvlist", "daq.ui"):
         made = (tmp_path / "new" / name).read_text(encoding="utf-8")
         assert "X02DA:" in made
