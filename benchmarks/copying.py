@@ -14,9 +14,9 @@ from numba import types
 
 from benchmarks import detectors
 from benchmarks.figure import Effort, Figure, LostError
-from daq_core.assembling.assembly import LAYOUT_TYPE, RING_TYPE
 from daq_core.assembling.placing import gigafrost, sls
 from daq_core.assembling.placing.twelve_bit import put_12_bit
+from daq_core.assembling.signatures import LAYOUT_TYPE, RING_TYPE
 from daq_core.config import DaqConfig
 from daq_core.detectors import gigafrost as gigafrost_wire
 from daq_core.detectors import layout_of

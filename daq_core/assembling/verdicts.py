@@ -28,8 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from daq_core.assembling.arms import NO_DOUBT, has_part, is_open
-from daq_core.assembling.assembly import REMEMBERED_PROOFS, Local
+from daq_core.assembling.arms import has_part, is_open
+from daq_core.assembling.doubts import NO_DOUBT
+from daq_core.assembling.local import REMEMBERED_PROOFS, Local
 from daq_core.kernels.compiling import kernel, store_release, wake
 from daq_core.ring.ring import GOOD, NO_END, OTHER_FORMAT, SKIPPED, Arm, SocketState, Word
 

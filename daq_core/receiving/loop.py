@@ -12,20 +12,31 @@ last images turn out to be (``daq_core.assembling.verdicts``).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from daq_core.assembling.arms import begin_reading, note_batch
-from daq_core.assembling.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, settle
+from daq_core.assembling.assembly import settle
 from daq_core.assembling.draining import begin_draining, count_read, everybody_has_drained
 from daq_core.assembling.gate import begin_turn, enter, leave, rest_until
-from daq_core.assembling.publication import end_run, give_up_oldest, is_ordered, publish_ready, take_orders
+from daq_core.assembling.orders import end_run, is_ordered, take_orders
+from daq_core.assembling.publication import give_up_oldest, publish_ready
+from daq_core.assembling.signatures import (
+    ASSEMBLY_TYPE,
+    BATCH_TYPE,
+    ERASE,
+    LAYOUT_TYPE,
+    PUT,
+    TAKE,
+    Clock,
+    Port,
+)
 from daq_core.assembling.verdicts import is_on_trial, judge, look_for_next_frame
 from daq_core.kernels.compiling import kernel, kernel_of, now_ns, poll, recvmmsg, sleep_ns
 from daq_core.linux.sockets import MSG_DONTWAIT, MSG_TRUNC
-from daq_core.receiving.senders import drop_foreign
+from daq_core.receiving.senders import SENDERS_TYPE, drop_foreign
 from daq_core.ring.ring import SocketState, Word
 
 FLAGS = MSG_DONTWAIT | MSG_TRUNC
@@ -34,7 +45,26 @@ IDLE_NS = 20_000_000
 POLL_MS = 20  # how long poll(2) waits for a packet
 
 _int64 = types.int64[::1]
-_taken = types.int64[:, ::1]
+
+
+class Sockets(NamedTuple):
+    """UDP sockets of one thread.
+
+    descriptors : (sockets,) int32   non-blocking
+    ports       : (sockets,) int64   which row of the layout each is
+    waiting     : (sockets,) uint64  struct pollfd of the same sockets
+    rooms       : (sockets,) int64   bytes that each holds at most, as the kernel counts them
+    unread      : (sockets,) int64   scratch
+    """
+
+    descriptors: Any
+    ports: Any
+    waiting: Any
+    rooms: Any
+    unread: Any
+
+
+SOCKETS_TYPE = types.NamedTuple((types.int32[::1], _int64, types.uint64[::1], _int64, _int64), Sockets)
 
 
 @kernel
@@ -42,31 +72,26 @@ def place(
     take: Any,
     put: Any,
     erase: Any,
-    datagrams: Any,
-    stride: int,
-    messages: Any,
+    batch: Any,
     n: int,
-    layout: Any,
-    port: int,
-    now: int,
-    real: int,
-    ring: Any,
-    local: Any,
-    taken: Any,
+    port: Any,
+    clock: Any,
+    assembly: Any,
     crew: Any,
 ) -> None:
     """Put the pixels of n received datagrams into their images; parameters as in :func:`receive`."""
+    ring = assembly.ring
     done = 0
     while done < n:
         enter(crew)
-        end = take(datagrams, stride, messages, done, n, layout, port, now, real, ring, local, taken)
+        end = take(batch, done, n, port, clock, assembly)
         leave(crew)
-        put(datagrams, stride, messages, done, end, layout, port, ring, taken)
-        settle(ring, taken, done, end)
+        put(batch, done, end, port, ring)
+        settle(ring, batch.taken, done, end)
         done = end
         if done < n:
             enter(crew)
-            give_up_oldest(ring, local, layout, erase)
+            give_up_oldest(assembly, port.layout, erase)
             leave(crew)
 
 
@@ -75,20 +100,11 @@ def place(
         types.FunctionType(TAKE),
         types.FunctionType(PUT),
         types.FunctionType(ERASE),
-        types.int32[::1],
-        _int64,
-        types.uint8[::1],
-        types.int64,
-        types.uint32[:, ::1],
-        _taken,
-        types.uint64[::1],
+        SOCKETS_TYPE,
+        BATCH_TYPE,
         LAYOUT_TYPE,
-        RING_TYPE,
-        _int64,
-        _int64,
-        types.uint32[:, ::1],
-        types.uint32[:, ::1],
-        _int64,
+        ASSEMBLY_TYPE,
+        SENDERS_TYPE,
         _int64,
         _int64,
         types.int64,
@@ -98,21 +114,12 @@ def receive(
     take: Any,
     put: Any,
     erase: Any,
-    descriptors: Any,
-    ports: Any,
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    taken: Any,
-    waiting: Any,
+    sockets: Any,
+    batch: Any,
     layout: Any,
-    ring: Any,
-    local: Any,
+    assembly: Any,
+    senders: Any,
     timespec: Any,
-    names: Any,
-    allowed: Any,
-    rooms: Any,
-    unread: Any,
     crew: Any,
     me: int,
 ) -> None:
@@ -121,75 +128,54 @@ def receive(
     Parameters
     ----------
     take, put, erase : the detector's kernels, of the signatures TAKE, PUT and ERASE
-    descriptors  : (sockets,) int32, non-blocking UDP sockets of this thread
-    ports        : (sockets,) int64, which row of the layout each is
-    datagrams, stride, messages : a DatagramBatch
-    taken        : (batch, 2) int64, scratch
-    waiting      : (sockets,) uint64, struct pollfd of the same sockets
-    layout       : (ports,) LAYOUT
-    ring         : Ring
-    local        : (Local.COUNT,) int64, of all threads
-    timespec     : (2,) int64, scratch
-    names, allowed : who sent each datagram and who may, of ``sources``; no rows: everybody may
-    rooms        : (sockets,) int64, bytes that each socket holds at most, as the kernel counts them
-    unread       : (sockets,) int64, scratch
-    crew, me     : what the threads share, of ``crew.new_crew``, and which of them this is
+    sockets  : Sockets of this thread
+    batch, assembly : as in ``daq_core.assembling.signatures``
+    layout   : (ports,) LAYOUT
+    senders  : Senders
+    timespec : (2,) int64, scratch
+    crew, me : what the threads share, of ``gate.new_crew``, and which of them this is
     """
-    batch = messages.shape[0]
+    ring, local, messages = assembly.ring, assembly.local, batch.messages
+    size = messages.shape[0]
     last_packet = now_ns(1, timespec)
     while ring.words[Word.LEAVE] == 0:
         now = begin_turn(crew, me, ring.words, timespec)
-        real = now_ns(0, timespec)
+        clock = Clock(now, now_ns(0, timespec))
         ending = 0
         if is_ordered(ring):
             enter(crew)
-            ending = take_orders(ring, local, layout, erase)
+            ending = take_orders(assembly, layout, erase)
             leave(crew)
             if ending != 0:
-                begin_draining(crew, me, ending, rooms, unread)
+                begin_draining(crew, me, ending, sockets.rooms, sockets.unread)
         busy = False
         on_trial = is_on_trial(ring)
-        for k in range(descriptors.shape[0]):
-            n = recvmmsg(descriptors[k], messages.ctypes.data, np.uint32(batch), np.int32(FLAGS), 0)
-            is_read = n < batch
+        for k in range(sockets.descriptors.shape[0]):
+            n = recvmmsg(sockets.descriptors[k], messages.ctypes.data, np.uint32(size), np.int32(FLAGS), 0)
+            port = Port(layout, sockets.ports[k])
+            is_read = n < size
             if ending != 0:
-                count_read(messages, n, unread, k)
-            begin_reading(ring.arms, ports[k], now)
-            note_batch(ring.arms, ports[k], n, batch, now)
+                count_read(messages, n, sockets.unread, k)
+            begin_reading(ring.arms, port.number, now)
+            note_batch(ring.arms, port.number, n, size, now)
             if n <= 0:
                 if on_trial:
-                    look_for_next_frame(ring, local, taken, 0, ports[k], is_read, now)
+                    look_for_next_frame(ring, local, batch.taken, 0, port.number, is_read, now)
                 continue
             last_packet = now
             busy |= not is_read
-            if names.shape[0] > 0:
+            if senders.names.shape[0] > 0:
                 enter(crew)
-                n = drop_foreign(names, allowed, datagrams, stride, messages, n, ring)
+                n = drop_foreign(senders, batch, n, ring)
                 leave(crew)
-            place(
-                take,
-                put,
-                erase,
-                datagrams,
-                stride,
-                messages,
-                n,
-                layout,
-                ports[k],
-                now,
-                real,
-                ring,
-                local,
-                taken,
-                crew,
-            )
-            ring.sockets[ports[k], SocketState.RECEIVED] += n
+            place(take, put, erase, batch, n, port, clock, assembly, crew)
+            ring.sockets[port.number, SocketState.RECEIVED] += n
             if on_trial:
-                look_for_next_frame(ring, local, taken, n, ports[k], is_read, now)
+                look_for_next_frame(ring, local, batch.taken, n, port.number, is_read, now)
         enter(crew)
-        publish_ready(ring, local, layout, erase, now)
-        if ending != 0 and everybody_has_drained(crew, me, ending, unread):
-            end_run(ring, local, layout, erase, ending)
+        publish_ready(assembly, layout, erase, now)
+        if ending != 0 and everybody_has_drained(crew, me, ending, sockets.unread):
+            end_run(assembly, layout, erase, ending)
         judge(ring)
         on_trial = is_on_trial(ring)
         leave(crew)
@@ -200,4 +186,4 @@ def receive(
             sleep_ns(REST_NS, timespec)
         else:
             rest_until(crew, me, now + POLL_MS * 1_000_000)
-            poll(waiting.ctypes.data, np.uint64(waiting.shape[0]), np.int32(POLL_MS))
+            poll(sockets.waiting.ctypes.data, np.uint64(sockets.waiting.shape[0]), np.int32(POLL_MS))

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daq_core.assembling.arms import forget_arms
-from daq_core.assembling.assembly import Local
 from daq_core.assembling.gate import new_crew
+from daq_core.assembling.local import Local
 from daq_core.assembling.placing import kernels_of
+from daq_core.assembling.signatures import Assembly, Batch
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, is_stream
 from daq_core.errors import DaqError
@@ -37,8 +38,8 @@ from daq_core.linux.sockets import (
     open_receiver,
 )
 from daq_core.processes.lines import Lines
-from daq_core.receiving.loop import receive
-from daq_core.receiving.senders import allowed_senders, name_senders
+from daq_core.receiving.loop import Sockets, receive
+from daq_core.receiving.senders import Senders, allowed_senders, name_senders
 from daq_core.receiving.socket_watch import SocketWatch
 from daq_core.receiving.task import TO_RECEIVER, Listening, NotListening, ReceiverTask
 from daq_core.ring.prefault import prefault
@@ -124,7 +125,7 @@ class Receiver:
     def run(self) -> None:
         """Receive until Word.LEAVE is set; blocks, without the GIL."""
         if self.stream is not None:
-            self.stream.receive(self.ring, self.local)
+            self.stream.receive(Assembly(self.ring, self.local))
             return
         others = [
             threading.Thread(target=self._receive_packets, args=(k,), name=f"receive-{k}")
@@ -147,23 +148,21 @@ class Receiver:
         waiting[:, 1] = 1  # POLLIN
         n_datagrams = batch_size(self.layout, int(self.local[Local.WINDOW]), self.n_threads)
         batch = DatagramBatch(n_datagrams, self.layout.datagram_bytes)
-        receive(
-            *kernels_of(self.config),
+        sockets = Sockets(
             descriptors,
             ports,
-            batch.datagrams,
-            batch.stride,
-            batch.messages,
-            np.zeros((n_datagrams, 2), np.int64),
             waiting.view(np.uint64)[:, 0].copy(),
-            self.layout.ports,
-            self.ring,
-            self.local,
-            np.zeros(2, np.int64),
-            name_senders(batch.messages, wanted=len(self.allowed) > 0),
-            self.allowed,
             np.array([memory_use(self.sockets[port])[1] for port in ports], np.int64),
             np.zeros(len(ports), np.int64),
+        )
+        receive(
+            *kernels_of(self.config),
+            sockets,
+            Batch(batch.datagrams, batch.stride, batch.messages, np.zeros((n_datagrams, 2), np.int64)),
+            self.layout.ports,
+            Assembly(self.ring, self.local),
+            Senders(name_senders(batch.messages, wanted=len(self.allowed) > 0), self.allowed),
+            np.zeros(2, np.int64),
             self._crew,
             me,
         )

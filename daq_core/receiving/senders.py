@@ -8,10 +8,11 @@ whoever cannot send with a false one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import types
 
 from daq_core.kernels.compiling import copy_bytes, kernel
 from daq_core.linux.network import Network
@@ -21,6 +22,20 @@ from daq_core.ring.ring import Word
 NAME_WORDS = 4
 """sizeof(struct sockaddr_in) in 32-bit words: family and port, address, padding (ip(7))."""
 NAME_ADDRESS = 1
+
+
+class Senders(NamedTuple):
+    """Who sent each datagram, and who may.
+
+    names   : (batch, NAME_WORDS) uint32  of :func:`name_senders`; no rows: everybody may
+    allowed : (networks, 2) uint32        of :func:`allowed_senders`
+    """
+
+    names: Any
+    allowed: Any
+
+
+SENDERS_TYPE = types.NamedUniTuple(types.uint32[:, ::1], 2, Senders)
 
 
 def allowed_senders(networks: Sequence[Network]) -> npt.NDArray[np.uint32]:
@@ -50,25 +65,24 @@ def name_senders(messages: npt.NDArray[np.uint32], *, wanted: bool) -> npt.NDArr
 
 
 @kernel
-def drop_foreign(
-    names: Any, allowed: Any, datagrams: Any, stride: int, messages: Any, n: int, ring: Any
-) -> int:
+def drop_foreign(senders: Any, batch: Any, n: int, ring: Any) -> int:
     """Count the datagrams of senders that are not allowed, and close the gaps they leave.
 
     Parameters
     ----------
-    names    : (batch, NAME_WORDS) uint32    who sent each datagram
-    allowed  : (networks, 2) uint32          of :func:`allowed_senders`
-    datagrams, stride, messages              a DatagramBatch; moved in place
-    n        : int                           the datagrams received
+    senders : Senders
+    batch   : Batch    moved in place
+    n       : int      the datagrams received
 
     Returns
     -------
     int  how many are left, the first of the batch
     """
+    datagrams, stride, messages = batch.datagrams, batch.stride, batch.messages
+    allowed = senders.allowed
     kept = 0
     for i in range(n):
-        address = names[i, NAME_ADDRESS]
+        address = senders.names[i, NAME_ADDRESS]
         is_allowed = False
         for k in range(allowed.shape[0]):
             is_allowed |= (address & allowed[k, 1]) == allowed[k, 0]

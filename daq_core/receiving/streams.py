@@ -23,19 +23,19 @@ import logging
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import zmq
 
+from daq_core.assembling.signatures import Assembly
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout
 from daq_core.errors import Unavailable
 from daq_core.receiving.stream_assembly import end, nothing_to_erase, open_image, publish, turn
 from daq_core.receiving.stream_connection import StreamConnection
 from daq_core.receiving.stream_messages import BadMessage, MessageReader
-from daq_core.ring.ring import Arm, Ring, Word
+from daq_core.ring.ring import Arm, Word
 
 log = logging.getLogger(__name__)
 
@@ -85,23 +85,23 @@ class StreamReceiver:
             connection = StreamConnection(receiver, address, max_open_bytes)
             self._senders[receiver] = _Sender(address, MessageReader(layout), connection)
 
-    def receive(self, ring: Ring, local: Any) -> None:
+    def receive(self, assembly: Assembly) -> None:
         """Receive until Word.LEAVE is set."""
         poller = zmq.Poller()
         for receiver in self._senders:
             poller.register(receiver, zmq.POLLIN)
-        words = ring.words
+        words = assembly.ring.words
         drain = _Drain(sum(2 * receiver.rcvhwm for receiver in self._senders))
         while words[Word.LEAVE] == 0:
-            ending = self._turn(ring, local)
+            ending = self._turn(assembly)
             drain.expect(ending, int(words[Word.RECEIVED]), time.monotonic())
             now = time.monotonic_ns()
             waiting = poller.poll(POLL_MS)
             if not waiting:
-                ring.arms[0, Arm.EMPTY_NS] = now
-            more = [self._read(receiver, ring, local) for receiver, _ in waiting]
+                assembly.ring.arms[0, Arm.EMPTY_NS] = now
+            more = [self._read(receiver, assembly) for receiver, _ in waiting]
             if ending and drain.is_over(any(more), int(words[Word.RECEIVED]), time.monotonic()):
-                end(nothing_to_erase, self._layout.ports, ring, local, ending)
+                end(nothing_to_erase, self._layout.ports, assembly, ending)
             self._refusals.tell()
             self._look_at_connections()
 
@@ -112,12 +112,12 @@ class StreamReceiver:
             for sender in self._senders.values():
                 sender.connection.look(now)
 
-    def _read(self, receiver: zmq.Socket[bytes], ring: Ring, local: Any) -> bool:
+    def _read(self, receiver: zmq.Socket[bytes], assembly: Assembly) -> bool:
         """Take what a socket has, or the first of it; returns whether there may be more."""
         sender = self._senders[receiver]
         for _ in range(BATCH):
             if not sender.parts:
-                self._turn(ring, local)  # a message that comes after WAITING_IMAGES has to find the run begun
+                self._turn(assembly)  # a message that comes after WAITING_IMAGES has to find the run begun
             try:
                 frame = receiver.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
@@ -126,38 +126,38 @@ class StreamReceiver:
             if len(sender.parts) < PARTS_THAT_MATTER:
                 sender.parts.append(frame.buffer)
             if not frame.more:
-                self._take_message(sender, ring, local)
+                self._take_message(sender, assembly)
         return True
 
-    def _take_message(self, sender: _Sender, ring: Ring, local: Any) -> None:
+    def _take_message(self, sender: _Sender, assembly: Assembly) -> None:
         try:
-            self._take(sender.parts, sender.reader, ring, local)
+            self._take(sender.parts, sender.reader, assembly)
         except BadMessage as error:
             self._refusals.add(sender.address, str(error))
         sender.parts = []
-        ring.words[Word.RECEIVED] += 1
+        assembly.ring.words[Word.RECEIVED] += 1
 
-    def _turn(self, ring: Ring, local: Any) -> int:
-        return int(turn(nothing_to_erase, self._layout.ports, ring, local, time.monotonic_ns()))
+    def _turn(self, assembly: Assembly) -> int:
+        return int(turn(nothing_to_erase, self._layout.ports, assembly, time.monotonic_ns()))
 
-    def _take(self, parts: list[memoryview], reader: MessageReader, ring: Ring, local: Any) -> None:
+    def _take(self, parts: list[memoryview], reader: MessageReader, assembly: Assembly) -> None:
         """Put the image of a message into the ring; BadMessage when it has none, which is counted."""
         now, real = time.monotonic_ns(), time.time_ns()
         try:
             message = reader.read(parts)
         except BadMessage:
-            ring.words[Word.MALFORMED] += 1
+            assembly.ring.words[Word.MALFORMED] += 1
             raise
-        slot = open_image(ring, local, np.uint64(message.image_id), now, real)
+        slot = open_image(assembly, np.uint64(message.image_id), now, real)
         if slot < 0:
             return
         is_good = False
         try:
-            pixels = ring.pixels[slot, : self._layout.image_bytes]
+            pixels = assembly.ring.pixels[slot, : self._layout.image_bytes]
             message.put(pixels.view(self._layout.dtype))
             is_good = True
         finally:
-            publish(nothing_to_erase, self._layout.ports, ring, local, slot, is_good, now)
+            publish(nothing_to_erase, self._layout.ports, assembly, slot, is_good, now)
 
     def close(self) -> None:
         """Close the sockets; the loop has ended."""

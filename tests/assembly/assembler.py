@@ -12,10 +12,26 @@ import numpy as np
 from numba import types
 
 from daq_core.assembling.arms import begin_reading, forget_arms, note_batch
-from daq_core.assembling.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, Local
 from daq_core.assembling.gate import new_crew
+from daq_core.assembling.local import Local
+from daq_core.assembling.orders import end_run, take_orders
 from daq_core.assembling.placing import kernels_of
-from daq_core.assembling.publication import end_run, publish_ready, take_orders
+from daq_core.assembling.publication import publish_ready
+from daq_core.assembling.signatures import (
+    ASSEMBLY_TYPE,
+    BATCH_TYPE,
+    CLOCK_TYPE,
+    ERASE,
+    LAYOUT_TYPE,
+    PORT_TYPE,
+    PUT,
+    RING_TYPE,
+    TAKE,
+    Assembly,
+    Batch,
+    Clock,
+    Port,
+)
 from daq_core.assembling.verdicts import judge, look_for_next_frame
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
@@ -32,19 +48,19 @@ EMPTY = 0x5A
 _words = types.int64[::1]
 
 
-@kernel_of(types.int64(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words))
-def _take_orders(erase: Any, layout: Any, ring: Any, local: Any) -> int:
-    return take_orders(ring, local, layout, erase)
+@kernel_of(types.int64(types.FunctionType(ERASE), LAYOUT_TYPE, ASSEMBLY_TYPE))
+def _take_orders(erase: Any, layout: Any, assembly: Any) -> int:
+    return take_orders(assembly, layout, erase)
 
 
-@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
-def _end_run(erase: Any, layout: Any, ring: Any, local: Any, epoch: int) -> None:
-    end_run(ring, local, layout, erase, epoch)
+@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, ASSEMBLY_TYPE, types.int64))
+def _end_run(erase: Any, layout: Any, assembly: Any, epoch: int) -> None:
+    end_run(assembly, layout, erase, epoch)
 
 
-@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, RING_TYPE, _words, types.int64))
-def _publish_ready(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> None:
-    publish_ready(ring, local, layout, erase, now)
+@kernel_of(types.void(types.FunctionType(ERASE), LAYOUT_TYPE, ASSEMBLY_TYPE, types.int64))
+def _publish_ready(erase: Any, layout: Any, assembly: Any, now: int) -> None:
+    publish_ready(assembly, layout, erase, now)
 
 
 @kernel_of(
@@ -52,16 +68,11 @@ def _publish_ready(erase: Any, layout: Any, ring: Any, local: Any, now: int) -> 
         types.FunctionType(TAKE),
         types.FunctionType(PUT),
         types.FunctionType(ERASE),
-        types.uint8[::1],
+        BATCH_TYPE,
         types.int64,
-        types.uint32[:, ::1],
-        types.int64,
-        LAYOUT_TYPE,
-        types.int64,
-        types.int64,
-        RING_TYPE,
-        _words,
-        types.int64[:, ::1],
+        PORT_TYPE,
+        CLOCK_TYPE,
+        ASSEMBLY_TYPE,
         _words,
     )
 )
@@ -69,21 +80,17 @@ def _place_all(
     take: Any,
     put: Any,
     erase: Any,
-    datagrams: Any,
-    stride: int,
-    messages: Any,
+    batch: Any,
     n: int,
-    layout: Any,
-    port: int,
-    now: int,
-    ring: Any,
-    local: Any,
-    taken: Any,
+    port: Any,
+    clock: Any,
+    assembly: Any,
     crew: Any,
 ) -> None:
-    begin_reading(ring.arms, port, now)
-    note_batch(ring.arms, port, n, messages.shape[0], now)
-    place(take, put, erase, datagrams, stride, messages, n, layout, port, now, now, ring, local, taken, crew)
+    arms, size = assembly.ring.arms, batch.messages.shape[0]
+    begin_reading(arms, port.number, clock.now)
+    note_batch(arms, port.number, n, size, clock.now)
+    place(take, put, erase, batch, n, port, clock, assembly, crew)
 
 
 @kernel_of(types.void(RING_TYPE, _words, types.int64[:, ::1], types.int64, types.int64, types.int64))
@@ -116,6 +123,7 @@ class Assembler:
         forget_arms(self.ring, self.local, self.layout)
         self._batch = DatagramBatch(BATCH, self.layout.datagram_bytes)
         self._taken = np.zeros((BATCH, 2), np.int64)
+        self.assembly = Assembly(self.ring, self.local)
         self._crew = new_crew(1)
         self._last_read = [0] * len(self.layout.ports)
 
@@ -171,12 +179,12 @@ class Assembler:
 
     def take_orders(self) -> int:
         """Look for orders; returns the epoch of an end that is to come when the sockets are read, or 0."""
-        return int(_take_orders(self.kernels.erase, self.layout.ports, self.ring, self.local))
+        return int(_take_orders(self.kernels.erase, self.layout.ports, self.assembly))
 
     def end_run(self, epoch: int) -> None:
         """End a run whose sockets are read; 0: none is waiting to."""
         if epoch:
-            _end_run(self.kernels.erase, self.layout.ports, self.ring, self.local, epoch)
+            _end_run(self.kernels.erase, self.layout.ports, self.assembly, epoch)
 
     def receive(self, module: int, datagrams: list[bytes], now: int = 0) -> None:
         """Let datagrams arrive at the port of a module, as recvmmsg leaves them."""
@@ -203,21 +211,16 @@ class Assembler:
             self._batch.messages[i, MESSAGE_LENGTH] = len(cut)
         _place_all(
             *self.kernels,
-            self._batch.datagrams,
-            self._batch.stride,
-            self._batch.messages,
+            Batch(self._batch.datagrams, self._batch.stride, self._batch.messages, self._taken),
             len(datagrams),
-            self.layout.ports,
-            port,
-            now,
-            self.ring,
-            self.local,
-            self._taken,
+            Port(self.layout.ports, port),
+            Clock(now, now),
+            self.assembly,
             self._crew,
         )
 
     def publish_ready(self, now: int = 0) -> None:
-        _publish_ready(self.kernels.erase, self.layout.ports, self.ring, self.local, now)
+        _publish_ready(self.kernels.erase, self.layout.ports, self.assembly, now)
 
     def read_to_its_end(self, port: int, datagrams: list[bytes], now: int) -> bool:
         """Let a port bring all it has, after the end of a run; returns whether that is judged then."""

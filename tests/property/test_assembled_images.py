@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from daq_core.assembling.assembly import Local
+from daq_core.assembling.local import Local
 from daq_core.ring.ring import COMPLETE, GOOD, ID_MISMATCH, MISSING_PACKETS, Word
 from tests.assembly.assembly_bench import Bench, sent
 from tests.oracle.packets import datagram, packet_numbers

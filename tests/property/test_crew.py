@@ -17,10 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 
-from daq_core.assembling.assembly import ERASE, LAYOUT_TYPE, PUT, RING_TYPE, TAKE, is_settled
+from daq_core.assembling.assembly import is_settled
 from daq_core.assembling.gate import begin_turn, enter, leave, new_crew, rest_until
+from daq_core.assembling.orders import take_orders
 from daq_core.assembling.placing import kernels_of
-from daq_core.assembling.publication import publish_ready, take_orders
+from daq_core.assembling.publication import publish_ready
+from daq_core.assembling.signatures import (
+    ASSEMBLY_TYPE,
+    ERASE,
+    LAYOUT_TYPE,
+    PUT,
+    TAKE,
+    Batch,
+    Clock,
+    Port,
+)
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of
 from daq_core.kernels.compiling import JIT, kernel_of, load_kernels
@@ -49,8 +60,7 @@ _words, _many = types.int64[::1], types.int64[:, ::1]
         types.uint32[:, :, ::1],
         types.int64[:, ::1],
         LAYOUT_TYPE,
-        RING_TYPE,
-        _words,
+        ASSEMBLY_TYPE,
         _many,
         _words,
         types.int64,
@@ -66,8 +76,7 @@ def work(
     messages: Any,
     plan: Any,
     layout: Any,
-    ring: Any,
-    local: Any,
+    assembly: Any,
     taken: Any,
     crew: Any,
     me: int,
@@ -77,20 +86,18 @@ def work(
 
     Returns how many images were published while pixels of them were still being copied.
     """
+    ring = assembly.ring
     n_torn = 0
     for i in range(plan.shape[0]):
         begin_turn(crew, me, ring.words, timespec)
         enter(crew)
-        take_orders(ring, local, layout, erase)
+        take_orders(assembly, layout, erase)
         leave(crew)
-        n = plan[i, 1]
-        at = batches[i]
-        place(
-            take, put, erase, at, stride, messages[i], n, layout, plan[i, 0], 1, 1, ring, local, taken, crew
-        )
+        batch = Batch(batches[i], stride, messages[i], taken)
+        place(take, put, erase, batch, plan[i, 1], Port(layout, plan[i, 0]), Clock(1, 1), assembly, crew)
         enter(crew)
         published = ring.words[Word.PUBLISHED]
-        publish_ready(ring, local, layout, erase, 1)
+        publish_ready(assembly, layout, erase, 1)
         for sequence in range(published, ring.words[Word.PUBLISHED]):
             n_torn += not is_settled(ring, sequence % ring.slots.shape[0])
         leave(crew)
@@ -164,9 +171,8 @@ def test_threads_make_the_images_that_one_would(kind: str, data: st.DataObject) 
 
     def run(me: int, stream: Stream) -> None:
         taken, timespec = np.zeros((BATCH, 2), np.int64), np.zeros(2, np.int64)
-        ring, local = assembler.ring, assembler.local
         batches = (stream.data, stream.stride, stream.messages, stream.plan)
-        torn[me] = work(*kernels, *batches, layout.ports, ring, local, taken, crew, me, timespec)
+        torn[me] = work(*kernels, *batches, layout.ports, assembler.assembly, taken, crew, me, timespec)
 
     threads = [threading.Thread(target=run, args=(me, one)) for me, one in enumerate(streams)]
     for thread in threads:

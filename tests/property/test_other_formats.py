@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daq_core.assembling.assembly import REMEMBERED_PROOFS
+from daq_core.assembling.local import REMEMBERED_PROOFS
 from daq_core.assembling.verdicts import GRACE_NS
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, format_of, layout_of

@@ -9,9 +9,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daq_core.assembling.signatures import Batch
 from daq_core.linux.network import is_in
 from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
-from daq_core.receiving.senders import NAME_ADDRESS, allowed_senders, drop_foreign, name_senders
+from daq_core.receiving.senders import NAME_ADDRESS, Senders, allowed_senders, drop_foreign, name_senders
 from daq_core.ring.ring import RingShape, Word
 
 BATCH = 8
@@ -37,9 +38,8 @@ def test_what_allowed_senders_sent_is_left_in_order_and_the_rest_is_counted(
         names[i, NAME_ADDRESS] = np.frombuffer(ipaddress.ip_address(sender).packed, np.uint32)[0]
         rows[i] = i + 1
         batch.messages[i, MESSAGE_LENGTH] = 50 + i
-    n = drop_foreign(
-        names, allowed_senders(networks), batch.datagrams, batch.stride, batch.messages, len(senders), ring
-    )
+    received = Batch(batch.datagrams, batch.stride, batch.messages, np.zeros((BATCH, 2), np.int64))
+    n = drop_foreign(Senders(names, allowed_senders(networks)), received, len(senders), ring)
     kept = [i for i, sender in enumerate(senders) if is_in(sender, networks)]
     assert n == len(kept)
     assert batch.messages[:n, MESSAGE_LENGTH].tolist() == [50 + i for i in kept]

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from daq_core.assembling.assembly import ERASE, NO_ROOM, PUT, TAKE, Local
+from daq_core.assembling.assembly import NO_ROOM
 from daq_core.assembling.claims import claim
+from daq_core.assembling.local import Local
 from daq_core.assembling.placing.strangers import note_header, note_length, note_number
+from daq_core.assembling.signatures import ERASE, PUT, TAKE, Packet
 from daq_core.assembling.verdicts import convict
 from daq_core.detectors.gigafrost import DO_NOT_STORE, HEADER_BYTES, ROWS_MASK
 from daq_core.kernels.compiling import kernel, kernel_of
@@ -45,27 +47,16 @@ def erase(layout: Any, port: int, row: int, pixels: Any) -> None:
 
 
 @kernel_of(TAKE)
-def take(
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    first: int,
-    n: int,
-    layout: Any,
-    port: int,
-    now: int,
-    real: int,
-    ring: Any,
-    local: Any,
-    taken: Any,
-) -> int:
+def take(batch: Any, first: int, n: int, port: Any, clock: Any, assembly: Any) -> int:
     """Find the image of received datagrams; parameters and result as in ``sls.take``.
 
-    The rows of a datagram follow from its length: padding is less than a row. What
-    the sender was seen to put into a full datagram is kept in ``units_per_packet`` of
-    all ports, to count missing packets by, those of silent links too.
+    The rows of a datagram follow from its length: padding is less than a row. How many
+    the sender was seen to put into a full datagram is kept, to count missing packets by,
+    those of silent links too.
     """
-    here = layout[port]
+    ring, local, taken = assembly.ring, assembly.local, batch.taken
+    here = port.layout[port.number]
+    datagrams, stride, messages = batch.datagrams, batch.stride, batch.messages
     headers = datagrams.view(np.uint64)
     words = datagrams.view(np.uint32)
     halves = datagrams.view(np.uint16)
@@ -84,14 +75,14 @@ def take(
             or row >= here.n_units
             or (headers[at >> 3] & here.header_mask) != here.header_value
         ) and not _is_acceptable(
-            ring, local, layout, port, frame, row, headers[at >> 3], n_rows, messages[i, MESSAGE_LENGTH]
+            assembly, port, frame, row, headers[at >> 3], n_rows, messages[i, MESSAGE_LENGTH]
         ):
             continue
         n_rows = min(n_rows, here.n_units - row)
-        if (row == 0 or row + n_rows < here.n_units) and n_rows != here.units_per_packet:
-            for k in range(layout.shape[0]):
-                layout[k].units_per_packet = n_rows
-        claimed = claim(ring, local, port, frame, frame, here.first_unit + row, n_rows, slot, now, real)
+        if row == 0 or row + n_rows < here.n_units:
+            local[Local.UNITS_PER_PACKET] = n_rows
+        said_so = Packet(port.number, frame, frame, here.first_unit + row, n_rows)
+        claimed = claim(assembly, said_so, slot, clock)
         if claimed == NO_ROOM:
             n = i
             break
@@ -110,43 +101,36 @@ def take(
 
 @kernel
 def _is_acceptable(
-    ring: Any, local: Any, layout: Any, port: int, frame: Any, row: Any, word: Any, n_rows: Any, length: Any
+    assembly: Any, port: Any, frame: Any, row: Any, word: Any, n_rows: Any, length: Any
 ) -> bool:
     """Say what is wrong with a datagram; nothing is where its sender leaves the rows of a quadrant at 0."""
-    here = layout[port]
+    ring, number = assembly.ring, port.number
+    here = port.layout[number]
     said = word & here.header_mask
     if n_rows < 1 or length > here.datagram_bytes:
-        note_length(ring, port, length)
+        note_length(ring, number, length)
     elif said != here.header_value and said != here.header_value & ~np.uint64(ROWS_MASK):
-        note_header(ring, port, np.int64(said))
+        note_header(ring, number, np.int64(said))
     elif row >= here.n_units:
-        note_number(ring, port, row)
-        convict(ring, local, port, frame)
+        note_number(ring, number, row)
+        convict(ring, assembly.local, number, frame)
     else:
         return True
     return False
 
 
 @kernel_of(PUT)
-def put(
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    first: int,
-    n: int,
-    layout: Any,
-    port: int,
-    ring: Any,
-    taken: Any,
-) -> None:
+def put(batch: Any, first: int, n: int, port: Any, ring: Any) -> None:
     """Unpack what was taken to its final place; parameters as in ``sls.put``."""
-    here = layout[port]
+    layout, number = port.layout, port.number
+    here = layout[number]
+    datagrams, taken = batch.datagrams, batch.taken
     halves = datagrams.view(np.uint16)
     row_bytes = here.segment_pixels * 3 // 2
     for i in range(first, n):
         if taken[i, 0] >= 0:
-            at = i * stride
+            at = i * batch.stride
             row = np.int64(halves[(at >> 1) + 7])
-            n_rows = (np.int64(messages[i, MESSAGE_LENGTH]) - HEADER_BYTES) // row_bytes
+            n_rows = (np.int64(batch.messages[i, MESSAGE_LENGTH]) - HEADER_BYTES) // row_bytes
             n_rows = min(n_rows, here.n_units - row)
-            put_rows(datagrams, at + HEADER_BYTES, layout, port, row, n_rows, ring.pixels[taken[i, 0]])
+            put_rows(datagrams, at + HEADER_BYTES, layout, number, row, n_rows, ring.pixels[taken[i, 0]])

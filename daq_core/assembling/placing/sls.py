@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from daq_core.assembling.assembly import ERASE, NO_ROOM, PUT, TAKE, Local
+from daq_core.assembling.assembly import NO_ROOM
 from daq_core.assembling.claims import claim
+from daq_core.assembling.local import Local
 from daq_core.assembling.placing.strangers import ODD, note_header, note_length, note_number
 from daq_core.assembling.placing.twelve_bit import erase_12_bit, put_12_bit, row_bytes
+from daq_core.assembling.signatures import ERASE, PUT, TAKE, Packet
 from daq_core.assembling.verdicts import convict
 from daq_core.detectors.sls import HEADER_BYTES
 from daq_core.kernels.compiling import kernel, kernel_of
@@ -92,41 +94,22 @@ def erase(layout: Any, port: int, packet: int, pixels: Any) -> None:
 
 
 @kernel_of(TAKE)
-def take(
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    first: int,
-    n: int,
-    layout: Any,
-    port: int,
-    now: int,
-    real: int,
-    ring: Any,
-    local: Any,
-    taken: Any,
-) -> int:
+def take(batch: Any, first: int, n: int, port: Any, clock: Any, assembly: Any) -> int:
     """Find the image of each received packet, and mark the packet there.
 
     Parameters
     ----------
-    datagrams : (batch * stride,) uint8     datagrams as received, header first
-    stride    : int                         distance of two datagrams, a multiple of 8
-    messages  : (batch, 16) uint32          struct mmsghdr of each datagram
-    first, n  : int                         the new datagrams are first .. n-1
-    layout    : (ports,) LAYOUT             where each port's pixels go
-    port      : int                         the row of this socket
-    now, real : int                         monotonic and real time in ns
-    ring      : Ring                        filled in place
-    local     : (Local.COUNT,) int64        what the receive threads know
-    taken     : (batch, 2) int64            filled: slot of each datagram, below 0 for none, and new units
+    batch, port, clock, assembly : as in ``daq_core.assembling.signatures``
+    first, n : int  the new datagrams are first .. n-1; their rows of `taken` are filled
 
     Returns
     -------
     int  n, or the number of the datagram whose image needs room: the window of open
          images is full, and the caller has to give up the oldest before it goes on here
     """
-    here = layout[port]
+    ring, local, taken = assembly.ring, assembly.local, batch.taken
+    here = port.layout[port.number]
+    datagrams, stride, messages = batch.datagrams, batch.stride, batch.messages
     headers = datagrams.view(np.uint64)
     bunch_ids = datagrams.view(np.float64)
     # Not read again for each packet: for all that the compiler knows, placing might change the layout.
@@ -163,8 +146,8 @@ def take(
                 ring.words[Word.MALFORMED] += 1
                 continue
             image_id = np.uint64(bunch_ids[word + 2])
-        unit = first_unit + packet
-        claimed = claim(ring, local, port, frame, image_id, unit, 1, slot, now, real)
+        said_so = Packet(port.number, frame, image_id, first_unit + packet, 1)
+        claimed = claim(assembly, said_so, slot, clock)
         if claimed == NO_ROOM:
             n = i
             break
@@ -173,7 +156,7 @@ def take(
             taken[i, 0], taken[i, 1] = slot, local[Local.CLAIMED]
             n_placed += 1
     if n_odd > 0:
-        _look_at_odd(datagrams, stride, messages, first, n, layout, port, ring, local, taken)
+        _look_at_odd(batch, first, n, port, assembly)
     ring.module_packets[here.module_index] += n_placed
     ring.words[Word.RECEIVED] += n - first
     ring.words[Word.PLACED] += n_placed
@@ -189,55 +172,36 @@ def _is_left_out(said: Any, identity: Any) -> bool:
 
 
 @kernel
-def _look_at_odd(
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    first: int,
-    n: int,
-    layout: Any,
-    port: int,
-    ring: Any,
-    local: Any,
-    taken: Any,
-) -> None:
+def _look_at_odd(batch: Any, first: int, n: int, port: Any, assembly: Any) -> None:
     """Say what is wrong with each ODD datagram of a batch; in the loop it would cost all others time."""
-    here = layout[port]
-    headers = datagrams.view(np.uint64)
+    ring, number = assembly.ring, port.number
+    here = port.layout[number]
+    headers = batch.datagrams.view(np.uint64)
     for i in range(first, n):
-        if taken[i, 0] == ODD:
-            word = (i * stride) >> 3
+        if batch.taken[i, 0] == ODD:
+            word = (i * batch.stride) >> 3
             said = headers[word + 5] & here.header_mask
-            if messages[i, MESSAGE_LENGTH] != here.datagram_bytes:
-                note_length(ring, port, messages[i, MESSAGE_LENGTH])
+            if batch.messages[i, MESSAGE_LENGTH] != here.datagram_bytes:
+                note_length(ring, number, batch.messages[i, MESSAGE_LENGTH])
             elif said != here.header_value and not _is_left_out(said, here.header_value):
-                note_header(ring, port, np.int64(said >> np.uint64(48)))
+                note_header(ring, number, np.int64(said >> np.uint64(48)))
             else:
-                note_number(ring, port, np.int64(headers[word + 1] >> np.uint64(32)))
-                convict(ring, local, port, headers[word])
+                note_number(ring, number, np.int64(headers[word + 1] >> np.uint64(32)))
+                convict(ring, assembly.local, number, headers[word])
 
 
 @kernel_of(PUT)
-def put(
-    datagrams: Any,
-    stride: int,
-    messages: Any,
-    first: int,
-    n: int,
-    layout: Any,
-    port: int,
-    ring: Any,
-    taken: Any,
-) -> None:
+def put(batch: Any, first: int, n: int, port: Any, ring: Any) -> None:
     """Copy the pixels of taken packets to their final place; parameters as in :func:`take`."""
-    here = layout[port]
+    layout, number, datagrams = port.layout, port.number, batch.datagrams
+    here = layout[number]
     headers = datagrams.view(np.uint64)
     for i in range(first, n):
-        slot = taken[i, 0]
+        slot = batch.taken[i, 0]
         if slot >= 0:
-            at = i * stride
+            at = i * batch.stride
             packet = np.int64(headers[(at >> 3) + 1] >> np.uint64(32)) - here.first_packet
             if here.packing == 12:
-                put_12_bit(datagrams, at + HEADER_BYTES, layout, port, packet, ring, slot)
+                put_12_bit(datagrams, at + HEADER_BYTES, layout, number, packet, ring, slot)
             else:
-                put_packet(datagrams, at + HEADER_BYTES, layout, port, packet, ring.pixels[slot])
+                put_packet(datagrams, at + HEADER_BYTES, layout, number, packet, ring.pixels[slot])
