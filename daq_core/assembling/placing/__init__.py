@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Kernels(NamedTuple):
     """What the receive loop does with the packets of a detector.
 
-    take  : kernel of signature ``assembly.TAKE``: finds the images of packets, and marks the packets there
-    put   : kernel of signature ``assembly.PUT``: copies the pixels of what was taken
-    erase : kernel of signature ``assembly.ERASE``: zeroes the pixels of a unit that did not arrive
+    take  : kernel of signature ``signatures.TAKE``: finds the images of packets, and marks the packets there
+    put   : kernel of signature ``signatures.PUT``: copies the pixels of what was taken
+    erase : kernel of signature ``signatures.ERASE``: zeroes the pixels of a unit that did not arrive
     """
 
     take: Callable[..., int]
