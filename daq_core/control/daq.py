@@ -17,58 +17,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from daq_core.config import DaqConfig
-from daq_core.control.claim import STOPPED, Asked, Claim
-from daq_core.control.counters import Meter, read_counters
+from daq_core.control.claim import Asked
+from daq_core.control.counters import read_counters
 from daq_core.control.deployment import ConfigStore, Deployer, config_id
 from daq_core.control.folder import look
 from daq_core.control.free_space import FreeSpace
 from daq_core.control.interrupted import end_of
 from daq_core.control.journal import Begun, Journal
+from daq_core.control.keeper import Keeper
 from daq_core.control.pipeline import Pipeline
-from daq_core.control.run import Run, task_of
+from daq_core.control.runs import Runs
 from daq_core.control.snapshots import Board, Listener
 from daq_core.control.task import FolderTask
+from daq_core.control.tasks import Tasks
 from daq_core.control.valve import Valve
-from daq_core.errors import Busy, DaqError, RunFailed, Stopped, Unavailable
+from daq_core.errors import DaqError, Unavailable
 from daq_core.processes.forks import ForkServer
 from daq_core.ring.ring import Ring
-from daq_core.state.acquisition import step
-from daq_core.state.events import (
-    Event,
-    FileOpened,
-    PipelineReady,
-    ReceiverLost,
-    StartRequested,
-    StopRequested,
-    WriterLost,
-)
-from daq_core.state.losses import in_words
+from daq_core.state.events import PipelineReady, ReceiverLost, StopRequested
 from daq_core.state.options import DaqOptions
-from daq_core.state.status import (
-    Acquisition,
-    AcquisitionState,
-    Counters,
-    DaqState,
-    DaqStatus,
-    Snapshot,
-    WriteRequest,
-)
-
-log = logging.getLogger(__name__)
+from daq_core.state.status import Acquisition, Counters, DaqState, DaqStatus, Snapshot, WriteRequest
 
 HEARTBEAT_S = 1.0
-NOTE_S = 1.0  # for the disk of the journal to note that a run begins
 SETTLE_S = 3.0  # for Stop to wait for a new config, which is given up then
 READY_S = 4.5  # for Stop to find a receiver that is down up again
-
-Result = TypeVar("Result")
 
 
 class Daq:
@@ -95,12 +73,6 @@ class Daq:
         options.check(config)
         self.options = options
         self._others = others
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.n_stops = 0  # received so far
-        self._claim: Claim | None = None  # of a start that is not a run yet
-        self._run: Run | None = None
-        self._followed: asyncio.Task[None] | None = None  # what becomes of the run
-        self._meter = Meter()
         self._journal = Journal(options.state_dir)
         self._forks = forks or ForkServer()
         self._pipeline = Pipeline(
@@ -114,25 +86,18 @@ class Daq:
             forks=self._forks,
         )
         self.valve = Valve(self._pipeline)
-        now = time.time()
-        last = next(iter(self._journal.newest_first()), None)
-        first = Snapshot(
-            time=now,
-            config=config,
-            config_id=config_id(now),
-            status=DaqStatus(acquisition=last or Acquisition()),
-            log=self._journal.newest_first(),
-            log_total=self._journal.total,
-        )
-        self._board = Board(first, self._pipeline)
+        self._tasks = Tasks()
+        self._board = Board(_first_snapshot(config, self._journal), self._pipeline)
+        self._keeper = Keeper(self._board, self._pipeline, self._journal)
+        self._runs = Runs(self._board, self._keeper, self._pipeline, self._journal, options, self._tasks)
         self._space = FreeSpace(options.output_roots[0].rstrip("/"), self._note_free_bytes)
         self._deployer = Deployer(
             self._board,
             self._pipeline,
             options,
             store=store,
-            apply=self._step,
-            spawn=self._spawn,
+            keeper=self._keeper,
+            spawn=self._tasks.spawn,
             is_running=lambda: self.is_taken,
         )
 
@@ -142,19 +107,17 @@ class Daq:
         except BaseException:
             await self._pipeline.end()
             raise
-        self._step(PipelineReady())
-        self._spawn(self._beat())
+        self._keeper.apply(PipelineReady())
+        self._tasks.spawn(self._beat())
         for begun in self._journal.unended:
-            self._spawn(self._record_interrupted(begun))
+            self._tasks.spawn(self._record_interrupted(begun))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         """Close a running file first, then end the processes."""
         with contextlib.suppress(DaqError, TimeoutError):
             await self.stop()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
         self._deployer.end()
         await self._pipeline.end()
         await self._space.end()
@@ -190,14 +153,13 @@ class Daq:
         RunFailed       the file could not be created; the status says FAILED
         Unavailable     no writer could be started; nothing changed
         """
-        claim = self._take(request, asked or Asked(self.n_stops))  # before anything is waited for
-        return await asyncio.shield(self._spawn(self._start(claim, by_valve)))
+        claim = self._runs.take(request, asked)  # before anything is waited for
+        self.expect(request.folder)
+        return await asyncio.shield(self._tasks.spawn(self._runs.start(claim, by_valve=by_valve)))
 
     async def wait(self) -> DaqStatus:
         """Wait for the end of the run that is going on, if any; returns the status at that moment."""
-        if self._run is None:
-            return self.snapshot.status
-        return await asyncio.shield(self._run.ended)
+        return await self._runs.wait()
 
     async def stop(self) -> DaqStatus:
         """End the run, or the start, if one is going on: what has arrived is written, the file is closed.
@@ -208,13 +170,8 @@ class Daq:
         ------
         Unavailable  the receiver is down and does not come up; the text says why
         """
-        self.n_stops += 1  # what was received before this moment ends, and what comes after it does not
-        claim, run = self._claim, self._run
-        if claim is not None:
-            claim.stop()
-        if self.snapshot.status.state is DaqState.WRITING:
-            self._step(StopRequested())
-        return await asyncio.shield(self._spawn(self._stop(claim, run)))
+        end = self._runs.stop()  # of what was received before this moment
+        return await asyncio.shield(self._tasks.spawn(self._ready_after(end)))
 
     async def configure(self, changes: Mapping[str, object]) -> DaqConfig:
         """Take up a partial config change; returns the whole config at once.
@@ -249,9 +206,14 @@ class Daq:
     # --------------------------------------------------------------- questions
 
     @property
+    def n_stops(self) -> int:
+        """Stops received so far."""
+        return self._runs.n_stops
+
+    @property
     def is_taken(self) -> bool:
         """A run is going on, or about to."""
-        return self._claim is not None or self._run is not None
+        return self._runs.is_taken
 
     @property
     def ring(self) -> Ring:
@@ -268,10 +230,7 @@ class Daq:
 
     async def flushed(self) -> None:
         """Wait until every image that has come in can be read from the file, or its run is over."""
-        run = self._run
-        n_images = 0 if run is None else run.n_kept
-        while self._run is run and self.snapshot.status.acquisition.n_write_completed < n_images:
-            await self._board.change()
+        await self._runs.flushed()
 
     async def look_at(self, folder: str, *, may_make: int = 0) -> str:
         """Return why a run could not write into a folder now, "" when it could.
@@ -299,92 +258,11 @@ class Daq:
         """The next run will be written there, as far as anybody knows: its free space is shown."""
         self._space.ask_of(folder)
 
-    # ------------------------------------------------------------------- a run
+    # ------------------------------------------------------------- what happens
 
-    def _take(self, request: WriteRequest, asked: Asked) -> Claim:
-        """Claim the next run, or refuse; nothing is waited for in here."""
-        step(self.snapshot.status, StartRequested(request), time.time())
-        if self._claim is not None:
-            where = self._claim.request.output_file
-            raise Busy(f"A run into {where} is being started. Wait until it ends, or stop it.")
-        if asked.n_stops != self.n_stops:
-            raise Stopped(STOPPED)
-        self._claim = Claim(request, asked)
-        return self._claim
-
-    async def _start(self, claim: Claim, by_valve: bool) -> DaqStatus:
-        try:
-            run = await self._accepted(claim, by_valve)
-        finally:
-            self._claim = None
-            claim.end()
-        self._followed = self._spawn(self._follow(run))
-        noted = self._spawn(self._journal.begin(self._begun(claim.request)))  # while the file is opened
-        await asyncio.wait({run.opened, run.ended}, return_when=asyncio.FIRST_COMPLETED)
-        if not (await asyncio.wait({noted}, timeout=NOTE_S))[0]:
-            log.warning(
-                "the disk of %s is slow: the start of the run is not noted yet", self.options.state_dir
-            )
-        if run.opened.done():
-            return run.opened.result()
-        raise RunFailed(run.ended.result().acquisition.message)
-
-    async def _accepted(self, claim: Claim, by_valve: bool) -> Run:
-        """Prepare a run and accept it: from then on it is shown, and ends in the log."""
-        self.expect(claim.request.folder)
-        task = task_of(claim.request, self.snapshot.config, self.options, self._pipeline)
-        timeouts = self.options.image_timeouts()
-        run = await claim.see(Run.prepare(task, self._pipeline, timeouts, by_valve=by_valve))
-        try:
-            claim.check()
-            self._step(StartRequested(claim.request))
-        except (Busy, Stopped):  # the receiver was lost meanwhile, or a Stop came in the same moment
-            run.discard()
-            raise
-        self._board.run_warning, self._board.low_space = run.warning, run.low_space
-        self._board.free_bytes = run.free_bytes
-        self._run = run
-        return run
-
-    def _begun(self, request: WriteRequest) -> Begun:
-        since = self.snapshot.status.pending_since or time.time()
-        return Begun(request, since, self.snapshot.config.writer_user_id, self.options.writer_group)
-
-    async def _record_interrupted(self, begun: Begun) -> None:
-        """Record the end of a run that was going on when the service was killed."""
-        ended = await end_of(begun, self.options.output_roots, self._forks)
-        shown = self.snapshot.status
-        if not shown.acquisition.running and (shown.acquisition.start_time or 0.0) < begun.start_time:
-            self._board.show(status=replace(shown, acquisition=ended))  # it is the last run there was
-        self._record(ended)
-
-    async def _follow(self, run: Run) -> None:
-        """See a run through; whatever happens in here, the DAQ is ready for the next one after it."""
-        try:
-            await run.follow(self.snapshot.status.pending_since or time.time(), self._step)
-        except Exception as error:
-            log.exception("a run could not be followed")
-            run.kill("could not be followed")
-            self._pipeline.release()
-            with contextlib.suppress(Busy):  # it had ended already
-                self._step(WriterLost(f"internal error: {error}"))
-        self._run = None
-        if run.unmended:
-            self._spawn(run.mend_late())
-        if run.aborted:
-            self._record()
-        if not self.snapshot.status.receiver_down:
-            self._step(PipelineReady())
-
-    async def _stop(self, claim: Claim | None, run: Run | None) -> DaqStatus:
-        """See the end of the start or run that a Stop found, and then READY."""
-        ended = self.snapshot.status
-        if claim is not None:
-            await claim.ended()
-            ended = self.snapshot.status
-        if run is not None and self._followed is not None:
-            await run.wind_up(self._followed)
-            ended = run.ended.result() if run.ended.done() else ended
+    async def _ready_after(self, end: asyncio.Task[DaqStatus]) -> DaqStatus:
+        """See the end of what a Stop found, and then READY."""
+        ended = await end
         deadline = time.monotonic() + READY_S
         await self._deployer.settle(SETTLE_S)
         while self._is_down():
@@ -399,28 +277,27 @@ class Daq:
     def _is_down(self) -> bool:
         """Whether the DAQ is UNKNOWN and a Stop does not change that yet."""
         is_unknown = self.snapshot.status.state is DaqState.UNKNOWN
-        return is_unknown and self._step(StopRequested()).state is DaqState.UNKNOWN
-
-    # ------------------------------------------------------------ the pipeline
+        return is_unknown and self._keeper.apply(StopRequested()).state is DaqState.UNKNOWN
 
     def receiver_lost(self, reason: str) -> None:
         """Take note that the receiver has ended, which ends the run that goes on."""
-        before = self.snapshot.status
-        after = self._step(ReceiverLost(reason))
-        if self._run is not None and _ended(before, after):
-            self._run.abort(f"receiver lost: {reason}")
+        self._keeper.apply(ReceiverLost(reason))
+        self._runs.abort(f"receiver lost: {reason}")
         self._deployer.receiver_lost(reason)
 
     def _on_receiver_up(self) -> None:
-        self._spawn(self._recover())
+        self._tasks.spawn(self._recover())
 
     async def _recover(self) -> None:
         """Be ready again, once the file of a failed run is closed."""
-        while self._run is not None:
-            await self._board.change()
-        self._step(PipelineReady())
+        await self._runs.over()
+        self._keeper.apply(PipelineReady())
 
-    # ------------------------------------------------------------ the snapshot
+    async def _record_interrupted(self, begun: Begun) -> None:
+        """Record the end of a run that was going on when the service was killed."""
+        ended = await end_of(begun, self.options.output_roots, self._forks)
+        self._keeper.show_last(ended)
+        self._keeper.record(ended)
 
     async def _beat(self) -> None:
         """Refresh rates and counters once a second, whether or not anything happens."""
@@ -428,81 +305,24 @@ class Daq:
         while True:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
-            self._board.log_trouble = self._journal.trouble
             self._deployer.look()
-            self._board.waiting = self._waits_for()
-            if self._run is None:
+            if self._runs.run is None:  # in a run its writer looks
                 self._space.look()
-            else:  # its writer looks
-                self._board.free_bytes = self._run.free_bytes
-            self._board.show(stats=self._meter.rates(self._pipeline, time.monotonic()))
-
-    def _waits_for(self) -> str:
-        return self._run.waits_for if self._run is not None else ""
+            self._keeper.beat()
 
     def _note_free_bytes(self, n_bytes: int) -> None:
-        self._board.free_bytes = n_bytes
-
-    def _step(self, event: Event) -> DaqStatus:
-        """Apply an event and show what changed; an acquisition that ended goes to the log."""
-        before = self.snapshot.status
-        status = self._with_losses(step(before, event, time.time()))
-        if status == before:
-            return status
-        self._meter.n_written += _newly_written(before, status)
-        self._board.waiting = "" if _ended(before, status) else self._waits_for()
-        self._board.show(status=status)
-        if _ended(before, status) and not isinstance(event, ReceiverLost):
-            self._record()  # after a lost receiver the file still closes, and _follow records
-        if self._run is not None:
-            if isinstance(event, FileOpened) and not self._run.opened.done():
-                self._run.opened.set_result(status)
-            if _ended(before, status) and not self._run.ended.done():
-                self._run.ended.set_result(status)
-        return status
-
-    def _with_losses(self, status: DaqStatus) -> DaqStatus:
-        """Let the acquisition say what its run lost so far; one that is over keeps what it said last."""
-        if self._run is None or status.pending is not None:
-            return status
-        return replace(status, acquisition=replace(status.acquisition, losses=self._run.losses))
-
-    def _record(self, ended: Acquisition | None = None) -> None:
-        """Put an acquisition that has ended, the last one, into the log."""
-        ended = ended or self.snapshot.status.acquisition
-        self._journal.add(ended)
-        self._board.show(log=self._journal.newest_first(), log_total=self._journal.total)
-        _log_end(ended)
-
-    def _spawn(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """Run something that must not end with the task that asked for it."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._board.news = replace(self._board.news, free_bytes=n_bytes)
 
 
-def _ended(before: DaqStatus, after: DaqStatus) -> bool:
-    """Tell whether a run was going on before, and none is after."""
-    return (before.acquisition.running or before.pending is not None) and not (
-        after.acquisition.running or after.pending is not None
+def _first_snapshot(config: DaqConfig, journal: Journal) -> Snapshot:
+    """Return what there is to show before anything runs: the last run is the journal's."""
+    now = time.time()
+    last = next(iter(journal.newest_first()), None)
+    return Snapshot(
+        time=now,
+        config=config,
+        config_id=config_id(now),
+        status=DaqStatus(acquisition=last or Acquisition()),
+        log=journal.newest_first(),
+        log_total=journal.total,
     )
-
-
-def _newly_written(before: DaqStatus, after: DaqStatus) -> int:
-    if before.acquisition.request is not after.acquisition.request:
-        return after.acquisition.n_write_completed
-    return after.acquisition.n_write_completed - before.acquisition.n_write_completed
-
-
-def _log_end(acquisition: Acquisition) -> None:
-    """Tell the log how a run ended; a run that lost something is a warning, with all numbers."""
-    where = acquisition.request.output_file if acquisition.request is not None else "?"
-    lost = in_words(acquisition.losses) if acquisition.losses is not None else ""
-    level = logging.WARNING if lost else logging.INFO
-    if acquisition.state is AcquisitionState.FAILED:
-        level = logging.ERROR
-    n_images = f"{acquisition.n_write_completed} images"
-    if lost and acquisition.efficiency is not None:
-        lost += f"; efficiency {acquisition.efficiency:.1%}"
-    log.log(level, "%s: %s, %s%s", where, acquisition.message, n_images, f"; lost: {lost}" if lost else "")

@@ -13,13 +13,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from daq_core.config import DaqConfig, named, unknown_keys
+from daq_core.control.keeper import Keeper
 from daq_core.control.pipeline import Former, Pipeline, close_maps
 from daq_core.control.runnable import check_runnable
 from daq_core.control.snapshots import Board
 from daq_core.errors import Busy, DaqError, Unavailable
 from daq_core.linux.user import check_right
 from daq_core.state.acquisition import step
-from daq_core.state.events import ConfigAccepted, Event, PipelineReady, ReceiverLost
+from daq_core.state.events import ConfigAccepted, PipelineReady, ReceiverLost
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import DaqStatus, Deployment
 
@@ -68,7 +69,7 @@ class Deployer:
         options: DaqOptions,
         *,
         store: ConfigStore | None,
-        apply: Callable[[Event], DaqStatus],
+        keeper: Keeper,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         is_running: Callable[[], bool],
     ) -> None:
@@ -76,7 +77,7 @@ class Deployer:
         self._pipeline = pipeline
         self._options = options
         self._store = store
-        self._apply = apply
+        self._keeper = keeper
         self._spawn = spawn
         self._is_running = is_running  # a run is going on, or its file is being closed
         self._changing = asyncio.Lock()
@@ -217,7 +218,7 @@ class Deployer:
             raise Busy("Another config change is being applied. Wait until the state is READY.")
         if self._is_running():
             raise Busy("The config cannot be changed while a run is going on. Stop it first.")
-        return step(self._board.snapshot.status, ConfigAccepted(), time.time())
+        return step(self._keeper.status, ConfigAccepted(), time.time())
 
     def _accept(self, config: DaqConfig, deployed: str, message: str, **more: Any) -> None:
         """Show an accepted config, and how far its deployment is."""
@@ -236,7 +237,7 @@ class Deployer:
         if self._store is not None:  # who saw READY finds this config after a kill, too
             await self._store.keep_now(config)
         self._took_up(config)
-        self._apply(PipelineReady())
+        self._keeper.apply(PipelineReady())
 
     async def _try_out(self, config: DaqConfig, maps: int | None) -> str:
         """Replace the ring and the receiver; returns why that is not possible, "" when it was."""
@@ -263,7 +264,7 @@ class Deployer:
         log.error("the new config does not run: %s", trouble)
         while self._is_running():
             await self._board.change()
-        self._apply(ReceiverLost(trouble))
+        self._keeper.apply(ReceiverLost(trouble))
         config, result = former.config, FORMER
         try:
             await self._pipeline.go_back(former)
@@ -276,7 +277,7 @@ class Deployer:
         self._board.show(config=config, config_id=name, ran=config)
         self._show(ERROR, f"Deployment failed: {trouble} {result}")
         if result == FORMER:
-            self._apply(PipelineReady())
+            self._keeper.apply(PipelineReady())
 
     def _took_up(self, config: DaqConfig) -> None:
         self._show(SUCCESS, DONE)

@@ -7,16 +7,17 @@ import contextlib
 import importlib.metadata
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Self
 
 from daq_core.config import DaqConfig
 from daq_core.control.counters import read_losses
+from daq_core.control.keeper import Keeper, is_taken
 from daq_core.control.pipeline import Pipeline
-from daq_core.control.repairs import mend
+from daq_core.control.repairs import mend_run
+from daq_core.control.snapshots import RunNews
 from daq_core.control.waiting import Waiting
-from daq_core.errors import DaqError, InvalidRequest, Unavailable
+from daq_core.errors import Busy, InvalidRequest, Unavailable
 from daq_core.files.output import UNKNOWN
 from daq_core.ring.ring import Word, words_of
 from daq_core.state.events import (
@@ -31,11 +32,21 @@ from daq_core.state.events import (
     WriterLost,
 )
 from daq_core.state.image_timeouts import ImageTimeouts
-from daq_core.state.losses import NO_LOSSES, Losses
+from daq_core.state.losses import NO_LOSSES
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import AcquisitionState, DaqState, DaqStatus, WriteRequest
 from daq_core.writing.handle import WriterLostError, WriterProcess
-from daq_core.writing.task import Abort, Closed, Failed, Hurry, MendTask, Open, Opened, Refused, WriterTask
+from daq_core.writing.task import (
+    Abort,
+    Checked,
+    Closed,
+    Failed,
+    Hurry,
+    Open,
+    Opened,
+    Refused,
+    WriterTask,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,34 +60,31 @@ MEND_S = 1.0  # for the file of a lost writer to be made readable
 MEND_LATE_S = 60.0  # for the same, when nobody waits for it any more
 LATE_TICK_S = 1.0  # how often a killed writer that hangs in its file system is looked at
 
-Apply = Callable[[Event], DaqStatus]
-
 
 class Run:
     """A writer process, the channel to it, and the ring armed for it.
 
-    ``opened`` and ``ended`` are futures of the status at that moment; the owner
-    sets them, because it is the one who knows.
+    ``opened`` and ``ended`` are futures of the status at that moment.
     """
 
     def __init__(
         self,
         task: WriterTask,
         pipeline: Pipeline,
-        timeouts: ImageTimeouts | None = None,
+        keeper: Keeper,
+        timeouts: ImageTimeouts,
         *,
-        by_valve: bool = False,
+        by_valve: bool,
     ) -> None:
         self.task = task
         self.by_valve = by_valve  # it takes what the valve lets through, and nothing else
         self._pipeline = pipeline
-        self._timeouts = timeouts or ImageTimeouts()
+        self._keeper = keeper
+        self._timeouts = timeouts
         self._writer = WriterProcess(task, pipeline.open_channel)
         self._epoch = 0  # 0: not armed yet
         self._waiting: Waiting | None = None  # from when it is
-        self.warning = ""  # of the user whose files these will be
-        self.low_space = ""  # of the file system
-        self._free_bytes = UNKNOWN  # when the writer looked at the path
+        self._checked = Checked(UNKNOWN, "", "", "")  # what the writer said when it had looked at the path
         self.stopped = False  # a stop was asked for, be it before the run began
         self.aborted = False  # the receiver is gone; the run has failed already
         self._abort_reason = ""
@@ -90,9 +98,10 @@ class Run:
         cls,
         task: WriterTask,
         pipeline: Pipeline,
-        timeouts: ImageTimeouts | None = None,
+        keeper: Keeper,
+        timeouts: ImageTimeouts,
         *,
-        by_valve: bool = False,
+        by_valve: bool,
     ) -> Self:
         """Fork a writer and let it look at the path; what it has to warn of is in the run.
 
@@ -101,7 +110,7 @@ class Run:
         InvalidRequest  the file cannot be written there
         Unavailable     the file system did not answer, or no writer could be started
         """
-        run = cls(task, pipeline, timeouts, by_valve=by_valve)
+        run = cls(task, pipeline, keeper, timeouts, by_valve=by_valve)
         try:
             await run._writer.open()
             async with asyncio.timeout(CHECK_TIMEOUT_S):
@@ -120,44 +129,57 @@ class Run:
         if isinstance(answer, Refused):
             run.discard()
             raise InvalidRequest(answer.reason)
-        run.warning, run.low_space, run._free_bytes = answer.warning, answer.low_space, answer.free_bytes
+        run._checked = answer
         if answer.note:
             log.info("%s: %s", task.output_file, answer.note)
         return run
 
-    async def follow(self, start_time: float, apply: Apply) -> None:
-        """Open the file, and turn what happens until its end into events."""
+    async def follow(self, start_time: float) -> None:
+        """Open the file, and turn what happens until its end into events; never raises."""
+        try:
+            await self._follow(start_time)
+        except Exception as error:
+            log.exception("a run could not be followed")
+            self.kill("could not be followed")
+            self._pipeline.release()
+            with contextlib.suppress(Busy):  # it had ended already
+                self._keeper.apply(WriterLost(f"internal error: {error}"))
+            self._see_end(self._keeper.status)
+
+    async def _follow(self, start_time: float) -> None:
         self._writer.order(Open(start_time, self._pipeline.next_epoch))
         heard = asyncio.ensure_future(self._writer.hear())
         try:
             while True:
                 await asyncio.wait({heard}, timeout=TICK_S)
                 if not heard.done():
-                    self._see_it_wait(apply)  # before the images are shown: with them the wait is over
-                    self._fold_counters(apply)
+                    self._see_it_wait()  # before the images are shown: with them the wait is over
+                    self._fold_counters()
+                    if not self.ended.done():
+                        self._keeper.note(self.news)
                 elif isinstance(message := heard.result(), Opened):
                     if not self.aborted:
-                        self._arm(apply)
+                        self._arm()
                     heard = asyncio.ensure_future(self._writer.hear())
                 else:
                     failure = message.reason if isinstance(message, Failed) else self._abort_reason
                     if failure and self.opened.done():
                         await self._until_gone()
                         await self._mend(failure)  # a file that was closed in order has failed too
-                    self._end(message, apply)
+                    self._end(message)
                     return
         except WriterLostError as error:
-            self._fold_counters(apply)
+            self._fold_counters()
             self._pipeline.release()
             self._pipeline.n_restarts += 1
-            apply(WriterLost(str(error)))
+            self._apply(WriterLost(str(error)))
             await self._mend(f"writer lost: {error}")
         finally:
             heard.cancel()
             self._pipeline.release()
             self.discard()
 
-    def _arm(self, apply: Apply) -> None:
+    def _arm(self) -> None:
         """Arm the ring and show WAITING_IMAGES in one go: an image that follows belongs to the run.
 
         When a stop came first no image does, and the ring is not armed.
@@ -168,17 +190,27 @@ class Run:
             self._epoch = self._pipeline.arm(self.task.n_images, self.task.n_writers, by_valve=self.by_valve)
             pipeline = self._pipeline
             self._waiting = Waiting(pipeline.ring, pipeline.layout, pipeline.config, time.monotonic())
-        apply(FileOpened())
+        self.opened.set_result(self._apply(FileOpened()))
 
-    def _end(self, message: Closed | Failed, apply: Apply) -> None:
-        self._fold_counters(apply)
+    def _end(self, message: Closed | Failed) -> None:
+        self._fold_counters()
         self._pipeline.release()
         if isinstance(message, Closed):
-            apply(FileClosed(message.n_completed))
+            self._apply(FileClosed(message.n_completed))
         elif self._epoch or self.aborted:
-            apply(WriteFailed(message.reason, message.n_completed))
+            self._apply(WriteFailed(message.reason, message.n_completed))
         else:
-            apply(OpenFailed(message.reason))
+            self._apply(OpenFailed(message.reason))
+
+    def _apply(self, event: Event) -> DaqStatus:
+        """Apply an event of this run, with what there is to show of it; by some it ends."""
+        status = self._keeper.apply(event, self.news)
+        self._see_end(status)
+        return status
+
+    def _see_end(self, status: DaqStatus) -> None:
+        if not is_taken(status) and not self.ended.done():
+            self.ended.set_result(status)
 
     @property
     def _is_taken_up(self) -> bool:
@@ -191,43 +223,39 @@ class Run:
         return int(self._pipeline.words[Word.RUN_KEPT]) if self._is_taken_up else 0
 
     @property
-    def free_bytes(self) -> int:
-        """Bytes free where this run is written, as its writer saw them last; or UNKNOWN."""
+    def news(self) -> RunNews:
+        """What there is to show of this run besides its state."""
         seen = int(self._pipeline.words[Word.DISK_FREE]) if self.opened.done() else UNKNOWN
-        return seen or self._free_bytes
+        return RunNews(
+            warning=self._checked.warning,
+            low_space=self._checked.low_space,
+            free_bytes=seen or self._checked.free_bytes,
+            waits_for=self._waiting.sentence if self._waiting is not None and not self.ended.done() else "",
+            losses=read_losses(self._pipeline) if self._is_taken_up else NO_LOSSES,
+        )
 
-    @property
-    def losses(self) -> Losses:
-        """What this run lost so far."""
-        return read_losses(self._pipeline) if self._is_taken_up else NO_LOSSES
-
-    def _fold_counters(self, apply: Apply) -> None:
+    def _fold_counters(self) -> None:
         """Make events of what receiver and writer counted since the last look."""
         words = self._pipeline.words
         if not self._is_taken_up:
             return
         n_kept, n_completed = int(words[Word.RUN_KEPT]), int(words_of(words, Word.COMPLETED).sum())
-        status = apply(ImagesWritten(0, 0))
+        status = self._keeper.status
         if status.state is not DaqState.WRITING:
             return  # the receiver was lost: the run has ended already
         if n_kept > 0 and status.acquisition.state is AcquisitionState.WAITING_IMAGES:
-            status = apply(ImageAcquired())
+            status = self._apply(ImageAcquired())
         counted = (status.acquisition.n_write_requested, status.acquisition.n_write_completed)
         if (n_kept, n_completed) == counted:
             return
         n_images = self.task.n_images
         # Of a run that was over between two looks, show the state it passed through.
-        apply(ImagesWritten(n_kept, min(n_completed, n_images - 1) if n_images else n_completed))
+        self._apply(ImagesWritten(n_kept, min(n_completed, n_images - 1) if n_images else n_completed))
         if n_images and n_kept >= n_images:
-            apply(AllAcquired())
-        apply(ImagesWritten(n_kept, n_completed))
+            self._apply(AllAcquired())
+        self._apply(ImagesWritten(n_kept, n_completed))
 
-    @property
-    def waits_for(self) -> str:
-        """What is amiss when no image comes, "" while images come."""
-        return self._waiting.sentence if self._waiting is not None else ""
-
-    def _see_it_wait(self, apply: Apply) -> None:
+    def _see_it_wait(self) -> None:
         """Notice when no image comes; a run that waits too long is closed as FAILED, with those it has."""
         if self._waiting is None or self.aborted:
             return
@@ -236,7 +264,7 @@ class Run:
             self._timeouts.pause()  # it waits for a client, not for the detector
             self._waiting.pause()
             return
-        status = apply(ImagesWritten(0, 0))
+        status = self._keeper.status
         state = status.acquisition.state
         if status.state is not DaqState.WRITING or state is AcquisitionState.FLUSHING_IMAGES:
             self._waiting.pause()
@@ -244,7 +272,7 @@ class Run:
         n_images = int(words[Word.RUN_KEPT] + words[Word.RUN_DROPPED]) if self._is_taken_up else 0
         self._waiting.look(self.n_kept, time.monotonic())
         if reason := self._timeouts.overdue(n_images, time.monotonic()):
-            apply(AllAcquired())
+            self._apply(AllAcquired())
             self._pipeline.disarm()
             self._writer.order(Abort(reason))
 
@@ -268,7 +296,8 @@ class Run:
         self._writer.order(Hurry())
 
     def abort(self, reason: str) -> None:
-        """The receiver is gone: have what is in the ring written, and the file closed as FAILED."""
+        """The receiver is gone, and the run has failed: have its images written, and the file closed."""
+        self._see_end(self._keeper.status)
         self.aborted = True
         self._abort_reason = reason
         self._pipeline.disarm()
@@ -291,23 +320,8 @@ class Run:
     async def _mend(self, reason: str, patience_s: float = MEND_S) -> None:
         """Have a process make a file readable that was not closed in order, and say why in it."""
         self.unmended = reason
-        task = MendTask(
-            output_file=self.task.output_file,
-            run_id=str(self.task.run_id),
-            writer_user_id=self.task.writer_user_id,
-            writer_group=self.task.writer_group,
-            output_roots=self.task.output_roots,
-            failure=f"ERROR: {reason}",
-        )
-        try:
-            async with asyncio.timeout(patience_s):
-                report = await mend(self._pipeline.forks, task, look_s=patience_s, patience_s=patience_s)
-        except (DaqError, TimeoutError) as error:
-            why = str(error) or "no answer in time, or it is still open elsewhere"
-            log.error("%s could not be repaired yet: %s", self.task.output_file, why)
-        else:
+        if await mend_run(self._pipeline.forks, self.task, reason, patience_s):
             self.unmended = ""
-            log.warning("%s", report.message)
 
     async def mend_late(self) -> None:
         """Mend the file when its file system has let go of the writer, however long that takes."""

@@ -7,17 +7,29 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from daq_core.control.counters import read_counters, read_losses, read_warnings
 from daq_core.control.pipeline import Pipeline
 from daq_core.files.output import UNKNOWN
+from daq_core.state.losses import NO_LOSSES, Losses
 from daq_core.state.status import DaqStatus, Health, Snapshot
 
 log = logging.getLogger(__name__)
 
 Listener = Callable[[Snapshot], None]
+
+
+@dataclass(frozen=True)
+class RunNews:
+    """What there is to show of the present or the last run besides its state."""
+
+    warning: str = ""  # of the user whose files these are
+    low_space: str = ""  # of the file system
+    free_bytes: int = UNKNOWN  # where it is written; between two runs, where the next one would be
+    waits_for: str = ""  # what is amiss when no image comes; who says that has logged it
+    losses: Losses = NO_LOSSES
 
 
 class Board:
@@ -28,10 +40,7 @@ class Board:
 
     def __init__(self, snapshot: Snapshot, pipeline: Pipeline) -> None:
         self.snapshot = snapshot
-        self.run_warning = ""  # what the writer of the run found worth a warning
-        self.low_space = ""  # and what it said of the free space
-        self.free_bytes = UNKNOWN  # where the run is or would be written
-        self.waiting = ""  # what the run waits for; who says that has logged it
+        self.news = RunNews()
         self.log_trouble = ""  # why the acquisition log is not on the disk
         self.config_trouble = ""  # why the config in use is not the one that was wanted
         self.unsaved = ""  # why the config is not kept for the next start
@@ -59,11 +68,11 @@ class Board:
             health=Health(
                 receiver_up=not status.receiver_down,
                 restarts=self._pipeline.n_restarts,
-                disk_free_bytes=self.free_bytes or None,
+                disk_free_bytes=self.news.free_bytes or None,
                 warning=self._warn(),
-                low_space=self.low_space,
+                low_space=self.news.low_space,
                 config=" ".join(filter(None, (self.config_trouble, self.unsaved))),
-                waiting=self.waiting,
+                waiting=self.news.waits_for,
             ),
             **changes,
         )
@@ -81,8 +90,8 @@ class Board:
         ours = (
             self.config_trouble,
             self.unsaved,
-            self.run_warning,
-            self.low_space,
+            self.news.warning,
+            self.news.low_space,
             self.log_trouble,
             pipeline.maps_warning,
         )
@@ -91,7 +100,7 @@ class Board:
             if _without_numbers(warning) not in self._warned:
                 log.warning("%s", warning)
         self._warned = set(map(_without_numbers, warnings))
-        return "; ".join(filter(None, (self.waiting, *warnings)))
+        return "; ".join(filter(None, (self.news.waits_for, *warnings)))
 
 
 def _without_numbers(warning: str) -> str:

@@ -236,7 +236,6 @@ TABLE: dict[Phase, Row] = {
     Phase.WRITING: _RUNNING,
     Phase.FLUSHING: _RUNNING,
     Phase.UNKNOWN: {
-        ImagesWritten: _keep,
         StopRequested: _stop_unknown,
         FileClosed: _close_late,
         WriteFailed: _fail_late,
