@@ -32,9 +32,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def module_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for all tests of a module; use `service`, which leaves it as it was found."""
     service = Service(tmp_path_factory.mktemp("service"), JUNGFRAU_2, {})
-    service.start()
-    yield service
-    service.discard()
+    try:  # it may take longer to start than a test may
+        service.start()
+        yield service
+    finally:
+        service.discard()
 
 
 @pytest.fixture
