@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import psutil
+
 LEAST_RESERVE = 256 * 2**20
 """Bytes that no ring may take: what our processes, Redis and the page cache need at least."""
-
-PROC = Path("/proc")
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ class ControlGroup:
         return max(0, used - cached)
 
 
-def present_memory(proc: Path = PROC, groups: tuple[ControlGroup, ...] | None = None) -> Memory:
+def present_memory(groups: tuple[ControlGroup, ...] | None = None) -> Memory:
     """Look at the machine and at all control groups; `groups` saves looking for them again.
 
     Raises
     ------
-    OSError, ValueError
+    OSError, ValueError, LookupError
         /proc has no meminfo, or it has another form.
     """
-    machine = meminfo(proc)
-    least = Memory(machine["MemAvailable"], machine["MemTotal"])
-    for group in memory_groups(proc) if groups is None else groups:
+    machine = psutil.virtual_memory()
+    least = Memory(int(machine.available), int(machine.total))
+    for group in memory_groups() if groups is None else groups:
         limit = group.limit()
         if limit is None:
             continue
@@ -89,18 +89,9 @@ def present_memory(proc: Path = PROC, groups: tuple[ControlGroup, ...] | None = 
     return least
 
 
-def meminfo(proc: Path = PROC) -> dict[str, int]:
-    """Return the sizes of /proc/meminfo in bytes, by its names."""
-    sizes = {}
-    for line in (proc / "meminfo").read_text(encoding="ascii").splitlines():
-        name, _, size = line.partition(":")
-        if size.endswith(" kB"):  # the others are counts
-            sizes[name] = 1024 * int(size.removesuffix(" kB"))
-    return sizes
-
-
-def memory_groups(proc: Path = PROC) -> tuple[ControlGroup, ...]:
+def memory_groups() -> tuple[ControlGroup, ...]:
     """Return the control groups of this process that count memory, from its own to the outermost."""
+    proc = Path(psutil.PROCFS_PATH)
     try:
         memberships = (proc / "self/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
         mounts = (proc / "self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""What the EPICS environment says of Channel Access: the port of a server, its beacons, where clients look.
+"""What the EPICS environment says of Channel Access: the port of a server, and its beacons.
 
 caproto would read these names from the environment itself, some of them wrongly
 (it ignores ``EPICS_CAS_SERVER_PORT``); here they are read once, and given on as values.
@@ -10,7 +10,6 @@ import logging
 import os
 
 from daq_core.linux.network import is_loopback
-from ioc.access.own_addresses import broadcast_addresses
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,7 @@ def beacon_addresses(bind: str) -> list[Address]:
     listed = os.environ.get("EPICS_CAS_BEACON_ADDR_LIST", "").split()
     if os.environ.get("EPICS_CAS_AUTO_BEACON_ADDR_LIST", "YES").upper() != "NO":
         listed.append("255.255.255.255")
-    return [_address(text, default_port) for text in dict.fromkeys(listed) if not _is_ipv6(text)]
+    return [address_of(text, default_port) for text in dict.fromkeys(listed) if not _is_ipv6(text)]
 
 
 def _is_ipv6(text: str) -> bool:
@@ -48,16 +47,7 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def search_addresses(bind: str, port: int) -> list[Address]:
-    """Return where clients look for the PVs of a server; one on loopback asks no other machine."""
-    listed = [_address(text, port) for text in os.environ.get("EPICS_CA_ADDR_LIST", "").split()]
-    if is_loopback(bind):
-        return list(dict.fromkeys([(bind, port), *(at for at in listed if is_loopback(at[0]))]))
-    if os.environ.get("EPICS_CA_AUTO_ADDR_LIST", "YES").upper() != "NO":
-        listed += [(address, port) for address in broadcast_addresses()]
-    return list(dict.fromkeys(listed))
-
-
-def _address(text: str, default_port: int) -> Address:
+def address_of(text: str, default_port: int) -> Address:
+    """Read ``host`` or ``host:port``."""
     host, _, port = text.partition(":")
     return host, int(port) if port.isdecimal() else default_port

@@ -17,7 +17,9 @@ from collections.abc import Iterable
 import caproto as ca
 
 from daq_core.linux.disk_thread import DiskThread
-from ioc.channel_access.environment import Address, search_addresses
+from daq_core.linux.network import is_loopback
+from ioc.access.own_addresses import broadcast_addresses
+from ioc.channel_access.environment import Address, address_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,16 @@ async def warn_of_namesakes(name: str, bind: str, ca_port: int) -> None:
             place,
             name,
         )
+
+
+def search_addresses(bind: str, port: int) -> list[Address]:
+    """Return where clients look for the PVs of a server; one on loopback asks no other machine."""
+    listed = [address_of(text, port) for text in os.environ.get("EPICS_CA_ADDR_LIST", "").split()]
+    if is_loopback(bind):
+        return list(dict.fromkeys([(bind, port), *(at for at in listed if is_loopback(at[0]))]))
+    if os.environ.get("EPICS_CA_AUTO_ADDR_LIST", "YES").upper() != "NO":
+        listed += [(address, port) for address in broadcast_addresses()]
+    return list(dict.fromkeys(listed))
 
 
 def ask(name: str, addresses: Iterable[Address]) -> list[str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ioc.channel_access.environment import search_addresses
-from ioc.channel_access.namesakes import ask
+from ioc.channel_access.namesakes import ask, search_addresses
 from ioc.program.ports import LOOPBACK, free_ports
 from tests.processes.service import JUNGFRAU_2, Service
 

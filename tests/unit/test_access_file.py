@@ -11,7 +11,7 @@ import pytest
 from daq_core.errors import InvalidConfig
 from ioc.access.control import AccessControl
 from ioc.access.file import MAX_BYTES, parse
-from ioc.access.own_addresses import own_addresses
+from ioc.access.own_addresses import broadcast_addresses, own_addresses
 from ioc.access.rules import THIS_MACHINE_ONLY, AccessRules, Rights
 
 ALL, READ, NOTHING = Rights(True, True, True), Rights(True, False), Rights(False, False)
@@ -135,6 +135,18 @@ def test_the_addresses_of_this_machine_are_what_a_socket_can_be_bound_to() -> No
     for address in own_addresses():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind((address, 0))
+
+
+def test_the_broadcast_addresses_are_what_the_kernel_sends_to_with_leave_alone() -> None:
+    found = broadcast_addresses()
+    if not found:
+        pytest.skip("no interface here has a broadcast address")
+    for address in found:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            with pytest.raises(PermissionError):
+                sock.connect((address, 9))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            sock.connect((address, 9))
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,14 @@ def test_a_taken_port_of_a_face_is_a_problem_that_names_its_option() -> None:
     assert "--rest-port" in found.cure
 
 
+def test_the_file_system_of_a_folder_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
+    assert storage.file_system("/proc/self") == ("proc", "/proc")
+    kind, mount = storage.file_system(str(tmp_path))
+    assert kind != "proc"
+    assert os.path.ismount(mount)
+    assert tmp_path.is_relative_to(mount)
+
+
 def test_an_address_of_another_machine_is_a_problem() -> None:
     found = about(ports.look_at_udp_ports("192.0.2.1", [30100]), "detector's ports")
     assert found.verdict == "problem"

@@ -79,7 +79,7 @@ def test_the_command_line_is_known_without_what_the_commands_need() -> None:
     """``--help`` and the client commands answer at once."""
     loaded = loaded_by("import ioc.program.main")
     assert "typer" in loaded
-    assert not loaded & (COMPILER | FILES | FACES | {"numpy", "asyncio", "requests", "rich"})
+    assert not loaded & (COMPILER | FILES | FACES | {"numpy", "asyncio", "requests", "rich", "psutil"})
 
 
 def imports_in_functions(source: Path) -> list[str]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from daq_core.config import DaqConfig
@@ -18,7 +19,9 @@ from ioc.program.doctor.memory import room_for_ring
 from tests.processes.control_group import control_group, inside
 
 MIB, GIB = 2**20, 2**30
-MEMINFO = f"MemTotal: {16 * 2**20} kB\nMemFree: 10 kB\nMemAvailable: {12 * 2**20} kB\n"
+MEMINFO = f"MemTotal: {16 * 2**20} kB\nMemFree: 10 kB\nMemAvailable: {12 * 2**20} kB\n" + "".join(
+    f"{name}: 0 kB\n" for name in ("Buffers", "Cached", "Active", "Inactive", "Shmem", "Slab", "SReclaimable")
+)
 
 
 class Tree:
@@ -51,12 +54,14 @@ class Tree:
         return folder
 
     def look(self) -> Memory:
-        return present_memory(self.proc)
+        return present_memory()
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    return Tree(tmp_path)
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    tree = Tree(tmp_path)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tree.proc))
+    return tree
 
 
 def test_without_control_groups_it_is_the_machines(tree: Tree) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-import struct
 from pathlib import Path
+
+import psutil
 
 from daq_core.linux.sockets import BUFFER_BYTES, buffer_size, enlarge_buffer
 from ioc.program.doctor.finding import Finding, Findings
@@ -16,7 +16,6 @@ CARDS = Path("/sys/class/net")
 SOFTNET = Path("/proc/net/softnet_stat")
 UDP_MEMORY = Path("/proc/sys/net/ipv4/udp_mem")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-SIOCGIFADDR = 0x8915  # netdevice(7)
 UDP_AND_IP_HEADERS = 28
 JUMBO = 9000
 LEAST_BUFFER = 2**20
@@ -77,23 +76,15 @@ def _backlog() -> Finding:
 
 def _cards_of(udp_host: str) -> list[str]:
     """Return the network cards that packets for an address come through: those that are up, or the one."""
-    names = [name for _, name in socket.if_nameindex()]
-    up = [name for name in names if _read(name, "operstate") in ("up", "unknown") and _address(name)]
+    addresses = {
+        card: [entry.address for entry in entries if entry.family is socket.AF_INET]
+        for card, entries in psutil.net_if_addrs().items()
+    }
+    up = [card for card in addresses if _read(card, "operstate") in ("up", "unknown") and addresses[card]]
     if udp_host == "0.0.0.0":
-        return [name for name in up if name != "lo"]
-    return [
-        name for name in up if _address(name) == udp_host or (name == "lo" and udp_host.startswith("127."))
-    ]
-
-
-def _address(card: str) -> str:
-    """Return the card's first IPv4 address, "" when it has none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", card.encode()[:15]))
-        except OSError:
-            return ""
-    return socket.inet_ntoa(answer[20:24])
+        return [card for card in up if card != "lo"]
+    is_loopback = udp_host.startswith("127.")
+    return [card for card in up if udp_host in addresses[card] or (card == "lo" and is_loopback)]
 
 
 def _packet_size(card: str, datagram_bytes: int) -> Finding:

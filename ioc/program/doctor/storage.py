@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidRequest
 from daq_core.files.output import UNKNOWN, check_folder, space_left
@@ -182,11 +184,9 @@ def file_system(path: str) -> tuple[str, str]:
     """Return type and mount point of the file system that a path is on."""
     device = os.stat(path).st_dev
     found = ("unknown", "/")
-    with open("/proc/self/mounts") as mounts:
-        for line in mounts:
-            _, mount, kind, *_ = line.split()
-            mount = mount.encode().decode("unicode_escape")  # a space is \040
-            with contextlib.suppress(OSError):
-                if os.path.commonpath([path, mount]) == mount and os.stat(mount).st_dev == device:
-                    found = (kind, mount)
+    for mounted in psutil.disk_partitions(all=True):
+        mount = mounted.mountpoint
+        with contextlib.suppress(OSError):
+            if os.path.commonpath([path, mount]) == mount and os.stat(mount).st_dev == device:
+                found = (mounted.fstype, mount)
     return found
