@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from daq_core.config import REQUIRED, DaqConfig
+from daq_core.detectors import FORMATS, DetectorFormat
 from daq_core.detectors.keys import DetectorKeys
 from daq_core.state import events
 from daq_core.state.acquisition import TABLE, Phase, phase, step
@@ -98,7 +99,25 @@ def config_page() -> str:
         lines.append(
             f"| `{name}` | {default} | {meanings.get(name, 'Kept for the original; not used here.')} |"
         )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *_detectors(), ""])
+
+
+def _detectors() -> list[str]:
+    """Return the table of the detectors, from FORMATS; a line has all types that send the same."""
+    lines = [
+        "## Detectors",
+        "",
+        "| `detector_type` | `bit_depth` | a module, columns × rows | listens on |",
+        "|---|---|---|---|",
+    ]
+    for form in dict.fromkeys(FORMATS.values()):
+        types = ", ".join(f"`{name}`" for name, known in FORMATS.items() if known is form)
+        module, ports = "none: whole images", "nothing: connects to `stream_addresses`"
+        if isinstance(form, DetectorFormat):
+            module = "{} × {}".format(*form.module) if form.module else "none: fixed places"
+            ports = f"UDP: {form.ports}"
+        lines.append(f"| {types} | {', '.join(map(str, form.bit_depths))} | {module} | {ports} |")
+    return lines
 
 
 def cli_page() -> str:

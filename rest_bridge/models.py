@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from daq_core.config import DaqConfig
+from daq_core.detectors import FORMATS
 from daq_core.state import status as core
 
 RUN_EXAMPLE = 1684930336122153839
@@ -62,6 +63,7 @@ def config_changes_schema() -> dict[str, Any]:
     """Return the JSON schema of a config change: the detector config with no key required."""
     schema = DaqConfig.model_json_schema()
     schema.pop("required")
+    schema["properties"]["detector_type"]["enum"] = list(FORMATS)
     return schema | {
         "title": "ConfigChanges",
         "description": "The keys of the std_daq detector JSON that are to change.",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from daq_core.config import DaqConfig
-from daq_core.detectors import Layout, format_of
+from daq_core.detectors import FORMATS, DetectorFormat, Layout, format_of
 from daq_core.detectors.format import whole_datagrams
 from daq_core.ring.ring import Ring, SocketState, Word
 
@@ -22,8 +22,12 @@ SILENT_S = 5.0
 LOOK_EVERY_S = 0.25
 MAX_LENGTHS = 4  # that one sentence tells
 
-LENGTHS = {48 + 4096: "an eiger's", 48 + 8192: "a jungfrau's or moench's"}
-"""Whose datagrams have a length, where that is known; see ``daq_core.detectors``."""
+LENGTHS = {
+    form.datagram_bytes: f"{'an' if form.name[0] in 'aeiou' else 'a'} {form.name}'s"
+    for form in FORMATS.values()
+    if isinstance(form, DetectorFormat) and form.datagram_bytes is not None
+}
+"""Whose datagrams have a length, where that is known."""
 ITS_ADDRESS = "is the detector's own address among the allowed ones?"
 FITS = {"pull": "pull is for a camera that pushes", "sub": "sub is for a camera that publishes"}
 

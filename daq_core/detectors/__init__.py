@@ -13,6 +13,7 @@ from daq_core.errors import InvalidRequest
 
 __all__ = ["FORMATS", "DetectorFormat", "Layout", "StreamFormat", "format_of", "is_stream", "layout_of"]
 
+# A new one stands at the end: its place is its number in the choice list of DAQ:CfgDetectorType.
 FORMATS: dict[str, DetectorFormat | StreamFormat] = {
     "eiger": EIGER,
     "jungfrau": JUNGFRAU,

@@ -25,7 +25,7 @@ PAYLOAD_BYTES = 4096
 CHIP_COLUMNS = 256
 CHIPS = 2
 CHIP_GAP = 2
-ROWS = 256
+ROWS, COLUMNS = 256, CHIPS * CHIP_COLUMNS + (CHIPS - 1) * CHIP_GAP
 DETECTOR_TYPE = 1
 PIXEL_TYPES = {4: np.uint8, 8: np.uint8, 12: np.uint16, 16: np.uint16, 32: np.uint32}
 
@@ -38,7 +38,7 @@ def layout(config: DetectorKeys) -> Layout:
         config.module_positions,
         n_modules=config.n_modules,
         image_shape=image_shape,
-        module_width=CHIPS * CHIP_COLUMNS + (CHIPS - 1) * CHIP_GAP,
+        module_width=COLUMNS,
         module_heights=range(ROWS, ROWS + 1),
     )
     row_bits = CHIPS * CHIP_COLUMNS * config.bit_depth
@@ -96,4 +96,7 @@ EIGER = DetectorFormat(
     stamp=sls.stamp,
     units=sls.units,
     header=sls.HEADER,
+    module=(COLUMNS, ROWS),
+    datagram_bytes=sls.HEADER_BYTES + PAYLOAD_BYTES,
+    ports="`start_udp_port` + number of the half module",
 )

@@ -142,6 +142,9 @@ class DetectorFormat:
     header : first bytes of a datagram; its field ``frame_number`` says which frame it is of
     packetised : (layout, rows) -> layout of a sender with so many rows in a datagram; None: all have the same
     mark_unwanted : (datagrams of one port, whether their image is not to be stored); None: no such flag
+    module : columns and rows of a module in the image; None: all have their fixed places
+    datagram_bytes : of a datagram, where all configs have the same; None: they differ
+    ports : the UDP ports that it sends to, as the docs say it
     """
 
     name: str
@@ -155,6 +158,9 @@ class DetectorFormat:
     lengths: Callable[[npt.NDArray[np.uint8], Any], npt.NDArray[np.int64]] = whole_datagrams
     packetised: Callable[[Layout, int], Layout] | None = None
     mark_unwanted: Callable[[npt.NDArray[np.uint8], bool], None] | None = None
+    module: tuple[int, int] | None = None
+    datagram_bytes: int | None = None
+    ports: str = "`start_udp_port` + number of the module"
 
 
 @dataclass(frozen=True)

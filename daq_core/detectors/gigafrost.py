@@ -247,4 +247,5 @@ GIGAFROST = DetectorFormat(
     packetised=packetised,
     mark_unwanted=mark_unwanted,
     header=HEADER,
+    ports="8 or 16 ports from `start_udp_port` on",
 )

@@ -129,4 +129,7 @@ JUNGFRAU = DetectorFormat(
     stamp=stamp,
     units=sls.units,
     header=sls.HEADER,
+    module=(COLUMNS, ROWS),
+    datagram_bytes=sls.HEADER_BYTES + PAYLOAD_BYTES,
+    ports="`start_udp_port` + number of the module; with two interfaces + 2 × number, and the next",
 )

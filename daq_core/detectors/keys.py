@@ -66,11 +66,9 @@ class DetectorKeys(BaseModel):
     detector_name: Annotated[str, Field(min_length=1, max_length=128)]
     """Name of the detector: a group of that name in each file holds links to the data."""
     detector_type: str
-    """``eiger``, ``jungfrau`` (also ``jungfrau-raw``, ``jungfrau-converted``), ``gigafrost``, ``moench``,
-    ``bsread`` (also ``pco``)."""
+    """What sends the images, and how: a type of the detectors below."""
     bit_depth: Annotated[Integer, Field(ge=1, le=64)]
-    """Bits of a pixel on the wire: Eiger 4, 8, 12, 16, 32; bsread 8, 16, 32; the others 16, a GigaFRoST
-    although it packs 12."""
+    """Bits of a pixel on the wire, as the detectors below have them; 16 for a GigaFRoST, which packs 12."""
     image_pixel_height: Annotated[Integer, Field(ge=1, le=65535)]
     """Rows of the assembled image, gap pixels included."""
     image_pixel_width: Annotated[Integer, Field(ge=1, le=65535)]

@@ -80,4 +80,6 @@ MOENCH = DetectorFormat(
     stamp=sls.stamp,
     units=sls.units,
     header=sls.HEADER,
+    module=(COLUMNS, ROWS),
+    datagram_bytes=sls.HEADER_BYTES + PAYLOAD_BYTES,
 )

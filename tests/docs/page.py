@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 RUN = ("bash", "python")
-SHOWN = ("text", "json", "mermaid", "")
+SHOWN = ("text", "json", "mermaid", "diff", "")
 UNTIL_THE_END, BESIDE, NOT_RUN = "runs until the page ends", "runs beside the next block", "not run"
 
 _BLOCK = re.compile(

@@ -66,14 +66,17 @@ def frames_of(config: Any, image_id: int = 0, *, rows: int | None = None) -> lis
         return _gigafrost(config, image_id, rows)
     frames = []
     for module, corners in sorted(config.module_positions.items()):
-        if config.detector_type == "eiger":
-            frames.append(_eiger(module, corners, config.bit_depth))
-        elif config.detector_type == "moench":
-            frames.append(_moench(module, corners))
-        elif config.n_udp_interfaces == 1:
-            frames.append(_jungfrau(module, corners))
-        else:
-            frames += _jungfrau_halves(module, corners)
+        match config.detector_type:
+            case "eiger":
+                frames.append(_eiger(module, corners, config.bit_depth))
+            case "moench":
+                frames.append(_moench(module, corners))
+            case "jungfrau" if config.n_udp_interfaces == 1:
+                frames.append(_jungfrau(module, corners))
+            case "jungfrau":
+                frames += _jungfrau_halves(module, corners)
+            case other:
+                raise NotImplementedError(f"what does a {other} send?")
     return frames
 
 

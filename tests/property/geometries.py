@@ -5,8 +5,13 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from daq_core.config import DaqConfig
+from daq_core.detectors import FORMATS, DetectorFormat
 
-MODULES = {"eiger": (514, 256), "jungfrau": (1024, 512), "moench": (400, 400)}
+MODULES = {
+    form.name: form.module
+    for form in FORMATS.values()
+    if isinstance(form, DetectorFormat) and form.module is not None
+}
 """Columns and rows of a module."""
 
 

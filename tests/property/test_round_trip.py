@@ -43,15 +43,14 @@ ROWS = (8, 16, 128, 256, 512) if JIT else (8, 16)
 LATER = 10**15
 
 DETECTORS: dict[str, st.SearchStrategy[DaqConfig]] = {
-    "eiger-4": configs("eiger-4", most=MOST),
-    "eiger-8": configs("eiger-8", most=MOST),
-    "eiger-12": configs("eiger-12", most=MOST),
-    "eiger-16": configs("eiger-16", most=MOST),
-    "eiger-32": configs("eiger-32", most=MOST),
-    "jungfrau": configs("jungfrau-16", rows=ROWS),
+    f"{form.name}-{bits}": configs(f"{form.name}-{bits}", most=MOST)
+    for form in FORMATS.values()
+    if isinstance(form, DetectorFormat) and form.module
+    for bits in form.bit_depths
+} | {
+    "jungfrau-16": configs("jungfrau-16", rows=ROWS),
     "jungfrau, two interfaces": configs("jungfrau-16", rows=ROWS, interfaces=2),
     "gigafrost": gigafrosts(largest=600 if JIT else 120),
-    "moench": configs("moench-16", most=MOST),
 }
 any_detector = pytest.mark.parametrize("kind", DETECTORS)
 
@@ -254,7 +253,9 @@ def test_a_single_packet_leaves_the_rest_zero_and_another_leaves_only_itself_out
         sent = trip.sent(trip.random_image(image_id), image_id)
         port, _, packets = data.draw(st.sampled_from(sent))
         chosen = data.draw(st.integers(0, len(packets) - 1))
-        alone = turn == 0
+        alone, n_all = turn == 0, sum(len(those) for _, _, those in sent)
+        if not alone and n_all == 1:
+            return  # without its one packet there is no image
         kept: list[tuple[Frame, list[bytes | None]]] = []
         for other_port, other, those in sent:
             mine = [alone == (other_port == port and i == chosen) for i in range(len(those))]
@@ -262,8 +263,7 @@ def test_a_single_packet_leaves_the_rest_zero_and_another_leaves_only_itself_out
             trip.receive([(other_port, one) for one in kept[-1][1] if one is not None], turn * LATER)
         trip.assembler.publish_ready(LATER * (turn + 1))
         np.testing.assert_array_equal(trip.assembler.image(turn), trip.expected(kept))
-        n_all = sum(len(those) for _, _, those in sent)
-        assert trip.assembler.slot(turn).n_missing == (n_all - 1 if alone else min(1, n_all - 1))
+        assert trip.assembler.slot(turn).n_missing == (n_all - 1 if alone else 1)
 
 
 def test_memory_behind_an_image_is_never_touched() -> None:
