@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import caproto as ca
 
+from daq_core.control.tasks import Tasks
 from daq_core.errors import Unavailable
 from ioc.channel_access.circuits import Circuit
 from ioc.channel_access.environment import beacon_addresses
@@ -51,8 +51,8 @@ class Server:
     ) -> None:
         self.bind, self.port = bind, port
         self.circuits: set[Circuit] = set()
-        self._shared = Shared(Names(records), port, commands, report, self._spawn)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()  # work that outlives the client who asked for it
+        self._shared = Shared(Names(records), port, commands, report, self._tasks.spawn)
         commands.access.on_change(self._follow_rules)
 
     async def _follow_rules(self) -> None:
@@ -73,12 +73,6 @@ class Server:
         """Clients that have stopped reading and are still connected."""
         return sum(circuit.is_stalled for circuit in self.circuits)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work that outlives the client who asked for it; it ends with the server."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def __aenter__(self) -> Server:
         loop = asyncio.get_running_loop()
         tcp = _listening(self.bind, self.port)
@@ -96,9 +90,7 @@ class Server:
         self._udp.close()
         for circuit in tuple(self.circuits):
             circuit.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
 
     async def beacons(self) -> None:
         """Tell clients that the server is there: quickly at first, then every 15 s. Never returns."""

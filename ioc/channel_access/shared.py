@@ -28,5 +28,5 @@ class Shared:
     port: int  # of TCP, where the names are served
     commands: Commands
     report: Callable[[str, BaseException], None]  # (where, what): an error of ours, to be shown
-    spawn: Callable[[Coroutine[Any, Any, None]], None]  # work that outlives the client who asked for it
+    spawn: Callable[[Coroutine[Any, Any, None]], object]  # work that outlives the client who asked for it
     counts: Counts = field(default_factory=Counts)
