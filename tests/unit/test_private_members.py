@@ -83,7 +83,7 @@ def test_nobody_reaches_into_private_members_of_the_product(private: set[str]) -
     [
         "daq._pipeline.ring",
         "bench.daq._run = None",
-        "self.daq._is_down()",
+        "self.daq._step(event)",
         "from daq_core.control.daq import _ended",
         "getattr(daq, '_run')",
         "monkeypatch.setattr(daq, '_run', None)",
