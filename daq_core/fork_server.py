@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from daq_core.kernels.progress import READY, Compiled
 from daq_core.linux.text_outlet import OutletHandler, TextOutlet
-from daq_core.processes.forking import Kinds, Work, be_named, serve
+from daq_core.processes.forking import Kinds, Work, be_named, serve_requests
 from daq_core.processes.group_signals import leave_to_control
 from daq_core.processes.kinds import LOOK, MAPS, MEND, RECEIVER, WRITER
 
@@ -155,7 +155,7 @@ def main() -> int:
             outlet.drain()
             _begin_afresh(requests)
         requests.sendall(READY)
-        serve(requests, KINDS, load_rest)
+        serve_requests(requests, KINDS, load_rest)
     return 0  # also when control has gone meanwhile
 
 

@@ -25,7 +25,7 @@ RUN_EXAMPLE = 1684930336122153839
 SERVER_STATES = {"SUCCESS": "Done", "RUNNING": "Deploying", "ERROR": "Error"}
 
 
-class Wire(BaseModel):
+class StdDaqForm(BaseModel):
     """A value on the wire, in the order of its fields."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
@@ -39,7 +39,7 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
 
 
-class WriteBody(Wire):
+class WriteBody(StdDaqForm):
     """What `write_async` and `write_sync` are asked for. Other keys are ignored."""
 
     model_config = ConfigDict(
@@ -71,7 +71,7 @@ def config_changes_schema() -> dict[str, Any]:
     }
 
 
-class Info(Wire):
+class Info(StdDaqForm):
     """The request that made an acquisition; before the first one, 0 and nulls."""
 
     n_images: int = Field(0, examples=[100])
@@ -88,7 +88,7 @@ class Info(Wire):
         return cls(n_images=request.n_images, output_file=request.output_file, run_id=request.run_id)
 
 
-class Counts(Wire):
+class Counts(StdDaqForm):
     """How far an acquisition has come."""
 
     n_write_completed: int = Field(examples=[100])
@@ -139,7 +139,7 @@ class Counts(Wire):
         )
 
 
-class Acquisition(Wire):
+class Acquisition(StdDaqForm):
     """The acquisition going on, or the last one."""
 
     state: Literal["WAITING_IMAGES", "ACQUIRING_IMAGES", "WRITING", "FLUSHING_IMAGES", "FINISHED", "FAILED"]
@@ -175,7 +175,7 @@ def finished(log: tuple[core.Acquisition, ...]) -> list[LogEntry]:
     return ended(tuple(run for run in log if run.state is core.AcquisitionState.FINISHED))
 
 
-class WriterStatus(Wire):
+class WriterStatus(StdDaqForm):
     """State of the DAQ and of its present or last acquisition."""
 
     state: Literal["READY", "WRITING", "UNKNOWN"]
@@ -187,7 +187,7 @@ class WriterStatus(Wire):
         return cls(state=status.state.value, acquisition=Acquisition.of(status.acquisition))
 
 
-class Throughput(Wire):
+class Throughput(StdDaqForm):
     """Rates over the last full second."""
 
     bytes_per_second: float
@@ -199,7 +199,7 @@ class Throughput(Wire):
         return cls(bytes_per_second=rate.bytes_per_second, images_per_second=rate.images_per_second)
 
 
-class Stats(Wire):
+class Stats(StdDaqForm):
     """Throughput, refreshed once a second."""
 
     detector: Throughput
@@ -212,7 +212,7 @@ class Stats(Wire):
         return cls(detector=Throughput.of(stats.detector), writer=Throughput.of(stats.writer))
 
 
-class DeploymentTimes(Wire):
+class DeploymentTimes(StdDaqForm):
     """When a config change was accepted and when it was in effect."""
 
     start_time: float = Field(examples=[1685090990.182])
@@ -221,7 +221,7 @@ class DeploymentTimes(Wire):
     """Unix seconds; 0 while the change is under way."""
 
 
-class Deployment(Wire):
+class Deployment(StdDaqForm):
     """How the last config change went."""
 
     config_id: str | None = Field(examples=["1685090990182-0"])
@@ -249,7 +249,7 @@ class Deployment(Wire):
         )
 
 
-class Reply(Wire):
+class Reply(StdDaqForm):
     """What every answer has; `status` tells whether it worked. HTTP's own status is 200."""
 
     status: Literal["ok", "error"]

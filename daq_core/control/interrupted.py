@@ -22,7 +22,7 @@ from daq_core.writing.task import MendTask
 
 log = logging.getLogger(__name__)
 
-INTERRUPTED = "ERROR: the service was killed while the run was going on"
+SERVICE_KILLED = "ERROR: the service was killed while the run was going on"
 PATIENCE_S = 60.0  # for a writer that is left to close its file
 LOOK_S = 10.0  # for a file system to answer
 
@@ -62,9 +62,9 @@ def _acquisition(begun: Begun, report: RepairReport) -> Acquisition:
         end = None  # a file of another run: ours was never made
     n_images = report.n_images or 0 if end is not None else 0
     finished = end is not None and end.state == AcquisitionState.FINISHED
-    failed = f"{INTERRUPTED}." if end is not None else f"{INTERRUPTED}; {report.message}"
+    failed = f"{SERVICE_KILLED}." if end is not None else f"{SERVICE_KILLED}; {report.message}"
     if not finished:
-        log.warning("%s: %s (%s)", begun.request.output_file, INTERRUPTED, report.message)
+        log.warning("%s: %s (%s)", begun.request.output_file, SERVICE_KILLED, report.message)
     return Acquisition(
         state=AcquisitionState.FINISHED if finished else AcquisitionState.FAILED,
         message=end.message if finished and end is not None else failed,

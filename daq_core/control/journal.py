@@ -66,7 +66,9 @@ class Journal:
         self._newest: deque[Acquisition] = deque(maxlen=REMEMBERED)
         self._path = folder / "journal.jsonl" if folder is not None else None
         self._disk = DiskThread("journal")
-        self._unsaved: deque[str] = deque(maxlen=REMEMBERED)  # lines that the disk refused; its thread's
+        self._unsaved: deque[str] = deque(
+            maxlen=REMEMBERED
+        )  # lines that the disk refused; only the disk's thread uses it
         self.trouble = ""
         self.total = 0
         self._begun: dict[float, Begun] = {}  # runs whose end is not recorded

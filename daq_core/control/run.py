@@ -41,10 +41,10 @@ from daq_core.writing.task import (
     Checked,
     Closed,
     Failed,
+    FileRefused,
     Hurry,
     Open,
     Opened,
-    Refused,
     WriterTask,
 )
 
@@ -126,7 +126,7 @@ class Run:
         except WriterLostError as error:
             run.discard()
             raise Unavailable(f"The writer process failed: {error}.") from None
-        if isinstance(answer, Refused):
+        if isinstance(answer, FileRefused):
             run.discard()
             raise InvalidRequest(answer.reason)
         run._checked = answer

@@ -30,7 +30,7 @@ Kinds = Mapping[bytes, Callable[[], Work]]
 """Kind of process → what loads its work, and returns it."""
 
 
-def serve(requests: socket.socket, kinds: Kinds, load_rest: Callable[[], None]) -> None:
+def serve_requests(requests: socket.socket, kinds: Kinds, load_rest: Callable[[], None]) -> None:
     """Fork a process for each request until nobody can ask any more.
 
     `load_rest` is called when the first is forked, which works meanwhile.

@@ -43,7 +43,7 @@ MAX_HEADER_BYTES = 2**20
 MAX_ID = 2**64 - 1
 MAX_SHOWN = 80
 
-Compression = Literal["none", "bitshuffle_lz4", "lz4"]
+MessageCompression = Literal["none", "bitshuffle_lz4", "lz4"]
 COMPRESSIONS = ("none", "bitshuffle_lz4", "lz4")
 Part = bytes | memoryview
 
@@ -53,11 +53,11 @@ class BadMessage(ValueError):
 
 
 @dataclass(frozen=True)
-class Wire:
+class MessageForm:
     """How an image is sent: the format of its message, and what its header says of the pixels."""
 
     format: Literal["bsread", "array-1.0"] = "bsread"
-    compression: Compression = "none"
+    compression: MessageCompression = "none"
     encoding: Literal["little", "big"] = "little"
 
 
@@ -200,7 +200,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
-def compress(image: npt.NDArray[Any], wire: Wire) -> bytes:
+def compress(image: npt.NDArray[Any], wire: MessageForm) -> bytes:
     """Return the data part of (H, W) unsigned pixels."""
     ordered = np.ascontiguousarray(image.astype(image.dtype.newbyteorder(wire.encoding)))
     memory = ordered.reshape(-1).view(np.uint8)
@@ -212,7 +212,7 @@ def compress(image: npt.NDArray[Any], wire: Wire) -> bytes:
     return memory.tobytes()
 
 
-def pack(data: bytes, layout: Layout, image_id: int, wire: Wire, name: str = "image") -> list[bytes]:
+def pack(data: bytes, layout: Layout, image_id: int, wire: MessageForm, name: str = "image") -> list[bytes]:
     """Return the parts of a message, of what :func:`compress` made; `name` is the bsread channel's."""
     pixels: dict[str, Any] = {"type": layout.dtype.name, "encoding": wire.encoding}
     if wire.compression != "none":

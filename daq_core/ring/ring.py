@@ -241,7 +241,7 @@ class RingShape:
     n_modules: int
     n_units: int  # of one image: bits in its bitmap
     room_bytes: int  # of one image, with what is kept behind its pixels
-    n_ports: int = 0  # last in memory: who does not look at the sockets need not know
+    n_ports: int = 0  # last in memory: 0 is right for all who do not look at the sockets
 
     @property
     def n_marks(self) -> int:

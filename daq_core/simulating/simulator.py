@@ -22,7 +22,7 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import DetectorFormat, Layout, format_of, is_stream
 from daq_core.errors import InvalidRequest
 from daq_core.receiving import stream_messages
-from daq_core.receiving.stream_messages import Wire
+from daq_core.receiving.stream_messages import MessageForm
 from daq_core.simulating.fault_stage import ChaosStage, Image, SentPacket
 from daq_core.simulating.faults import Chaos
 from daq_core.simulating.picture import expose, mean_counts
@@ -68,7 +68,7 @@ class Simulator:
         seed: int = 0,
         rows_per_packet: int | None = None,
         unwanted: Container[int] = (),
-        wire: Wire | None = None,
+        wire: MessageForm | None = None,
         chaos: Chaos | None = None,
         tell: Callable[[SentPacket], None] | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class Simulator:
         self._seed = seed
         if wire is not None and not is_stream(config):
             raise InvalidRequest(f"a detector of type {config.detector_type} sends packets, not messages.")
-        self._wire = wire or Wire()
+        self._wire = wire or MessageForm()
         ports = self.layout.ports
         n_packets = -(-ports["n_units"] // ports["units_per_packet"])
         image_bytes = int((n_packets * ports["datagram_bytes"]).sum()) or self.layout.image_bytes

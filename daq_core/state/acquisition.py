@@ -203,9 +203,9 @@ def _with_acquisition(status: DaqStatus, **changes: Any) -> DaqStatus:
     return replace(status, acquisition=replace(status.acquisition, **changes))
 
 
-Row = dict[type, Callable[[DaqStatus, Any, float], DaqStatus]]
+Arrows = dict[type, Callable[[DaqStatus, Any, float], DaqStatus]]
 
-_RUNNING: Row = {
+_RUNNING: Arrows = {
     ImageAcquired: _acquire,
     ImagesWritten: _count,
     AllAcquired: _flush,
@@ -216,7 +216,7 @@ _RUNNING: Row = {
     ReceiverLost: _lose_receiver,
 }
 
-TABLE: dict[Phase, Row] = {
+TABLE: dict[Phase, Arrows] = {
     Phase.READY: {
         StartRequested: _accept,
         StopRequested: _keep,

@@ -87,7 +87,7 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class Refused:
+class FileRefused:
     """It cannot; nothing has changed."""
 
     reason: str
@@ -115,7 +115,7 @@ class Closed:
 
 
 TO_WRITER = Vocabulary(WriterTask, Open, Hurry, Abort)
-FROM_WRITER = Vocabulary(Checked, Refused, Opened, Failed, Closed)
+FROM_WRITER = Vocabulary(Checked, FileRefused, Opened, Failed, Closed)
 
 # ------------------------------------------------------------ questions
 

@@ -9,7 +9,7 @@ A writer talks over its own socket, in the words of ``daq_core.writing.task``::
     control                         writer
     WriterTask                 ->
                                <-   Present
-                               <-   Checked, or Refused
+                               <-   Checked, or FileRefused
     Open                       ->
                                <-   Opened, or Failed
     Hurry                      ->        end now: images still in the ring are given up
@@ -62,10 +62,10 @@ from daq_core.writing.task import (
     Checked,
     Closed,
     Failed,
+    FileRefused,
     Hurry,
     Open,
     Opened,
-    Refused,
     WriterTask,
 )
 
@@ -309,7 +309,7 @@ def run_writer(channel: socket.socket, ring_descriptor: int, maps_descriptor: in
     try:
         control.tell(check_task(task))
     except DaqError as error:
-        control.tell(Refused(str(error)))
+        control.tell(FileRefused(str(error)))
         return
     order = control.hear(None)
     if not isinstance(order, Open):

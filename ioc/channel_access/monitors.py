@@ -38,7 +38,7 @@ class Monitor:
 
     def allow(self, readable: bool) -> None:
         """Begin with the value as it is; or, where the client may not read it, say so and be silent."""
-        self.pending.clear()  # they are of the time before
+        self.pending.clear()  # these updates are older than the pause
         self._readable = readable
         wire = self.record.wire if readable else self.record.blank_wire
         self._updates.add(self, wire(self.data_type, self.n))

@@ -19,7 +19,7 @@ import typer
 from ioc.program.config_changes import read_changes
 from ioc.program.following import POLL_S, follow
 from ioc.program.run_lines import is_whole, log_line, status_lines, why_busy
-from ioc.program.service_client import Refused, ServiceClient
+from ioc.program.service_client import ServiceClient, ServiceRefused
 
 READY_WITHIN_S = 30.0  # a config change restarts the receiver, and a large ring takes its time
 
@@ -195,10 +195,10 @@ def _begin(service: ServiceClient, body: dict[str, Any]) -> dict[str, Any]:
     """Have the run started; where one is going on already, say which."""
     try:
         started: dict[str, Any] = service.post("/writer/write_async", "writer", body)
-    except Refused as refused:
+    except ServiceRefused as refused:
         if not str(refused).startswith(STD_DAQ_BUSY):
             raise
-        raise Refused(why_busy(service.get("/writer/status", "writer"))) from None
+        raise ServiceRefused(why_busy(service.get("/writer/status", "writer"))) from None
     return started
 
 
@@ -220,5 +220,7 @@ def _wait_until_ready(service: ServiceClient) -> None:
     while service.get("/writer/status", "writer")["state"] != "READY":
         if time.monotonic() > deadline:
             deployment = service.get("/daq/deployment", "deployment")
-            raise Refused(f"The config was accepted, but the DAQ is not READY: {deployment['message']}")
+            raise ServiceRefused(
+                f"The config was accepted, but the DAQ is not READY: {deployment['message']}"
+            )
         time.sleep(POLL_S)

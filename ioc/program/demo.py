@@ -69,7 +69,7 @@ Take = Callable[[Addresses, Path, int], str]
 """Takes a run (service, file, number of images) to its end and returns what was said of it."""
 
 
-def run(output: Path | None, *, keep: bool, n_images: int, rate_hz: float) -> None:
+def run_demo(output: Path | None, *, keep: bool, n_images: int, rate_hz: float) -> None:
     """Show the main job; DemoFailed says what differed."""
     folder = _make_folder(output)
     try:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from ioc.program.progress import shown_progress
-from ioc.program.service_client import Refused, ServiceClient
+from ioc.program.service_client import ServiceClient, ServiceRefused
 
 POLL_S = 0.1
 TAKING = ("WAITING_IMAGES", "ACQUIRING_IMAGES", "WRITING")
@@ -26,7 +26,7 @@ def follow(
 
     Raises
     ------
-    Refused
+    ServiceRefused
         Another run began before this one's end was seen, or the DAQ is UNKNOWN.
     """
     run = _begun(shown)
@@ -39,7 +39,7 @@ def follow(
             now = shown["acquisition"]
             run = run or _begun(shown)
             if run is not None and now["stats"]["start_time"] != run:
-                raise Refused(
+                raise ServiceRefused(
                     "Another run began before this one's end was seen; `std-daq-ioc logs` shows both."
                 )
             if shown["state"] == "WRITING" and patience.is_over(now):
@@ -49,7 +49,9 @@ def follow(
                 note = answer.get("waiting", "")
             show(now["stats"]["n_write_completed"], now["state"], _total(shown), note)
     if shown["state"] == "UNKNOWN":
-        raise Refused("The DAQ is in state UNKNOWN: see its log; `std-daq-ioc stop` brings it back to READY.")
+        raise ServiceRefused(
+            "The DAQ is in state UNKNOWN: see its log; `std-daq-ioc stop` brings it back to READY."
+        )
     return shown
 
 

@@ -64,9 +64,9 @@ def demo(
     rate: Annotated[float, typer.Option(min=1, max=1000, help="Images a second.")] = 20.0,
 ) -> None:
     """Take three runs of a simulated Jungfrau, by REST, Channel Access and CLI, and check every pixel."""
-    from ioc.program.demo import run
+    from ioc.program.demo import run_demo
 
-    run(output, keep=keep, n_images=images, rate_hz=rate)
+    run_demo(output, keep=keep, n_images=images, rate_hz=rate)
 
 
 compiling.register(app)

@@ -89,12 +89,12 @@ def simulate(
     A camera's messages go out at the config's own stream_addresses, which the service connects to.
     """
     from daq_core.config import DaqConfig
-    from daq_core.receiving.stream_messages import Wire
+    from daq_core.receiving.stream_messages import MessageForm
     from daq_core.simulating.simulator import Simulator
 
     wire = None
     if message_format or compression or encoding:
-        wire = Wire(message_format or "bsread", compression or "none", encoding or "little")
+        wire = MessageForm(message_format or "bsread", compression or "none", encoding or "little")
     if chaos_log is not None and chaos is None:
         raise InvalidRequest("--chaos-log tells what --chaos did: give both, or neither.")
     faults = Chaos.parse(chaos) if chaos is not None else None

@@ -3,7 +3,7 @@
 ::
 
     DaqError
-    ├── Refused (RuntimeError)   the service answered: no, and why
+    ├── ServiceRefused (RuntimeError)   the service answered: no, and why
     └── Unreachable (OSError)    nobody answers, or not a std_daq service
 
 A service on this machine is asked directly, whatever ``http_proxy`` says: no proxy could reach it,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ANSWER_WITHIN_S = 10.0  # start and stop included: the service bounds them to 5 s
 
 
-class Refused(DaqError, RuntimeError):
+class ServiceRefused(DaqError, RuntimeError):
     """The service did not do what was asked; the text is its message."""
 
 
@@ -107,7 +107,9 @@ class ServiceClient:
                 f"{self.url} is not a std_daq service (HTTP {response.status_code}){self._through}."
             )
         if answer["status"] != "ok":
-            raise Refused(str(answer.get("message", f"{self.url}{path} refuses, and does not say why.")))
+            raise ServiceRefused(
+                str(answer.get("message", f"{self.url}{path} refuses, and does not say why."))
+            )
         self._warn(str(answer.get("message", "")))
         return answer
 

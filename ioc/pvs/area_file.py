@@ -25,7 +25,7 @@ from ioc.pvs.area_array import (
     width,
 )
 from ioc.pvs.area_kinds import HDF, choices, declined, fixed, kept, meant, on_area
-from ioc.pvs.area_view import full_file_name, num_captured, num_dropped, write_failed, write_message
+from ioc.pvs.area_view import num_captured, num_dropped, shown_file_name, write_failed, write_message
 from ioc.pvs.row import Row, action, command, count, flag, number, pair, string, text
 from ioc.pvs.view import View
 
@@ -194,7 +194,7 @@ FILE = (
         put=on_area(AreaDetector.put_file_template),
         nelm=NAME,
     ),
-    text("FullFileName_RBV", PATH, full_file_name, "File of the run", macro=HDF),
+    text("FullFileName_RBV", PATH, shown_file_name, "File of the run", macro=HDF),
     *kept(HDF, "bo", "AutoSave", "No", "Kept", **choices(YES)),
     *fixed(HDF, "mbbo", "FileFormat", lambda v: "HDF5", "Always HDF5", **choices("HDF5")),
     *kept(HDF, "mbbo", "FileWriteMode", "Stream", "Kept: images are always streamed", **choices(WRITE_MODES)),

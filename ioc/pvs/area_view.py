@@ -53,7 +53,7 @@ def detector_state(view: View) -> str:
     return area.phase
 
 
-def full_file_name(view: View) -> str:
+def shown_file_name(view: View) -> str:
     """Return the file of the run that is beginning, going on, or the last there was."""
     request = view.status.pending or view.request
     return "" if request is None else request.output_file

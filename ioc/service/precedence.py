@@ -24,7 +24,7 @@ from ioc.values.machine import Precedence
 log = logging.getLogger(__name__)
 
 PRIORITY = 1
-NICE = -10
+CONTROL_NICE = -10
 MOST_S = 0.5
 
 
@@ -39,16 +39,16 @@ def take_precedence() -> Precedence:
         log.info("control runs before the data path: SCHED_RR, priority %d", PRIORITY)
         return "real-time"
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, CONTROL_NICE)
         os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
     except PermissionError:
         log.warning(
             "control runs at normal priority: SCHED_RR and nice %d were refused, so answers may take some "
             "10 ms more while the data path is at its limit; `std-daq-ioc doctor` tells what grants them",
-            NICE,
+            CONTROL_NICE,
         )
         return "normal"
-    log.info("control runs before the data path: nice %d (SCHED_RR was refused)", NICE)
+    log.info("control runs before the data path: nice %d (SCHED_RR was refused)", CONTROL_NICE)
     return "nice"
 
 

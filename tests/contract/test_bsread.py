@@ -21,7 +21,7 @@ import zmq
 
 from daq_core.config import DaqConfig
 from daq_core.errors import Unavailable
-from daq_core.receiving.stream_messages import Wire, compress
+from daq_core.receiving.stream_messages import MessageForm, compress
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK, free_ports
 from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
@@ -97,7 +97,7 @@ async def stored(bench: Bench, path: Path) -> dict[int, npt.NDArray[Any]]:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
 async def test_every_way_to_send_pixels_arrives_exactly(dtype: str, tmp_path: Path) -> None:
-    wires = [Wire(*w) for w in product(FORMATS, ("none", "bitshuffle_lz4", "lz4"), ("little", "big"))]
+    wires = [MessageForm(*w) for w in product(FORMATS, ("none", "bitshuffle_lz4", "lz4"), ("little", "big"))]
     config = camera(bit_depth=8 * np.dtype(dtype).itemsize)
     async with loopback_daq(config, tmp_path) as bench:
         path = await bench.start(len(wires))
@@ -118,13 +118,13 @@ async def test_every_way_to_send_pixels_arrives_exactly(dtype: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("kind", "n_addresses", "wire"),
     [
-        ("pull", 1, Wire()),
-        ("pull", 3, Wire(compression="bitshuffle_lz4", encoding="big")),
-        ("sub", 1, Wire("array-1.0", compression="lz4")),
+        ("pull", 1, MessageForm()),
+        ("pull", 3, MessageForm(compression="bitshuffle_lz4", encoding="big")),
+        ("sub", 1, MessageForm("array-1.0", compression="lz4")),
     ],
 )
 async def test_the_simulated_camera_is_stored_exactly(
-    kind: str, n_addresses: int, wire: Wire, tmp_path: Path
+    kind: str, n_addresses: int, wire: MessageForm, tmp_path: Path
 ) -> None:
     config = camera(n_addresses, bit_depth=8, stream_socket=kind, detector_type="pco")
     simulator = Simulator(config, wire=wire)
@@ -157,7 +157,7 @@ async def test_what_is_no_image_of_the_config_is_counted_named_and_not_stored(
 ) -> None:
     config = camera()
     x = picture(1)
-    squeezed = compress(x, Wire(compression="bitshuffle_lz4"))
+    squeezed = compress(x, MessageForm(compression="bitshuffle_lz4"))
     bad = [
         [b""],
         [b"garbage"],
@@ -276,7 +276,9 @@ async def test_a_compressed_data_header_is_read(tmp_path: Path) -> None:
                 message = bsread(i, picture(i))
                 header = json.loads(message[0]) | {"dh_compression": compression}
                 message[0] = json.dumps(header).encode()
-                message[1] = compress(np.frombuffer(message[1], np.uint8), Wire(compression=compression))
+                message[1] = compress(
+                    np.frombuffer(message[1], np.uint8), MessageForm(compression=compression)
+                )
                 await send(camera_socket, message)
             assert (await bench.end()).acquisition.message == "Completed."
     with h5py.File(path) as file:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from daq_core.receiving.stream_messages import Wire, compress
+from daq_core.receiving.stream_messages import MessageForm, compress
 from daq_core.simulating.simulator import Simulator
 from tests.contract.test_bsread import SHAPE, bsread, camera, picture, send, sender
 from tests.daq.loopback import eventually, loopback_daq
@@ -94,12 +94,12 @@ async def test_the_size_before_lz4_data_and_headers_may_be_in_either_byte_order(
     image = picture(1)
     async with loopback_daq(config, tmp_path) as bench:
         path = await bench.start(1)
-        data = compress(image, Wire(compression="lz4", encoding=encoding))
+        data = compress(image, MessageForm(compression="lz4", encoding=encoding))
         message = bsread(
             1, image, struct.pack(order + "I", image.nbytes) + data[4:], compression="lz4", encoding=encoding
         )
         message[0] = message[0].replace(b"{", b'{"dh_compression": "lz4", ', 1)
-        header = compress(np.frombuffer(message[1], np.uint8), Wire(compression="lz4"))
+        header = compress(np.frombuffer(message[1], np.uint8), MessageForm(compression="lz4"))
         message[1] = struct.pack(order + "I", len(message[1])) + header[4:]
         with sender(config) as camera_socket:
             await send(camera_socket, message)
@@ -122,7 +122,7 @@ async def test_the_size_before_lz4_data_and_headers_may_be_in_either_byte_order(
 )
 async def test_psis_reader_reads_what_the_simulated_camera_sends(compression: Any, encoding: Any) -> None:
     config = camera()
-    simulator = Simulator(config, wire=Wire(compression=compression, encoding=encoding))
+    simulator = Simulator(config, wire=MessageForm(compression=compression, encoding=encoding))
     address = urlsplit(config.stream_addresses[0])
     source = psi.Source(host=address.hostname, port=address.port, mode=psi.PULL, receive_timeout=30_000)
     received: list[Any] = []

@@ -27,7 +27,7 @@ from std_daq_client.client import StdDaqAdminException
 from daq_core.config import DaqConfig
 from daq_core.linux.network import parse_networks
 from ioc.program.ports import LOOPBACK
-from ioc.program.service_client import Refused, ServiceClient
+from ioc.program.service_client import ServiceClient, ServiceRefused
 from rest_bridge import connection
 from rest_bridge.access import Access, AccessCheck
 from rest_bridge.app import make_app
@@ -184,7 +184,7 @@ async def test_the_client_commands_send_the_token(tmp_path: Path) -> None:
     file.write_text(TOKEN)
     file.chmod(0o600)
     async with guarded(bind=BEYOND, token=TOKEN) as rest:
-        with pytest.raises(Refused, match="--token-file"):
+        with pytest.raises(ServiceRefused, match="--token-file"):
             await rest.run(ServiceClient(rest.url).post, "/writer/stop", "writer", {})
         known = ServiceClient(rest.url, file)
         assert (await rest.run(known.post, "/writer/stop", "writer", {}))["state"] == "READY"

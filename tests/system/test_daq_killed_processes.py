@@ -15,7 +15,7 @@ import h5py
 import pytest
 import pytest_asyncio
 
-from daq_core.control.interrupted import INTERRUPTED
+from daq_core.control.interrupted import SERVICE_KILLED
 from daq_core.control.journal import Journal
 from daq_core.errors import Busy, RunFailed, Unavailable
 from daq_core.state.status import Acquisition, AcquisitionState, DaqState
@@ -186,7 +186,7 @@ def check_found(run: Acquisition, path: Path, state: str, fate: signal.Signals) 
     assert run.request.output_file == str(path)
     if (state, fate) == ("OPENING", signal.SIGKILL):
         assert not path.exists()
-        assert run.message.startswith(f"{INTERRUPTED}; ")
+        assert run.message.startswith(f"{SERVICE_KILLED}; ")
         return
     assert run.n_write_completed == n_readable(path)
     went_on = fate is signal.SIGCONT and state in ("ACQUIRING_IMAGES", "FLUSHING_IMAGES")
@@ -195,4 +195,4 @@ def check_found(run: Acquisition, path: Path, state: str, fate: signal.Signals) 
     with h5py.File(path) as file:
         assert run.state == file["entry/run/state"].asstr()[()]
     if run.state is AcquisitionState.FAILED:
-        assert run.message == f"{INTERRUPTED}."
+        assert run.message == f"{SERVICE_KILLED}."

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig, InvalidRequest
-from daq_core.receiving.stream_messages import BadMessage, MessageReader, Wire, compress, pack
+from daq_core.receiving.stream_messages import BadMessage, MessageForm, MessageReader, compress, pack
 from daq_core.recordings.recorder import record
 from daq_core.simulating.simulator import Simulator
 
 WIRES = st.builds(
-    Wire,
+    MessageForm,
     st.sampled_from(["bsread", "array-1.0"]),
     st.sampled_from(["none", "bitshuffle_lz4", "lz4"]),
     st.sampled_from(["little", "big"]),
@@ -72,7 +72,7 @@ def put_or_refuse(reader: MessageReader, parts: list[bytes]) -> None:
     st.randoms(use_true_random=False),
 )
 def test_what_is_packed_is_read_back(
-    wire: Wire, height: int, width: int, bit_depth: int, image_id: int, random: Any
+    wire: MessageForm, height: int, width: int, bit_depth: int, image_id: int, random: Any
 ) -> None:
     size = {"image_pixel_height": height, "image_pixel_width": width, "bit_depth": bit_depth}
     layout = layout_of(DaqConfig.parse(VALUES | size))
@@ -116,7 +116,9 @@ def test_headers_that_say_anything_do_not_break_the_reader(messages: list[Any]) 
 @given(
     WIRES, st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4), st.integers(0, 20)
 )
-def test_damaged_data_stay_inside_their_image(wire: Wire, damage: list[tuple[int, int]], cut: int) -> None:
+def test_damaged_data_stay_inside_their_image(
+    wire: MessageForm, damage: list[tuple[int, int]], cut: int
+) -> None:
     image = np.arange(45, dtype=np.uint16).reshape(5, 9)
     data = bytearray(compress(image, wire))
     for at, value in damage:

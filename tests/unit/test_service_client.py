@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from ioc.program.ports import LOOPBACK
-from ioc.program.service_client import Refused, ServiceClient
+from ioc.program.service_client import ServiceClient, ServiceRefused
 
 ANSWER = {"status": "ok", "message": "Writing started. Warning: only 4 MB will be left.", "writer": {}}
 
@@ -56,6 +56,6 @@ def test_a_warning_of_the_service_is_printed_once_however_often_it_comes(
 
 def test_a_refusal_without_a_reason_shows_no_python(server: HTTPServer) -> None:
     client = client_of(server, {"status": "error", "writer": {"state": "WRITING"}})
-    with pytest.raises(Refused, match="refuses, and does not say why") as refused:
+    with pytest.raises(ServiceRefused, match="refuses, and does not say why") as refused:
         client.get("/writer/status", "writer")
     assert "{" not in str(refused.value)

@@ -19,7 +19,7 @@ from ioc.program.progress import shown_progress
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
     from ioc.program.doctor.finding import Finding, Findings
-    from ioc.program.doctor.self_test import Rate, SelfTest
+    from ioc.program.doctor.self_test import Reached, SelfTest
 
 WIDTH = 17
 PORT = {"min": 1, "max": 65535}
@@ -181,7 +181,7 @@ def _print_measured(test: SelfTest) -> None:
         print(f"  ids and status of all images in the file were checked, pixels of {test.n_compared}")
 
 
-def _rate_text(rate: Rate) -> str:
+def _rate_text(rate: Reached) -> str:
     return (
         f"{rate.images_per_second:8.1f} images/s  {in_gb(rate.bytes_per_second):>7}/s  "
         f"({rate.n_images} images in {rate.seconds:.1f} s)"

@@ -55,7 +55,7 @@ class Lost(DaqError):
 
 
 @dataclass(frozen=True)
-class Rate:
+class Reached:
     """The highest rate at which nothing was lost.
 
     limit : what was lost above it, or that nothing was lost however fast the simulator sent
@@ -75,8 +75,8 @@ class SelfTest:
 
     detector: str
     image_bytes: int
-    to_memory: Rate
-    to_file: Rate
+    to_memory: Reached
+    to_file: Reached
     n_compared: int
     """Images of the last file that were compared pixel by pixel."""
 
@@ -167,7 +167,7 @@ class _SelfTest:
 
     # -- searching ---------------------------------------------------------------------------
 
-    async def _search(self, where: str, trial: Trial) -> Rate:
+    async def _search(self, where: str, trial: Trial) -> Reached:
         """Find the highest lossless rate, by halving the interval's logarithm."""
         fastest = await self._simulator_rate()
         low, high = fastest / RANGE, fastest
@@ -202,15 +202,17 @@ class _SelfTest:
         await self._settle()
         return len(ids) / max(seconds, 1e-6)
 
-    async def _attempt(self, trial: Trial, rate_hz: float, expected_hz: float, length: float = 1.0) -> Rate:
+    async def _attempt(
+        self, trial: Trial, rate_hz: float, expected_hz: float, length: float = 1.0
+    ) -> Reached:
         """Try a rate for a while; Lost when anything is missing."""
         most = int(self._most_bytes / self._layout.image_bytes)
         n_images = max(2, min(most, round(expected_hz * self._trial_s * length)))
         seconds = await trial(n_images, rate_hz)
         rate = n_images / seconds
-        return Rate(rate, rate * self._layout.image_bytes, n_images, seconds, "")
+        return Reached(rate, rate * self._layout.image_bytes, n_images, seconds, "")
 
-    async def _confirm(self, found: Rate) -> Rate:
+    async def _confirm(self, found: Reached) -> Reached:
         """Show that a rate lasts, in a trial of twice the length; a little less where it does not."""
         rate_hz, limit = found.images_per_second * REST, found.limit
         for _ in range(MAX_REPEATS):
