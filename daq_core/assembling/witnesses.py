@@ -7,7 +7,8 @@ of the arm that it would be of, which waits (``daq_core.assembling.doubts``).
   After a short one only where the first was a frame's first packet, or another port is sure
   already: a detector that is slow has late packets after pauses, too.
 * Without a pause one more than a whole frame of them confirms it.
-* A packet above the port's old newest number refutes it.
+* A packet above the port's old newest number refutes it; of numbers far ahead, one below
+  them does, unless an image of before still lacks or has it: that one was delayed.
 * The same number is never believed without a longer pause, nor for a copy of the last packet
   that an unfinished image has.
 """
@@ -90,7 +91,10 @@ def find_in_doubt(assembly: Any, packet: Any, clock: Any) -> int:
         return UNDECIDED
     target = arms[port, Arm.TARGET]
     slot = open_slot(ring, target, frame)
-    own = open_slot(ring, arms[port, Arm.ARM], frame) if arms[port, Arm.DOUBT] == AGAIN else -1
+    is_below = frame <= np.uint64(arms[port, Arm.NEWEST])
+    own = np.int64(-1)
+    if arms[port, Arm.DOUBT] == AGAIN or is_below:
+        own = open_slot(ring, arms[port, Arm.ARM], frame)
     is_new = slot < 0 or not is_marked(ring, slot, packet.unit)
     if _is_refuted(assembly, packet, own, is_new):
         return UNDECIDED if cancel(ring, local, port) else NO_ROOM
@@ -124,6 +128,8 @@ def _is_refuted(assembly: Any, packet: Any, own: int, is_new: bool) -> bool:
     arms, port, frame = ring.arms, packet.port, packet.frame
     newest, witness = np.uint64(arms[port, Arm.NEWEST]), np.uint64(arms[port, Arm.WITNESS])
     if arms[port, Arm.DOUBT] == AHEAD:
+        if frame <= newest and own >= 0:
+            return False  # it was only delayed, as is what comes at a jump's heels
         latest = np.uint64(arms[port, Arm.LATEST])
         return bool(frame < witness or (frame > latest and frame - latest > window))
     if frame == newest:

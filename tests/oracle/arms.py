@@ -232,19 +232,20 @@ class Arms:
         if doubt is None:
             return "undecided"
         image = self.image_of(doubt.target, frame)
-        own = self.image_of(port.arm, frame) if doubt.kind == "again" else None
+        assert port.newest is not None
+        is_asked = doubt.kind == "again" or frame <= port.newest
+        own = self.image_of(port.arm, frame) if is_asked else None
         is_new = image is None or packet not in image.packets
         is_wanted = own is not None and packet not in own.packets
         if doubt.after_pause and frame >= min(doubt.frames):
             is_wanted = False
-        if self._is_refuted(port, doubt, frame, packet, is_wanted, is_new):
+        if self._is_refuted(port, doubt, frame, packet, own, is_wanted, is_new):
             self.cancel(port)
             return "undecided"
         if is_wanted:
             return own
         if not is_new:
             return image
-        assert port.newest is not None
         beyond = frame - max(doubt.frames)
         if doubt.kind == "again" and not doubt.after_pause and beyond > 0 and beyond > port.newest - frame:
             if own is not None or (port.arm, frame) in self.known:
@@ -264,10 +265,19 @@ class Arms:
         return image
 
     def _is_refuted(
-        self, port: Port, doubt: Doubt, frame: int, packet: Packet, is_wanted: bool, is_new: bool
+        self,
+        port: Port,
+        doubt: Doubt,
+        frame: int,
+        packet: Packet,
+        own: Any,
+        is_wanted: bool,
+        is_new: bool,
     ) -> bool:
         assert port.newest is not None
         if doubt.kind == "ahead":
+            if frame <= port.newest and own is not None:
+                return False
             return frame < min(doubt.frames) or frame - max(doubt.frames) > self.images.window
         if frame == port.newest:
             if is_wanted:

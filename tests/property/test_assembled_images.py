@@ -123,6 +123,20 @@ def test_a_jump_back_within_the_window_is_no_restart() -> None:
     assert bench.words[Word.RESTARTS] == 0
 
 
+def test_a_packet_that_is_delayed_past_a_jump_ahead_takes_nothing_from_the_first_image_there() -> None:
+    bench = Bench(module_positions={"0": [0, 0, 1023, 15]}, image_pixel_height=16)
+    bench.assembler.arm()
+    bench.receive(1, 0, 1, 2, 3)
+    bench.receive(2, 0, 1, 3)
+    bench.receive(9000, 0)
+    bench.receive(2, 2, 3)
+    bench.receive(9000, 1, 2, 3)
+    assert bench.in_run() == [1, 2, 9000]
+    assert [bench.assembler.slot(i).n_missing for i in range(3)] == [0, 0, 0]
+    assert bench.words[Word.RESTARTS] == bench.words[Word.LATE] == 0
+    assert bench.words[Word.DUPLICATE] == 1
+
+
 def test_a_sender_that_stood_still_within_a_frame_and_repeats_a_packet_was_not_armed_again() -> None:
     bench = Bench(module_positions={"0": [0, 0, 1023, 15]}, image_pixel_height=16)
     bench.assembler.arm()
