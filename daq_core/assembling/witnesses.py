@@ -92,7 +92,7 @@ def find_in_doubt(assembly: Any, packet: Any, clock: Any) -> int:
     target = arms[port, Arm.TARGET]
     slot = open_slot(ring, target, frame)
     is_below = frame <= np.uint64(arms[port, Arm.NEWEST])
-    own = np.int64(-1)
+    own = -1
     if arms[port, Arm.DOUBT] == AGAIN or is_below:
         own = open_slot(ring, arms[port, Arm.ARM], frame)
     is_new = slot < 0 or not is_marked(ring, slot, packet.unit)
