@@ -1,7 +1,7 @@
 """The command that runs the service: serve, its options and what is wrong with them.
 
 The options are declared in ``ioc.service.options``; what is made of them is in
-``ioc.service.serve``, which loads every face and is imported last. The fork server is loading already then.
+``ioc.serve``, which loads every face and is imported last. The fork server is loading already then.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ def serve(
         raise typer.BadParameter(f"--{option} is missing; STD_DAQ_{option.upper()} does the same.")
     # Nothing here multiplies matrices, and numpy would start a thread for each core, which spins for a while.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    gc.disable()  # until READY, see ioc.service.serve
+    gc.disable()  # until READY, see ioc.serve
     from ioc.access.file import read_access_file
-    from ioc.service.serve import run
+    from ioc.serve import run
 
     aliases = _aliases(service.alias_file, prefix)
     if service.acf is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from ioc.service.serve import RESTART
+from ioc.serve import RESTART
 from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.conftest import StartService
 from tests.processes.service import Service

@@ -29,7 +29,7 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_control_loads_neither_the_compiler_nor_hdf5() -> None:
     """It knows what the detectors send; receivers and writers are forked from a process that has the rest."""
-    loaded = loaded_by("import ioc.service.serve")
+    loaded = loaded_by("import ioc.serve")
     assert {"caproto", "fastapi"} <= loaded
     assert not loaded & (COMPILER | FILES | {"redis", "zmq"})  # of Redis and ZeroMQ, only who uses them
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ioc.serve import tell_of_start
 from ioc.service.notify import ServiceManager
-from ioc.service.serve import tell_of_start
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from ioc.program.main import app
-from ioc.service.serve import RESTART
+from ioc.serve import RESTART
 
 UNIT = Path(__file__).parents[2] / "examples/std-daq-ioc.service"
 PROGRAM = "/opt/std-daq-ioc/.venv/bin/std-daq-ioc"
