@@ -14,7 +14,14 @@ import numpy as np
 from daq_core.assembling.assembly import is_marked, is_settled
 from daq_core.assembling.doubts import judge
 from daq_core.assembling.local import Local
-from daq_core.assembling.runs import count_in_run, floor, is_taking, passes_valve
+from daq_core.assembling.runs import (
+    count_in_run,
+    floor,
+    has_id_of_run,
+    is_last_of_run,
+    is_taking,
+    passes_valve,
+)
 from daq_core.assembling.verdicts import was_convicted
 from daq_core.kernels.compiling import kernel, store_release, wake, yield_cpu
 from daq_core.ring.ring import (
@@ -82,7 +89,8 @@ def publish(assembly: Any, layout: Any, erase: Any) -> None:
     in_time = passes_valve(ring, sequence)
     of_run = is_taking(ring) and sequence >= words[Word.RUN_FIRST]
     by_valve = of_run and words[Word.BY_VALVE] != 0
-    kept = of_run and (in_time or not by_valve)
+    is_asked = has_id_of_run(ring, image.image_id)
+    kept = of_run and (in_time or not by_valve) and is_asked
     passes = in_time and image.state != SKIPPED and not image.unwanted
     if image.state != SKIPPED:
         words[Word.IMAGES_PUBLISHED] += 1
@@ -100,7 +108,7 @@ def publish(assembly: Any, layout: Any, erase: Any) -> None:
             words[Word.MISSING] += image.n_missing
         if kept and not image.unwanted:
             count_in_run(ring, local, slot)
-    if image.unwanted or (by_valve and not in_time):
+    if image.unwanted or (by_valve and not in_time) or (of_run and not is_asked):
         image.state = SKIPPED
     kept = kept and image.state != SKIPPED
     if kept:
@@ -114,10 +122,11 @@ def publish(assembly: Any, layout: Any, erase: Any) -> None:
         store_release(words, Word.PASSED, words[Word.PASSED] + 1)
     in_use = words[Word.OPENED] - floor(ring, local)
     words[Word.RUN_HIGH_WATER] = max(words[Word.RUN_HIGH_WATER], in_use)
-    if kept and words[Word.RUN_KEPT] == words[Word.N_IMAGES]:
+    is_last = of_run and is_last_of_run(ring, local, slot)
+    if is_last or (kept and words[Word.RUN_KEPT] == words[Word.N_IMAGES]):
         words[Word.RUN_END] = sequence + 1
     store_release(words, Word.PUBLISHED, sequence + 1)
-    if kept or in_use > n_slots // 4:  # a writer may have nothing but images to pass over
+    if kept or is_last or in_use > n_slots // 4:  # a writer may have nothing but images to pass over
         wake(words, Word.PUBLISHED)
 
 

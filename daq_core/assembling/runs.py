@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from daq_core.assembling.local import Local
 from daq_core.kernels.compiling import kernel, load_acquire, store_release
 from daq_core.ring.ring import ID_MISMATCH, INCOMPLETE, NO_END, SKIPPED, WRITER_WORDS, Word
@@ -68,6 +70,22 @@ def passes_valve(ring: Any, sequence: int) -> bool:
     n_images = words[Word.VALVE_IMAGES]
     enough = n_images > 0 and words[Word.PASSED] >= n_images
     return words[Word.VALVE_FIRST] <= sequence < words[Word.VALVE_END] and not enough
+
+
+@kernel
+def has_id_of_run(ring: Any, image_id: Any) -> bool:
+    """Tell whether the armed run was asked to have images with this id."""
+    first, behind = np.uint64(ring.words[Word.START_ID]), np.uint64(ring.words[Word.BEHIND_ID])
+    return bool(image_id >= first and (behind == np.uint64(0) or image_id < behind))
+
+
+@kernel
+def is_last_of_run(ring: Any, local: Any, slot: int) -> bool:
+    """Tell whether an image ends the run by its id; one that lacks packets may be anything."""
+    behind = np.uint64(ring.words[Word.BEHIND_ID])
+    image = ring.slots[slot]
+    is_behind = behind != np.uint64(0) and image.image_id >= behind - np.uint64(1)
+    return bool(is_behind and image.n_received == local[Local.UNITS])
 
 
 @kernel

@@ -221,6 +221,11 @@ class Daq:
         return self._pipeline.ring
 
     @property
+    def ids_in_ring(self) -> tuple[int, int] | None:
+        """The lowest and the highest id of the finished images that the ring still has; None: it has none."""
+        return self._pipeline.ids_in_ring
+
+    @property
     def receiver_pid(self) -> int | None:
         return self._pipeline.receiver_pid
 

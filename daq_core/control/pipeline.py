@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from daq_core.config import DaqConfig
 from daq_core.control.ring_size import choose_ring
 from daq_core.errors import Unavailable
@@ -26,7 +28,7 @@ from daq_core.processes.forks import ForkServer
 from daq_core.processes.kinds import RECEIVER, WRITER
 from daq_core.receiving.handle import ReceiverGone, ReceiverProcess
 from daq_core.receiving.task import ReceiverTask
-from daq_core.ring.ring import RingShape, Word, carry_over
+from daq_core.ring.ring import COMPLETE, INCOMPLETE, RingShape, Word, carry_over
 from daq_core.state.receive_threads import ReceiveThreads
 from daq_core.writing.gain_maps import load_maps, remarks_on, same_maps
 
@@ -188,11 +190,21 @@ class Pipeline:
     def next_epoch(self) -> int:
         return int(self.words[Word.EPOCH]) + 1
 
-    def arm(self, n_images: int, n_writers: int, *, by_valve: bool = False) -> int:
+    def arm(
+        self,
+        n_images: int,
+        n_writers: int,
+        *,
+        by_valve: bool = False,
+        start_id: int = 0,
+        end_id: int | None = None,
+    ) -> int:
         """Let the receiver keep images from now on, 0: until :meth:`disarm`; returns the epoch.
 
         Of a run by valve these are the images that the valve lets through (``daq_core.control.valve``).
         """
+        ids = self.words.view(np.uint64)
+        ids[Word.START_ID], ids[Word.BEHIND_ID] = start_id, 0 if end_id is None else end_id + 1
         self.words[Word.N_IMAGES] = n_images
         self.words[Word.BY_VALVE] = by_valve
         self.words[Word.N_WRITERS] = n_writers
@@ -215,6 +227,16 @@ class Pipeline:
         """Tell the receiver that no writer needs the run's slots any more."""
         self.disarm()
         self.words[Word.WRITER_DONE] = self.words[Word.EPOCH] - 1
+
+    @property
+    def ids_in_ring(self) -> tuple[int, int] | None:
+        """The lowest and the highest id of the finished images that the ring still has; None: it has none."""
+        n_slots, slots = self.shape.n_slots, self.ring.slots
+        published = int(self.words[Word.PUBLISHED])
+        kept = range(max(0, int(self.words[Word.OPENED]) - n_slots), published)
+        images = [slots[sequence % n_slots] for sequence in kept]
+        ids = [int(image.image_id) for image in images if image.state in (COMPLETE, INCOMPLETE)]
+        return (min(ids), max(ids)) if ids else None
 
     @property
     def resident_bytes(self) -> int:

@@ -187,7 +187,13 @@ class Run:
         if self.stopped:
             self._epoch = self._pipeline.pass_over()
         else:
-            self._epoch = self._pipeline.arm(self.task.n_images, self.task.n_writers, by_valve=self.by_valve)
+            self._epoch = self._pipeline.arm(
+                self.task.n_images,
+                self.task.n_writers,
+                by_valve=self.by_valve,
+                start_id=self.task.start_id,
+                end_id=self.task.end_id,
+            )
             pipeline = self._pipeline
             self._waiting = Waiting(pipeline.ring, pipeline.layout, pipeline.config, time.monotonic())
         self.opened.set_result(self._apply(FileOpened()))
@@ -196,7 +202,8 @@ class Run:
         self._fold_counters()
         self._pipeline.release()
         if isinstance(message, Closed):
-            self._apply(FileClosed(message.n_completed))
+            saw_last_id = self.task.end_id is not None and not self.stopped
+            self._apply(FileClosed(message.n_completed, saw_last_id))
         elif self._epoch or self.aborted:
             self._apply(WriteFailed(message.reason, message.n_completed))
         else:

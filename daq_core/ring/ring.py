@@ -49,6 +49,10 @@ class _Words(NamedTuple):
     N_IMAGES: int = 1  # images the armed run wants; 0: until stopped
     WRITER_DONE: int = 2  # the last epoch whose writer has ended, in order or not
     N_WRITERS: int = 4  # of the armed run; 0 is one
+    START_ID: int = (
+        5  # the armed run keeps no image with a lower id; this and the next are 64 bits as they are
+    )
+    BEHIND_ID: int = 6  # nor with this or a higher one, which ends it; 0: any
 
     # receiver
     PUBLISHED: int = 8  # sequence number after the newest published image; futex word

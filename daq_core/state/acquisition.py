@@ -120,7 +120,7 @@ def _stop_unknown(status: DaqStatus, event: StopRequested, now: float) -> DaqSta
 
 def _finish(status: DaqStatus, event: FileClosed, now: float) -> DaqStatus:
     request = status.acquisition.request
-    complete = request is not None and 0 < request.n_images == event.n_completed
+    complete = (request is not None and 0 < request.n_images == event.n_completed) or event.saw_last_id
     ended = replace(
         status.acquisition,
         state=AcquisitionState.FINISHED,

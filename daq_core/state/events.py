@@ -57,6 +57,7 @@ class FileClosed:
     """The file closed without an error and holds `n_completed` images."""
 
     n_completed: int
+    saw_last_id: bool = False  # the run was to end with an image id, and that came
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ MAX_N_IMAGES = 2**31 - 1
 MAX_PATH_BYTES = 1023
 MAX_PART_BYTES = 255
 MAX_RUN_ID_CHARACTERS = 256
+MAX_IMAGE_ID = 2**64 - 2
 
 
 class DaqState(StrEnum):
@@ -108,18 +109,49 @@ def checked_run_id(value: object) -> int | str:
     )
 
 
+def checked_ids(start_id: object, end_id: object) -> tuple[int, int | None]:
+    """Return the first and the last image id of a run, 0 … 2⁶⁴−2; None: no first, no last one."""
+    for name, value in (("start_id", start_id), ("end_id", end_id)):
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 <= value <= MAX_IMAGE_ID):  # type: ignore[operator]
+            raise InvalidRequest(f"Invalid {name}={value!r}. Must be an integer from 0 to 2^64-2.")
+    first = start_id if isinstance(start_id, int) else 0
+    last = end_id if isinstance(end_id, int) else None
+    if last is not None and last < first:
+        raise InvalidRequest(f"Invalid end_id={last}. It must not be below start_id={first}.")
+    return first, last
+
+
 @dataclass(frozen=True)
 class WriteRequest:
-    """What a user asks for: a file, a number of images, a name for the run."""
+    """What a user asks for: a file, a number of images, a name for the run.
+
+    Of images outside start_id … end_id none is in the run. One with end_id or above ends it:
+    several machines, each with its part of a detector, so begin and end with the same image.
+    """
 
     output_file: str
     n_images: int
     run_id: int | str
+    start_id: int = 0
+    end_id: int | None = None
 
     @classmethod
-    def checked(cls, output_file: object, n_images: object, run_id: object = None) -> WriteRequest:
+    def checked(
+        cls,
+        output_file: object,
+        n_images: object,
+        run_id: object = None,
+        start_id: object = None,
+        end_id: object = None,
+    ) -> WriteRequest:
         """Make a request from whatever a face received; InvalidRequest says what is wrong."""
-        return cls(checked_output_file(output_file), checked_n_images(n_images), checked_run_id(run_id))
+        return cls(
+            checked_output_file(output_file),
+            checked_n_images(n_images),
+            checked_run_id(run_id),
+            *checked_ids(start_id, end_id),
+        )
 
     @property
     def folder(self) -> str:
@@ -153,7 +185,8 @@ class Acquisition:
             self.losses.not_good_images
         )
         n_wanted = self.n_write_requested + self.losses.dropped_images - self.losses.given_up_images
-        if self.state is AcquisitionState.FINISHED and self.request.n_images:
+        is_number_known = self.request.n_images > 0 and self.request.end_id is None
+        if self.state is AcquisitionState.FINISHED and is_number_known:
             n_wanted = self.request.n_images
         return min(1.0, max(0, n_good) / n_wanted) if n_wanted > 0 else None
 

@@ -21,6 +21,8 @@ class WriterTask:
     output_file: str
     n_images: int  # 0: until stopped
     run_id: int | str
+    start_id: int  # of images outside of these none is in the run
+    end_id: int | None
     image_shape: tuple[int, int]
     dtype: str
     detector_name: str

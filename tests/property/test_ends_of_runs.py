@@ -21,6 +21,45 @@ def test_a_run_ends_with_the_last_image_it_asked_for() -> None:
     assert bench.words[Word.RUN_KEPT] == 2
 
 
+@pytest.mark.parametrize(
+    ("start_id", "behind_id", "kept"),
+    [
+        (0, 0, [1, 2, 3, 4, 6]),
+        (3, 0, [3, 4, 6]),
+        (0, 4, [1, 2, 3]),
+        (2, 6, [2, 3, 4]),
+        (4, 5, [4]),
+        (9, 0, []),
+    ],
+)
+def test_a_run_has_the_images_between_its_first_and_its_last_id(
+    start_id: int, behind_id: int, kept: list[int]
+) -> None:
+    """Number 5 does not come: the next one ends a run that was to end with it."""
+    bench = Bench(n_slots=16)
+    bench.words[Word.START_ID], bench.words[Word.BEHIND_ID] = start_id, behind_id
+    bench.assembler.arm()
+    for frame in (1, 2, 3, 4, 6):
+        bench.receive(frame)
+    assert bench.in_run() == kept
+    assert bench.words[Word.RUN_KEPT] == len(kept)
+    assert (bench.words[Word.RUN_END] != NO_END) == (behind_id > 0)
+
+
+def test_a_last_id_whose_image_lacks_packets_ends_the_run_with_the_next() -> None:
+    """Alone it may be a packet with a wrong number."""
+    bench = Bench(n_slots=16)
+    bench.words[Word.BEHIND_ID] = 4
+    bench.assembler.arm()
+    bench.receive(2)
+    bench.receive(3, 0)
+    bench.turn(now=10)
+    assert bench.words[Word.RUN_END] == NO_END
+    bench.receive(4, now=11)
+    assert bench.in_run() == [2, 3]
+    assert bench.words[Word.RUN_END] == 3
+
+
 def test_a_stop_keeps_every_complete_image() -> None:
     bench = Bench()
     bench.assembler.arm()

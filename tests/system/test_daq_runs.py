@@ -70,6 +70,27 @@ async def test_two_runs_with_the_same_frame_numbers_are_both_complete(bench: Ben
         assert_holds(path, bench.simulator, ids)
 
 
+async def test_a_run_with_a_first_and_a_last_id_has_those_images_and_ends_by_itself(bench: Bench) -> None:
+    ids = bench.next_ids(20)
+    path = bench.folder / "ids.h5"
+    request = WriteRequest.checked(str(path), 100, None, ids[4], ids[11])
+    await bench.daq.start(request)
+    await bench.send(ids)
+    status = await bench.end()
+    assert (status.acquisition.message, status.acquisition.n_write_completed) == ("Completed.", 8)
+    assert_holds(path, bench.simulator, ids[4:12])
+    assert bench.daq.ids_in_ring is not None
+    assert bench.daq.ids_in_ring[1] == ids[-1]
+
+
+@pytest.mark.parametrize(
+    ("start_id", "end_id"), [(-1, None), (2**64 - 1, None), (True, None), (5, 4), (0, "9")]
+)
+async def test_ids_that_no_image_can_have_are_refused(bench: Bench, start_id: object, end_id: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"start_id|end_id"):
+        WriteRequest.checked(str(bench.folder / "x.h5"), 1, None, start_id, end_id)
+
+
 async def test_a_run_started_while_the_detector_is_streaming_has_consecutive_whole_images(
     bench: Bench,
 ) -> None:
