@@ -32,7 +32,8 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.processes.lines import Lines, Present, Vocabulary
 from daq_core.receiving.task import Listening, NotListening, ReceiverTask
-from daq_core.ring.ring import COMPLETE, Word
+from daq_core.ring.ring import COMPLETE
+from daq_core.ring.words import Word
 from daq_core.simulating.simulator import Simulator
 
 RING_BYTES = 256 * 2**20

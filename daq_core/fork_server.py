@@ -27,8 +27,9 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from daq_core.kernels.progress import READY, Compiled
+from daq_core.linux.libc import be_named
 from daq_core.linux.text_outlet import OutletHandler, TextOutlet
-from daq_core.processes.forking import Kinds, Work, be_named, serve_requests
+from daq_core.processes.forking import Kinds, Work, serve_requests
 from daq_core.processes.group_signals import leave_to_control
 from daq_core.processes.kinds import LOOK, MAPS, MEND, RECEIVER, WRITER
 

@@ -25,7 +25,8 @@ from daq_core.assembling.assembly import is_marked, open_image
 from daq_core.assembling.local import REMEMBERED, Local
 from daq_core.detectors import Layout
 from daq_core.kernels.compiling import kernel
-from daq_core.ring.ring import CUT, HELD, OPEN, Arm, Ring, Word
+from daq_core.ring.ring import CUT, HELD, OPEN, Ring
+from daq_core.ring.words import Arm, Word
 
 RESTART_PAUSE_NS = 5_000_000  # late packets come in the crowd, the first ones of an arm after a pause
 SAME_PAUSE_NS = 50_000_000  # before the same number again is another image, not the same packet

@@ -17,7 +17,8 @@ import numpy as np
 from daq_core.assembling.local import REMEMBERED_DROPS, Local
 from daq_core.assembling.runs import floor, is_taking, lets_through
 from daq_core.kernels.compiling import fetch_add, finish_stores, kernel, load_acquire, store_release
-from daq_core.ring.ring import GOOD, OPEN, Word
+from daq_core.ring.ring import GOOD, OPEN
+from daq_core.ring.words import Word
 
 LATE, DUPLICATE, NO_SLOT, NO_ROOM = -1, -2, -3, -4  # what ``claims.claim`` answers instead of a slot
 

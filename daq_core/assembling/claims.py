@@ -47,7 +47,8 @@ from daq_core.assembling.doubts import AGAIN, AHEAD, cancel_arm
 from daq_core.assembling.local import Local
 from daq_core.assembling.witnesses import UNDECIDED, begin_doubt, find_in_doubt
 from daq_core.kernels.compiling import inlined_kernel, kernel
-from daq_core.ring.ring import GOOD, ID_MISMATCH, OPEN, SKIPPED, Arm, Word
+from daq_core.ring.ring import GOOD, ID_MISMATCH, OPEN, SKIPPED
+from daq_core.ring.words import Arm, Word
 
 
 @inlined_kernel

@@ -17,7 +17,8 @@ from daq_core.assembling.assembly import is_marked, is_settled
 from daq_core.assembling.local import Local
 from daq_core.assembling.runs import is_taking
 from daq_core.kernels.compiling import fetch_add, kernel, yield_cpu
-from daq_core.ring.ring import HELD, OPEN, SKIPPED, Arm, Word
+from daq_core.ring.ring import HELD, OPEN, SKIPPED
+from daq_core.ring.words import Arm, Word
 
 NO_DOUBT, AGAIN, AHEAD = range(3)  # the port was armed again, or its numbers jumped far ahead
 

@@ -30,7 +30,7 @@ from daq_core.kernels.compiling import (
     store_release,
     yield_cpu,
 )
-from daq_core.ring.ring import Word
+from daq_core.ring.words import Word
 
 LINE = 8  # words
 _TURN, _EXCUSED, _BEAT = 0, 1, 2  # of a thread: turns begun, when its rest has to be over, its last turn

@@ -20,7 +20,8 @@ from daq_core.assembling.local import Local
 from daq_core.assembling.publication import is_complete, publish
 from daq_core.assembling.runs import follow_valve, is_taking
 from daq_core.kernels.compiling import kernel, load_acquire, store_release, wake, yield_cpu
-from daq_core.ring.ring import HELD, NO_END, OPEN, Arm, SocketState, Word
+from daq_core.ring.ring import HELD, OPEN
+from daq_core.ring.words import NO_END, Arm, SocketState, Word
 
 
 @kernel

@@ -24,17 +24,8 @@ from daq_core.assembling.runs import (
 )
 from daq_core.assembling.verdicts import was_convicted
 from daq_core.kernels.compiling import kernel, store_release, wake, yield_cpu
-from daq_core.ring.ring import (
-    COMPLETE,
-    CUT,
-    GOOD,
-    HELD,
-    INCOMPLETE,
-    MISSING_PACKETS,
-    OTHER_FORMAT,
-    SKIPPED,
-    Word,
-)
+from daq_core.ring.ring import COMPLETE, CUT, GOOD, HELD, INCOMPLETE, MISSING_PACKETS, OTHER_FORMAT, SKIPPED
+from daq_core.ring.words import Word
 
 
 @kernel

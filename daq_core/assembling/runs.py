@@ -14,7 +14,8 @@ import numpy as np
 
 from daq_core.assembling.local import Local
 from daq_core.kernels.compiling import kernel, load_acquire, store_release
-from daq_core.ring.ring import ID_MISMATCH, INCOMPLETE, NO_END, SKIPPED, WRITER_WORDS, Word
+from daq_core.ring.ring import ID_MISMATCH, INCOMPLETE, SKIPPED
+from daq_core.ring.words import NO_END, WRITER_WORDS, Word
 
 
 @kernel

@@ -32,7 +32,8 @@ from daq_core.assembling.arms import has_part, is_open
 from daq_core.assembling.doubts import NO_DOUBT
 from daq_core.assembling.local import REMEMBERED_PROOFS, Local
 from daq_core.kernels.compiling import kernel, store_release, wake
-from daq_core.ring.ring import GOOD, NO_END, OTHER_FORMAT, SKIPPED, Arm, SocketState, Word
+from daq_core.ring.ring import GOOD, OTHER_FORMAT, SKIPPED
+from daq_core.ring.words import NO_END, Arm, SocketState, Word
 
 GRACE_NS = 20_000_000
 REACH = 1024  # images back that a proof looks for its own

@@ -24,7 +24,7 @@ from daq_core.assembling.assembly import LATE, NO_ROOM, is_marked
 from daq_core.assembling.doubts import AGAIN, AHEAD, NO_DOUBT, cancel, confirm, hold
 from daq_core.assembling.local import Local
 from daq_core.kernels.compiling import kernel
-from daq_core.ring.ring import Arm
+from daq_core.ring.words import Arm
 
 UNDECIDED = -9
 

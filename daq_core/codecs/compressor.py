@@ -49,8 +49,8 @@ from daq_core.kernels.compiling import (
     store_release,
     wake,
 )
+from daq_core.linux.futex import wait_for_change
 from daq_core.linux.urgency import be_usual
-from daq_core.ring.ring import wait_for_change
 
 Compression = Literal["none", "bitshuffle-lz4", "bitshuffle-zstd"]
 

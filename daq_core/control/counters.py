@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from daq_core.linux.sockets import BUFFER_BYTES
 from daq_core.receiving.steps import out_of_step
 from daq_core.receiving.strangers import sentences
-from daq_core.ring.ring import WRITER_WORDS, SocketState, Word, words_of
+from daq_core.ring.words import WRITER_WORDS, SocketState, Word, words_of
 from daq_core.state.losses import Losses
 from daq_core.state.status import Counters, DaqStats, Rate
 

@@ -28,7 +28,8 @@ from daq_core.processes.forks import ForkServer
 from daq_core.processes.kinds import RECEIVER, WRITER
 from daq_core.receiving.handle import ReceiverGone, ReceiverProcess
 from daq_core.receiving.task import ReceiverTask
-from daq_core.ring.ring import COMPLETE, INCOMPLETE, RingShape, Word, carry_over
+from daq_core.ring.ring import COMPLETE, INCOMPLETE, RingShape
+from daq_core.ring.words import Word, carry_over
 from daq_core.state.receive_threads import ReceiveThreads
 from daq_core.writing.gain_maps import load_maps, remarks_on, same_maps
 

@@ -19,7 +19,7 @@ from daq_core.control.snapshots import RunNews
 from daq_core.control.waiting import Waiting
 from daq_core.errors import Busy, InvalidRequest, Unavailable
 from daq_core.files.output import UNKNOWN
-from daq_core.ring.ring import Word, words_of
+from daq_core.ring.words import Word, words_of
 from daq_core.state.events import (
     AllAcquired,
     Event,

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from daq_core.ring.ring import Word
+from daq_core.ring.words import Word
 
 if TYPE_CHECKING:
     from daq_core.control.pipeline import Pipeline

@@ -14,7 +14,8 @@ from typing import Any
 from daq_core.config import DaqConfig
 from daq_core.detectors import FORMATS, DetectorFormat, Layout, format_of
 from daq_core.detectors.format import whole_datagrams
-from daq_core.ring.ring import Ring, SocketState, Word
+from daq_core.ring.ring import Ring
+from daq_core.ring.words import SocketState, Word
 
 log = logging.getLogger(__name__)
 

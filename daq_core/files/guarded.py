@@ -6,7 +6,6 @@ place. So what opens such a file is a child: it is killed at the deadline, and w
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import select
@@ -17,11 +16,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from daq_core.errors import DaqError
+from daq_core.linux.libc import end_with
 
 Result = TypeVar("Result")
-PR_SET_PDEATHSIG = 1  # prctl(2)
 PIECE_BYTES = 1 << 16
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NotDone(DaqError, RuntimeError):
@@ -75,8 +73,7 @@ def guarded(work: Callable[[], Result], seconds: float, *, wanted_by: socket.soc
 def _live(work: Callable[[], Any], writing: int, parent: int) -> NoReturn:
     """Be the child."""
     try:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == parent:  # else it had died before it could be asked for
+        if end_with(parent):  # else it had died before it could be asked for
             try:
                 said = pickle.dumps((True, work()))
             except Exception as error:

@@ -34,7 +34,7 @@ from daq_core.files.layout import (
 from daq_core.files.left_open import UNREADABLE
 from daq_core.files.repair import repair
 from daq_core.files.reports import RecordedEnd, RepairReport
-from daq_core.ring.ring import MAX_WRITERS
+from daq_core.ring.words import MAX_WRITERS
 from daq_core.state.acquisition import COMPLETED
 
 

@@ -26,7 +26,8 @@ from numba import types
 from numba.core import cgutils
 
 from daq_core.kernels.cache import KernelCache, choose_folder, has_kernels, hold, remove_others
-from daq_core.ring.ring import SYS_FUTEX
+from daq_core.linux.futex import SYS_FUTEX
+from daq_core.linux.libc import libc
 
 JIT = not numba.config.DISABLE_JIT
 _own_folder = choose_folder() if JIT and not numba.config.CACHE_DIR else None
@@ -116,8 +117,6 @@ def load_kernels(tell: Callable[[int, int], None] | None = None) -> Loaded:
     removed = remove_others(_own_folder) if _own_folder is not None and not trouble else []
     return Loaded(n_kernels, n_compiled, folder, trouble, tuple(removed))
 
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 intrinsic: Callable[[Any], Any] = numba.extending.intrinsic  # what it makes of a generator is callable
 
@@ -288,13 +287,13 @@ else:
         target[target_offset : target_offset + n] = source[source_offset : source_offset + n]
 
     def recvmmsg(fd: int, messages: int, n: int, flags: int, timeout: int) -> int:
-        return int(_libc.recvmmsg(int(fd), ctypes.c_void_p(int(messages)), int(n), int(flags), None))
+        return int(libc.recvmmsg(int(fd), ctypes.c_void_p(int(messages)), int(n), int(flags), None))
 
     def sendmmsg(fd: int, messages: int, n: int, flags: int) -> int:
-        return int(_libc.sendmmsg(int(fd), ctypes.c_void_p(int(messages)), int(n), int(flags)))
+        return int(libc.sendmmsg(int(fd), ctypes.c_void_p(int(messages)), int(n), int(flags)))
 
     def poll(descriptors: int, n: int, timeout_ms: int) -> int:
-        return int(_libc.poll(ctypes.c_void_p(int(descriptors)), int(n), int(timeout_ms)))
+        return int(libc.poll(ctypes.c_void_p(int(descriptors)), int(n), int(timeout_ms)))
 
     def yield_cpu() -> int:
         time.sleep(0)
@@ -310,7 +309,7 @@ else:
         time.sleep(duration / 1e9)
 
     def wake(words: Any, index: int) -> None:
-        _libc.syscall(
+        libc.syscall(
             SYS_FUTEX,
             ctypes.c_void_p(int(words.ctypes.data + index * 8)),
             _FUTEX_WAKE,

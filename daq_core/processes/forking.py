@@ -8,7 +8,6 @@ them but the kernel. Which work a kind does, the caller's table says.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -16,12 +15,12 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 
+from daq_core.linux.libc import be_named
 from daq_core.linux.urgency import be_usual, hurry
 from daq_core.processes.kinds import NAMES, RECEIVER
 
 log = logging.getLogger(__name__)
 
-PR_SET_NAME = 15  # prctl(2)
 MAX_DESCRIPTORS = 4
 
 Work = Callable[..., None]
@@ -42,11 +41,6 @@ def serve_requests(requests: socket.socket, kinds: Kinds, load_rest: Callable[[]
     hurry()  # not before: the first receiver is waited for more than what we load meanwhile
     while _fork_next(requests, kinds):
         pass
-
-
-def be_named(name: bytes) -> None:
-    """Give this process the name that ps and top show."""
-    ctypes.CDLL(None).prctl(PR_SET_NAME, ctypes.c_char_p(name), 0, 0, 0)
 
 
 def _fork_next(requests: socket.socket, kinds: Kinds) -> bool:

@@ -37,7 +37,7 @@ from daq_core.assembling.verdicts import is_on_trial, judge, look_for_next_frame
 from daq_core.kernels.compiling import kernel, kernel_of, now_ns, poll, recvmmsg, sleep_ns
 from daq_core.linux.sockets import MSG_DONTWAIT, MSG_TRUNC
 from daq_core.receiving.senders import SENDERS_TYPE, drop_foreign
-from daq_core.ring.ring import SocketState, Word
+from daq_core.ring.words import SocketState, Word
 
 FLAGS = MSG_DONTWAIT | MSG_TRUNC
 REST_NS = 300_000

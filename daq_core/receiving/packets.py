@@ -43,7 +43,8 @@ from daq_core.receiving.senders import Senders, allowed_senders, name_senders
 from daq_core.receiving.socket_watch import SocketWatch
 from daq_core.receiving.task import TO_RECEIVER, Listening, NotListening, ReceiverTask
 from daq_core.ring.prefault import prefault
-from daq_core.ring.ring import Ring, Word
+from daq_core.ring.ring import Ring
+from daq_core.ring.words import Word
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from numba import types
 from daq_core.kernels.compiling import copy_bytes, kernel
 from daq_core.linux.network import Network
 from daq_core.linux.sockets import MESSAGE_LENGTH
-from daq_core.ring.ring import Word
+from daq_core.ring.words import Word
 
 NAME_WORDS = 4
 """sizeof(struct sockaddr_in) in 32-bit words: family and port, address, padding (ip(7))."""

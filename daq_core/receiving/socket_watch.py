@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 from daq_core.linux.sockets import kernel_drops, memory_use
-from daq_core.ring.ring import Ring, SocketState, Word
+from daq_core.ring.ring import Ring
+from daq_core.ring.words import SocketState, Word
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.ring.ring import Arm
+from daq_core.ring.words import Arm
 
 PERSISTS_NS = 500_000_000  # ports are read one after the other: less says nothing
 ADVICE = "their packets make no images together; was it started, triggered or armed apart from them?"

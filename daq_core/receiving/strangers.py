@@ -11,7 +11,8 @@ from typing import Any
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, format_of, gigafrost, sls
-from daq_core.ring.ring import Ring, SocketState, Word
+from daq_core.ring.ring import Ring
+from daq_core.ring.words import SocketState, Word
 
 SLS_DETECTORS = {
     1: "Eiger",

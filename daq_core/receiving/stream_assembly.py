@@ -14,7 +14,8 @@ from daq_core.assembling.publication import publish_ready
 from daq_core.assembling.signatures import ASSEMBLY_TYPE, ERASE, LAYOUT_TYPE, Clock, Packet
 from daq_core.assembling.verdicts import judge
 from daq_core.kernels.compiling import kernel_of, store_release
-from daq_core.ring.ring import FREE, Arm, Word
+from daq_core.ring.ring import FREE
+from daq_core.ring.words import Arm, Word
 
 
 @kernel_of(ERASE)

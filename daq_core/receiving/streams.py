@@ -35,7 +35,7 @@ from daq_core.errors import Unavailable
 from daq_core.receiving.stream_assembly import end, nothing_to_erase, open_image, publish, turn
 from daq_core.receiving.stream_connection import StreamConnection
 from daq_core.receiving.stream_messages import BadMessage, MessageReader
-from daq_core.ring.ring import Arm, Word
+from daq_core.ring.words import Arm, Word
 
 log = logging.getLogger(__name__)
 

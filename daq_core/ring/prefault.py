@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.ring.ring import HUGE_BYTES, Ring
+from daq_core.linux.libc import libc
+from daq_core.linux.mapping import HUGE_BYTES
+from daq_core.ring.ring import Ring
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,6 @@ PAGE_BYTES = 4096
 
 MADV_POPULATE_WRITE = 23  # since Linux 5.14
 _MADV_COLLAPSE = 25  # since Linux 6.1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def prefault(ring: Ring) -> threading.Thread:
@@ -57,7 +58,7 @@ def _populate_rest(pixels: npt.NDArray[np.uint8]) -> None:
 def populate(memory: npt.NDArray[Any]) -> None:
     """Touch every page of a contiguous part of a ring, without changing what is in it; without the GIL."""
     address, length = ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.nbytes)
-    if memory.nbytes and _libc.madvise(address, length, ctypes.c_int(MADV_POPULATE_WRITE)) < 0:
+    if memory.nbytes and libc.madvise(address, length, ctypes.c_int(MADV_POPULATE_WRITE)) < 0:
         # An older kernel. Reading is enough for shared memory to get its pages, and no race with a writer.
         memory.view(np.uint8).reshape(-1)[::PAGE_BYTES].max()
 
@@ -67,4 +68,4 @@ def collapse(memory: npt.NDArray[Any]) -> None:
     start = memory.ctypes.data // HUGE_BYTES * HUGE_BYTES
     length = (memory.ctypes.data + memory.nbytes - start) // HUGE_BYTES * HUGE_BYTES
     if length:  # refused: by an older kernel, or for want of memory
-        _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), ctypes.c_int(_MADV_COLLAPSE))
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), ctypes.c_int(_MADV_COLLAPSE))

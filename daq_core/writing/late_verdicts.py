@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from daq_core.ring.ring import Ring, Word
+from daq_core.ring.ring import Ring
+from daq_core.ring.words import Word
 
 
 class LateVerdicts:

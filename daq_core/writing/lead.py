@@ -13,25 +13,24 @@ by the process that mends (:func:`daq_core.files.parts.repair_run`).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import select
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from daq_core.files.layout import FINISHED
 from daq_core.files.parts import make_virtual_file, part_path
+from daq_core.linux.libc import be_named, end_with
 from daq_core.linux.urgency import be_usual
 from daq_core.processes.lines import Lines
-from daq_core.ring.ring import WRITER_WORDS, Ring, Word
+from daq_core.ring.ring import Ring
+from daq_core.ring.words import WRITER_WORDS, Word
 from daq_core.writing.task import FROM_WRITER, TO_WRITER, Abort, Closed, Failed, Opened, WriterTask
 
 log = logging.getLogger(__name__)
 
-PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # prctl(2)
 
 Write = Callable[[Lines, int, float, int], None]
 """(lead, number of the writer, start time, epoch): write a part of the run, telling the lead how it goes."""
@@ -84,8 +83,9 @@ class Lead:
         ours, theirs = socket.socketpair()
         lead = os.getpid()
         if os.fork() == 0:
-            _end_with(lead)
-            ctypes.CDLL(None).prctl(PR_SET_NAME, b"daq-writer-%d" % number, 0, 0, 0)
+            if not end_with(lead):
+                os._exit(1)
+            be_named(b"daq-writer-%d" % number)
             # Only this process may hold these: their end says that the other side is gone.
             self.control.close()
             for writer in self._writers:
@@ -177,10 +177,3 @@ class Lead:
         if writer.said is not None:
             return writer.said.n_completed
         return int(self.words[Word.COMPLETED + writer.number * WRITER_WORDS])
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when the one that forked it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)

@@ -38,20 +38,13 @@ from daq_core.files.image_file import ImageFile
 from daq_core.files.layout import COUNTERS, RunMetadata
 from daq_core.files.output import check_output, check_space, space_left
 from daq_core.files.parts import part_path, share_of
+from daq_core.linux.futex import wait_for_change
+from daq_core.linux.mapping import map_pages
 from daq_core.linux.urgency import be_usual
 from daq_core.linux.user import become, find_owner
 from daq_core.processes.lines import Lines
-from daq_core.ring.ring import (
-    OTHER_FORMAT,
-    SKIPPED,
-    WRITER_WORDS,
-    Ring,
-    RingShape,
-    Word,
-    map_pages,
-    wait_for_change,
-    words_of,
-)
+from daq_core.ring.ring import OTHER_FORMAT, SKIPPED, Ring, RingShape
+from daq_core.ring.words import WRITER_WORDS, Word, words_of
 from daq_core.state.acquisition import COMPLETED, INTERRUPTED
 from daq_core.writing.conversion import Converter
 from daq_core.writing.late_verdicts import LateVerdicts

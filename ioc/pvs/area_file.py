@@ -7,7 +7,7 @@ with such a thing (the level of a compression that is not there) is kept without
 from __future__ import annotations
 
 from daq_core.files.direct_io import BLOCK_BYTES
-from daq_core.ring.ring import MAX_WRITERS
+from daq_core.ring.words import MAX_WRITERS
 from daq_core.state.status import MAX_N_IMAGES
 from ioc.commands.area_detector import AreaDetector
 from ioc.pvs.alarms import MAJOR, MINOR, NO_ALARM, Alarm, Limits, Severity, Status

@@ -39,7 +39,8 @@ from daq_core.kernels.compiling import kernel_of, load_kernels
 from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
 from daq_core.receiving.loop import place
 from daq_core.receiving.packets import new_local
-from daq_core.ring.ring import SKIPPED, WRITER_WORDS, Arm, Ring, Word
+from daq_core.ring.ring import SKIPPED, Ring
+from daq_core.ring.words import WRITER_WORDS, Arm, Word
 from tests.oracle.assembly import ReferenceAssembly
 
 BATCH = 64

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from daq_core.config import DaqConfig
-from daq_core.ring.ring import COMPLETE, SKIPPED, Word
+from daq_core.ring.ring import COMPLETE, SKIPPED
+from daq_core.ring.words import Word
 from tests.assembly.assembler import BATCH, Assembler
 from tests.oracle.packets import datagram, packet_numbers
 

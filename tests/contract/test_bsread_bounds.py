@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from daq_core.receiving import stream_connection, streams
-from daq_core.ring.ring import Word
+from daq_core.ring.words import Word
 from ioc.program.ports import LOOPBACK
 from tests.contract.test_bsread import bsread, camera, picture, sender
 from tests.daq.still_receiver import StillReceiver

@@ -14,7 +14,8 @@ from daq_core.kernels.compiling import load_kernels
 from daq_core.receiving.packets import Receiver
 from daq_core.receiving.streams import StreamReceiver
 from daq_core.receiving.task import ReceiverTask
-from daq_core.ring.ring import SKIPPED, Word
+from daq_core.ring.ring import SKIPPED
+from daq_core.ring.words import Word
 from ioc.program.ports import LOOPBACK
 
 LIMIT_S = 30

@@ -25,7 +25,7 @@ with atheris.instrument_imports(include=["daq_core", "rest_bridge"]):
     from daq_core.errors import DaqError
     from daq_core.recordings.contents import read_recording
     from daq_core.recordings.recording import load_recording
-    from daq_core.ring.ring import Word
+    from daq_core.ring.words import Word
     from rest_bridge.models import write_request
     from rest_bridge.request_body import parse_object
 

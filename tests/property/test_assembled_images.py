@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from daq_core.assembling.local import Local
-from daq_core.ring.ring import COMPLETE, GOOD, ID_MISMATCH, MISSING_PACKETS, Word
+from daq_core.ring.ring import COMPLETE, GOOD, ID_MISMATCH, MISSING_PACKETS
+from daq_core.ring.words import Word
 from tests.assembly.assembly_bench import Bench, sent
 from tests.oracle.packets import datagram, packet_numbers
 

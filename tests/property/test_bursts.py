@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from daq_core.kernels.compiling import JIT
-from daq_core.ring.ring import Arm, Word
+from daq_core.ring.words import Arm, Word
 from tests.assembly.burst_bench import MS, BurstBench, Packet, bursts
 
 LONG = (pytest.mark.night, pytest.mark.timeout(900))

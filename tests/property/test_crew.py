@@ -38,7 +38,8 @@ from daq_core.kernels.compiling import JIT, kernel_of, load_kernels
 from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
 from daq_core.receiving.loop import place
 from daq_core.receiving.packets import forget_half_placed
-from daq_core.ring.ring import COMPLETE, INCOMPLETE, MISSING_PACKETS, OPEN, Word
+from daq_core.ring.ring import COMPLETE, INCOMPLETE, MISSING_PACKETS, OPEN
+from daq_core.ring.words import Word
 from daq_core.simulating.simulator import Simulator
 from tests.assembly.assembler import Assembler
 from tests.property.geometries import configs, gigafrost, gigafrosts

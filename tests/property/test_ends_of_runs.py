@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daq_core.ring.ring import NO_END, Word
+from daq_core.ring.words import NO_END, Word
 from tests.assembly.assembly_bench import Bench
 
 pytestmark = pytest.mark.kernels

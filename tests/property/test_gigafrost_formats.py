@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from daq_core.receiving.strangers import sentences
-from daq_core.ring.ring import GOOD, OTHER_FORMAT, Word
+from daq_core.ring.ring import GOOD, OTHER_FORMAT
+from daq_core.ring.words import Word
 from tests.assembly.assembler import Assembler
 from tests.unit.test_detectors import camera, complete, gigafrost_datagram
 

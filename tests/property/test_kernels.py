@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from daq_core.config import DaqConfig
 from daq_core.kernels.compiling import JIT
-from daq_core.ring.ring import COMPLETE, INCOMPLETE, Ring, Word
+from daq_core.ring.ring import COMPLETE, INCOMPLETE, Ring
+from daq_core.ring.words import Word
 from tests.assembly.assembler import Assembler, assert_agreement
 from tests.oracle.packets import HEADER, PAYLOAD_BYTES, datagram, packet_numbers, pixel_places
 from tests.property.geometries import configs

@@ -14,7 +14,8 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, format_of, layout_of
 from daq_core.detectors.eiger import PIXEL_TYPES
 from daq_core.receiving.strangers import sentences
-from daq_core.ring.ring import GOOD, MISSING_PACKETS, OTHER_FORMAT, Word
+from daq_core.ring.ring import GOOD, MISSING_PACKETS, OTHER_FORMAT
+from daq_core.ring.words import Word
 from daq_core.writing.late_verdicts import LateVerdicts
 from tests.assembly.assembler import Assembler
 from tests.assembly.assembly_bench import Bench, sent

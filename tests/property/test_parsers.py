@@ -26,7 +26,7 @@ from daq_core.errors import InvalidConfig, InvalidRequest
 from daq_core.kernels.compiling import JIT
 from daq_core.recordings.contents import read_recording
 from daq_core.recordings.recording import CONFIG_NAME, load_recording
-from daq_core.ring.ring import Word
+from daq_core.ring.words import Word
 from daq_core.state.status import Acquisition, DaqState, DaqStatus
 from ioc.access.file import AccessFile
 from ioc.access.file import parse as parse_access_file

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from daq_core.config import DaqConfig
 from daq_core.detectors import FORMATS, DetectorFormat, format_of, layout_of
 from daq_core.kernels.compiling import JIT
-from daq_core.ring.ring import COMPLETE, INCOMPLETE, Word
+from daq_core.ring.ring import COMPLETE, INCOMPLETE
+from daq_core.ring.words import Word
 from tests.assembly.assembler import Assembler
 from tests.oracle.frames import (
     Frame,

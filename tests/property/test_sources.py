@@ -13,7 +13,8 @@ from daq_core.assembling.signatures import Batch
 from daq_core.linux.network import is_in
 from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
 from daq_core.receiving.senders import NAME_ADDRESS, Senders, allowed_senders, drop_foreign, name_senders
-from daq_core.ring.ring import RingShape, Word
+from daq_core.ring.ring import RingShape
+from daq_core.ring.words import Word
 
 BATCH = 8
 ADDRESSES = st.sampled_from(

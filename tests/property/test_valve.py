@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daq_core.control.valve import Passed, Valve
-from daq_core.ring.ring import Word
+from daq_core.ring.words import Word
 from tests.assembly.assembly_bench import N_SLOTS, Bench
 
 

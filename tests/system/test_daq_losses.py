@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from daq_core.assembling.placing import KERNELS
 from daq_core.detectors.jungfrau import JUNGFRAU
-from daq_core.ring.ring import SocketState
+from daq_core.ring.words import SocketState
 from daq_core.state.losses import NO_LOSSES, Losses
 from daq_core.state.status import DaqState
 from ioc.program.ports import LOOPBACK

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from daq_core.ring.ring import COMPLETE, NO_END, Word
+from daq_core.ring.ring import COMPLETE
+from daq_core.ring.words import NO_END, Word
 from tests.contract.test_bsread import bsread, camera, picture, sender
 from tests.daq.still_receiver import StillReceiver
 

@@ -12,7 +12,8 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, gigafrost, layout_of
 from daq_core.detectors.packed import pack_pixels
 from daq_core.errors import InvalidConfig
-from daq_core.ring.ring import COMPLETE, SKIPPED, Word
+from daq_core.ring.ring import COMPLETE, SKIPPED
+from daq_core.ring.words import Word
 from tests.assembly.assembler import Assembler
 from tests.oracle.frames import camera_rows, frames_of, simulator_rows
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from numba import types
 
 from daq_core.kernels.compiling import kernel_of, wake
-from daq_core.ring.ring import OPEN, SLOT, Ring, RingShape, SocketState, Word, choose_n_slots, wait_for_change
+from daq_core.linux.futex import wait_for_change
+from daq_core.ring.ring import OPEN, SLOT, Ring, RingShape, choose_n_slots
+from daq_core.ring.words import SocketState, Word
 
 SHAPE = RingShape(n_slots=9, n_modules=3, n_units=130, room_bytes=5000)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from daq_core.ring.ring import Word
+from daq_core.ring.words import Word
 
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "daq_core"

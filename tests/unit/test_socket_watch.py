@@ -11,7 +11,8 @@ import pytest
 
 from daq_core.linux.sockets import close_all, open_receiver
 from daq_core.receiving.socket_watch import SocketWatch
-from daq_core.ring.ring import Ring, RingShape, SocketState, Word
+from daq_core.ring.ring import Ring, RingShape
+from daq_core.ring.words import SocketState, Word
 from ioc.program.ports import LOOPBACK
 
 BUFFER_BYTES = 32768

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from daq_core.receiving.steps import PERSISTS_NS, out_of_step
-from daq_core.ring.ring import Arm
+from daq_core.ring.words import Arm
 
 WINDOW = 50
 

@@ -16,7 +16,8 @@ from daq_core.detectors.gigafrost import DO_NOT_STORE, HEADER_BYTES, ROWS_MASK
 from daq_core.kernels.compiling import kernel, kernel_of
 from daq_core.kernels.strips import expect_strip, unpack_12
 from daq_core.linux.sockets import MESSAGE_LENGTH
-from daq_core.ring.ring import UNWANTED, Word
+from daq_core.ring.ring import UNWANTED
+from daq_core.ring.words import Word
 
 
 @kernel

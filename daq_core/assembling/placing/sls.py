@@ -25,7 +25,7 @@ from daq_core.kernels.strips import (
     unpack_4_mirrored,
 )
 from daq_core.linux.sockets import MESSAGE_LENGTH
-from daq_core.ring.ring import Word
+from daq_core.ring.words import Word
 
 ID_FRAME, ID_BUNCH_DOUBLE, ID_BUNCH_INTEGER = range(3)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from daq_core.kernels.compiling import kernel
-from daq_core.ring.ring import SocketState, Word
+from daq_core.ring.words import SocketState, Word
 
 ODD = -5  # of a datagram in `taken`, besides what claim answers: to be looked at after the batch
 
