@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ StartService = Callable[..., Service]
 # A slow day is no failure: pytest's timeout is the limit. A failure prints what repeats it.
 settings.register_profile("facts", deadline=None, print_blob=True)
 settings.load_profile("facts")
+
+
+def pytest_configure() -> None:
+    """Take back what a shell in the background has its jobs ignore: a service would go on ignoring it."""
+    for signum in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.default_int_handler if signum is signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

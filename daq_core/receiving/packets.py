@@ -14,7 +14,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -202,15 +201,18 @@ def run_receiver(channel: socket.socket, ring_descriptor: int, *, new_stream: Ne
     loop.start()
     control.tell(Listening())
     receiver.fill_ring()
-    threading.Thread(target=_watch_sockets, args=(receiver,), daemon=True).start()
+    over = threading.Event()
+    watch = threading.Thread(target=_watch_sockets, args=(receiver, over))
+    watch.start()
     control.wait_for_end()
     receiver.leave()
+    over.set()
     loop.join()
+    watch.join()  # the sockets are closed next
     receiver.look_at_sockets()
     receiver.close()
 
 
-def _watch_sockets(receiver: Receiver) -> None:
-    while True:
-        time.sleep(LOOK_EVERY_S)
+def _watch_sockets(receiver: Receiver, over: threading.Event) -> None:
+    while not over.wait(LOOK_EVERY_S):
         receiver.look_at_sockets()

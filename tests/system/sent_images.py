@@ -60,18 +60,25 @@ class SentImage:
 
 @dataclass
 class _Alone:
-    """Tells of numbers that a port showed far ahead of the others that nothing came after them."""
+    """Tells of numbers that a port showed far ahead of the others that nothing came after them.
+
+    A packet that is delayed until the numbers have fallen is not one: its image was there before.
+    """
 
     window: int
     newest: dict[int, int] = field(default_factory=dict)  # of each port
     far: dict[int, SentImage] = field(default_factory=dict)  # of each port, until its next packet
+    shown: set[tuple[int, int]] = field(default_factory=set)  # port and image, not alone
 
     def hear(self, port: int, image: SentImage) -> None:
+        if (port, id(image)) in self.shown:
+            return
         before = self.far.pop(port, None)
         if before is not None:
             if 0 <= image.frame - before.frame <= self.window:
                 before.is_alone = False
                 self.newest[port] = before.frame
+                self.shown.add((port, id(before)))
             else:
                 before.is_alone = True
         newest = self.newest.get(port, image.frame)
@@ -80,6 +87,7 @@ class _Alone:
             self.far[port] = image
         else:
             self.newest[port] = image.frame
+            self.shown.add((port, id(image)))
 
 
 @dataclass

@@ -102,7 +102,7 @@ def test_words_have_one_index_each_and_different_writers_no_common_cache_line() 
     indices = [index for name, index in Word._asdict().items() if name not in ("COUNT", "VERDICTS")]
     assert len(set(indices)) == len(indices)
     assert max(indices) < Word.COUNT
-    control = {Word.EPOCH, Word.N_IMAGES, Word.WRITER_DONE, Word.N_WRITERS}
+    control = {Word.EPOCH, Word.N_IMAGES, Word.WRITER_DONE, Word.N_WRITERS, Word.START_ID, Word.BEHIND_ID}
     housekeeping = {Word.KERNEL_DROPS, Word.SOCKET_BUFFER}
     progress = {Word.CONSUMED, Word.COMPLETED, Word.LATENCY_NS}
     writer = progress | {Word.DISK_FREE, Word.GIVEN_UP, Word.INVALID_PIXELS}
