@@ -21,8 +21,8 @@ settings.load_profile("facts")
 
 
 def pytest_configure() -> None:
-    """Take back what a shell in the background has its jobs ignore: a service would go on ignoring it."""
-    for signum in (signal.SIGINT, signal.SIGQUIT):
+    """Take back what nohup, or a shell, has its jobs ignore: a service would go on ignoring it."""
+    for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, signal.default_int_handler if signum is signal.SIGINT else signal.SIG_DFL)
 

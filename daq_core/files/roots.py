@@ -19,7 +19,10 @@ from daq_core.errors import InvalidRequest
 
 def check_roots(folder: str, roots: Sequence[str]) -> str:
     """Return a folder with its links resolved; InvalidRequest unless it lies in one of the allowed roots."""
-    real = os.path.realpath(folder)
+    try:
+        real = os.path.realpath(folder)
+    except OSError as error:  # a part of it became a folder while it was read as a link
+        raise InvalidRequest(f"Output file folder {folder} cannot be looked at: {error.strerror}.") from None
     for root in roots:
         real_root = os.path.realpath(root)
         if os.path.commonpath([real, real_root]) == real_root:
