@@ -333,7 +333,7 @@ class Run:
     async def mend_late(self) -> None:
         """Mend the file when its file system has let go of the writer, however long that takes."""
         log.warning("%s is repaired when its file system answers again", self.task.output_file)
-        while self._writer.is_there:  # noqa: ASYNC110  the kernel tells nobody but its parent
+        while self._writer.is_there:  # noqa: ASYNC110 - the kernel tells nobody but its parent
             await asyncio.sleep(LATE_TICK_S)
         await self._mend(self.unmended, MEND_LATE_S)
         if self.unmended:

@@ -121,7 +121,7 @@ def load_recording(folder: str | Path) -> Recording:
             f"A recording is a folder with {CONFIG_NAME} and one <UDP port>.dat for each module."
         )
     config = DaqConfig.load(folder / CONFIG_NAME)
-    frame_field = format_of(config).header.fields["frame_number"]  # type: ignore[index]  # it has fields
+    frame_field = format_of(config).header.fields["frame_number"]  # type: ignore[index]  # None is for a dtype that is no record
     ports = tuple(_load_port(folder, port, *frame_field[:2]) for port in config.layout.udp_ports)
     if not any(len(port.offsets) for port in ports):
         raise InvalidRequest(f"{folder} is an empty recording: its files hold no packet.")

@@ -102,7 +102,7 @@ def _raise_frame_numbers(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], header: np.dtype[Any], added: int
 ) -> None:
     """Add to the frame number of each datagram that has one; it may lie at any byte, and start again at 0."""
-    number_type, at = header.fields["frame_number"][:2]  # type: ignore[index]  # it has fields
+    number_type, at = header.fields["frame_number"][:2]  # type: ignore[index]  # None is for a dtype that is no record
     where = offsets[:, None] + at + np.arange(number_type.itemsize)
     numbers = data[where].view(number_type) + number_type.type(added % 2 ** (8 * number_type.itemsize))
     data[where] = numbers.view(np.uint8)
