@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from typing import Any
 
 from daq_core.control.counters import Meter
 from daq_core.control.journal import Journal
@@ -38,6 +39,8 @@ class Keeper:
     def apply(self, event: Event, news: RunNews | None = None) -> DaqStatus:
         """Apply an event, of a run with its news, and show what changed; a run that ended goes to the log.
 
+        It goes there first: who sees READY may read the log next.
+
         Raises
         ------
         Busy
@@ -54,9 +57,10 @@ class Keeper:
         if has_ended:
             self._board.news = replace(self._board.news, waits_for="")
         self._meter.n_written += _newly_written(before, status)
-        self._board.show(status=status)
         if has_ended and not isinstance(event, ReceiverLost):
-            self.record()  # after a lost receiver the file still closes, and then the run is recorded
+            self._board.show(status=status, **self._recorded(status.acquisition))
+        else:  # after a lost receiver the file still closes, and then the run is recorded
+            self._board.show(status=status)
         return status
 
     def note(self, news: RunNews) -> None:
@@ -79,10 +83,13 @@ class Keeper:
 
     def record(self, ended: Acquisition | None = None) -> None:
         """Put an acquisition that has ended, the last one, into the log."""
-        ended = ended or self.status.acquisition
+        self._board.show(**self._recorded(ended or self.status.acquisition))
+
+    def _recorded(self, ended: Acquisition) -> dict[str, Any]:
+        """Put an acquisition into the log; returns what the snapshot shows of that."""
         self._journal.add(ended)
-        self._board.show(log=self._journal.newest_first(), log_total=self._journal.total)
         _log_end(ended)
+        return {"log": self._journal.newest_first(), "log_total": self._journal.total}
 
 
 def is_taken(status: DaqStatus) -> bool:

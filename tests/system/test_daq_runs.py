@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from daq_core.errors import Busy, DaqError, InvalidRequest
-from daq_core.state.status import AcquisitionState, DaqState, WriteRequest
+from daq_core.state.status import AcquisitionState, DaqState, Snapshot, WriteRequest
 from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -53,6 +54,27 @@ async def test_every_state_of_a_run_is_shown_in_its_order(bench: Bench) -> None:
         (DaqState.WRITING, FLUSHING),
         (DaqState.READY, FINISHED),
     ]
+
+
+async def test_a_run_is_in_the_log_when_its_end_is_shown(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A script that waits for READY reads the log next: the line is there, and so is the acquisition."""
+    seen: list[tuple[bool, bool]] = []
+
+    def look(snapshot: Snapshot) -> None:
+        ended = snapshot.status.acquisition
+        if snapshot.status.state is DaqState.READY and not seen:
+            lines = [record.getMessage() for record in caplog.records]
+            seen.append((f"{path}: Completed., 2 images" in lines, snapshot.log[0] == ended))
+
+    caplog.set_level(logging.INFO)
+    path = await bench.start(2)
+    unsubscribe = bench.daq.subscribe(look)
+    await bench.send(bench.next_ids(2))
+    await bench.end()
+    unsubscribe()
+    assert seen == [(True, True)]
 
 
 async def test_a_run_of_one_image_goes_through_all_states_but_writing(bench: Bench) -> None:
