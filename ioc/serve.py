@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from daq_core.config import DaqConfig
 from daq_core.control.daq import Daq
 from daq_core.control.door import Door
-from daq_core.control.runnable import check_runnable
 from daq_core.errors import DaqError, Unavailable
 from daq_core.linux.network import is_loopback
+from daq_core.pipeline.runnable import check_runnable
 from daq_core.processes.forks import ForkServer
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import DaqState

@@ -34,7 +34,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from daq_core.control.feed import Feed
+from daq_core.showing.feed import Feed
 from daq_core.state.status import Acquisition, DaqStatus, Snapshot
 from rest_bridge import models
 from rest_bridge.redis_url import checked_url, place_of

@@ -2,7 +2,7 @@
 
 A run takes the images that are opened after the receiver took up its epoch, until its
 sockets are read when it is to end (``daq_core.assembling.draining``). One by valve takes
-those alone that the valve lets through (``daq_core.control.valve``). How a run begins and
+those alone that the valve lets through (``daq_core.pipeline.valve``). How a run begins and
 ends is in ``daq_core.assembling.orders``.
 """
 
@@ -42,7 +42,7 @@ def floor(ring: Any, local: Any) -> int:
 
 @kernel
 def lets_through(ring: Any) -> bool:
-    """Tell whether the valve (``daq_core.control.valve``) lets through the images that come now."""
+    """Tell whether the valve (``daq_core.pipeline.valve``) lets through the images that come now."""
     words = ring.words
     n_images = words[Word.VALVE_IMAGES]
     return words[Word.VALVE_END] == NO_END and (n_images == 0 or words[Word.PASSED] < n_images)

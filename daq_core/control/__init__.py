@@ -1,1 +1,1 @@
-"""The one door, and what is behind it: runs, configs, journal."""
+"""The one door, and what is behind it: runs, configs, folders."""

@@ -24,22 +24,22 @@ from typing import Self
 
 from daq_core.config import DaqConfig
 from daq_core.control.claim import Asked
-from daq_core.control.counters import read_counters
 from daq_core.control.deployment import ConfigStore, Deployer, config_id
 from daq_core.control.folder import look
-from daq_core.control.free_space import FreeSpace
 from daq_core.control.interrupted import end_of
-from daq_core.control.journal import Begun, Journal
-from daq_core.control.keeper import Keeper
-from daq_core.control.pipeline import Pipeline
 from daq_core.control.runs import Runs
-from daq_core.control.snapshots import Board, Listener
 from daq_core.control.task import FolderTask
 from daq_core.control.tasks import Tasks
-from daq_core.control.valve import Valve
 from daq_core.errors import DaqError, Unavailable
+from daq_core.pipeline.counters import read_counters
+from daq_core.pipeline.pipeline import Pipeline
+from daq_core.pipeline.valve import Valve
 from daq_core.processes.forks import ForkServer
 from daq_core.ring.ring import Ring
+from daq_core.showing.free_space import FreeSpace
+from daq_core.showing.journal import Begun, Journal
+from daq_core.showing.keeper import Keeper
+from daq_core.showing.snapshots import Board, Listener
 from daq_core.state.events import PipelineReady, ReceiverLost, StopRequested
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import Acquisition, Counters, DaqState, DaqStatus, Snapshot, WriteRequest

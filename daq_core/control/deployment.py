@@ -1,6 +1,6 @@
 """Config changes: checked as a whole, shown, and taken up by another receiver where they need one.
 
-What can be known beforehand is checked before a config is accepted (``daq_core.control.runnable``). One that
+What can be known beforehand is checked before a config is accepted (``daq_core.pipeline.runnable``). One that
 does not come up all the same gives way to the one that ran before it.
 """
 
@@ -13,12 +13,12 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from daq_core.config import DaqConfig, named, unknown_keys
-from daq_core.control.keeper import Keeper
-from daq_core.control.pipeline import Former, Pipeline, close_maps
-from daq_core.control.runnable import check_runnable
-from daq_core.control.snapshots import Board
 from daq_core.errors import Busy, DaqError, Unavailable
 from daq_core.linux.user import check_right
+from daq_core.pipeline.pipeline import Former, Pipeline, close_maps
+from daq_core.pipeline.runnable import check_runnable
+from daq_core.showing.keeper import Keeper
+from daq_core.showing.snapshots import Board
 from daq_core.state.acquisition import step
 from daq_core.state.events import ConfigAccepted, PipelineReady, ReceiverLost
 from daq_core.state.options import DaqOptions

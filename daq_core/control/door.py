@@ -11,13 +11,13 @@ from typing import Protocol
 
 from daq_core.config import DaqConfig
 from daq_core.control.claim import Asked
-from daq_core.control.snapshots import Listener
-from daq_core.control.valve import Passed
+from daq_core.pipeline.valve import Passed
+from daq_core.showing.snapshots import Listener
 from daq_core.state.status import DaqStatus, Snapshot, WriteRequest
 
 
 class ImageValve(Protocol):
-    """The valve of images; see :class:`daq_core.control.valve.Valve` for what each means."""
+    """The valve of images; see :class:`daq_core.pipeline.valve.Valve` for what each means."""
 
     def open(self, n_images: int = 0) -> None: ...
 

@@ -11,11 +11,11 @@ import logging
 import time
 from typing import Any
 
-from daq_core.control.journal import Begun
 from daq_core.control.repairs import mend
 from daq_core.errors import DaqError
 from daq_core.files.reports import RecordedEnd, RepairReport
 from daq_core.processes.forks import ForkServer
+from daq_core.showing.journal import Begun
 from daq_core.state.losses import Losses
 from daq_core.state.status import Acquisition, AcquisitionState
 from daq_core.writing.task import MendTask

@@ -11,15 +11,15 @@ from dataclasses import asdict
 from typing import Self
 
 from daq_core.config import DaqConfig
-from daq_core.control.counters import read_losses
-from daq_core.control.keeper import Keeper, is_taken
-from daq_core.control.pipeline import Pipeline
 from daq_core.control.repairs import mend_run
-from daq_core.control.snapshots import RunNews
-from daq_core.control.waiting import Waiting
 from daq_core.errors import Busy, InvalidRequest, Unavailable
 from daq_core.files.output import UNKNOWN
+from daq_core.pipeline.counters import read_losses
+from daq_core.pipeline.pipeline import Pipeline
+from daq_core.pipeline.waiting import Waiting
 from daq_core.ring.words import Word, words_of
+from daq_core.showing.keeper import Keeper, is_taken
+from daq_core.showing.snapshots import RunNews
 from daq_core.state.events import (
     AllAcquired,
     Event,

@@ -7,13 +7,13 @@ import logging
 import time
 
 from daq_core.control.claim import STOPPED, Asked, Claim
-from daq_core.control.journal import Begun, Journal
-from daq_core.control.keeper import Keeper
-from daq_core.control.pipeline import Pipeline
 from daq_core.control.run import Run, task_of
-from daq_core.control.snapshots import Board
 from daq_core.control.tasks import Tasks
 from daq_core.errors import Busy, RunFailed, Stopped
+from daq_core.pipeline.pipeline import Pipeline
+from daq_core.showing.journal import Begun, Journal
+from daq_core.showing.keeper import Keeper
+from daq_core.showing.snapshots import Board
 from daq_core.state.acquisition import step
 from daq_core.state.events import PipelineReady, StartRequested, StopRequested
 from daq_core.state.options import DaqOptions

@@ -1,6 +1,6 @@
 """The receiver process: drains the UDP ports into the image ring, and nothing else.
 
-Forked by ``daq_core.fork_server`` for ``daq_core.control.pipeline``. It opens the sockets,
+Forked by ``daq_core.fork_server`` for ``daq_core.pipeline.pipeline``. It opens the sockets,
 prefaults the ring, says that it listens, and then lives in the compiled loop of
 ``daq_core.receiving.loop``, in one thread or several (see ``daq_core.assembling.gate``). Its
 Python threads only report what the kernel dropped and what waits in the sockets,

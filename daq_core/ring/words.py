@@ -80,7 +80,7 @@ class _Words(NamedTuple):
     GIVEN_UP: int = 60  # images of the run that a stop did not leave the time to write
     INVALID_PIXELS: int = 61  # of the run: in a gain stage that does not exist
 
-    # control process: the valve of images, see daq_core.control.valve
+    # control process: the valve of images, see daq_core.pipeline.valve
     VALVE: int = 56 + MAX_WRITERS * WRITER_WORDS  # odd: open
     VALVE_IMAGES: int = VALVE + 1  # that it lets through while it is open this time; 0: until it is closed
     BY_VALVE: int = VALVE + 2  # 1: the armed run keeps what the valve lets through, nothing else

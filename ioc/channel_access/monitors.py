@@ -13,7 +13,7 @@ from collections import deque
 
 import caproto as ca
 
-from daq_core.control.feed import Feed
+from daq_core.showing.feed import Feed
 from ioc.channel_access.dbr import Wire
 from ioc.channel_access.messages import EVENT, NO_READ_ACCESS, OK, value_message
 from ioc.channel_access.record import Record

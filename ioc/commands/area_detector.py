@@ -2,7 +2,7 @@
 
 In areaDetector a plugin sees what the driver takes while Acquire is on. So the counters of ``cam1:``
 and ``HDF1:`` move only then, and a client that puts Acquire captures only then: its run is by valve
-(``daq_core.control.valve``). One that puts Capture alone knows of no Acquire, and captures at once.
+(``daq_core.pipeline.valve``). One that puts Capture alone knows of no Acquire, and captures at once.
 
 Clients like ophyd and ophyd-async rely on orders that no single PV shows, so they
 are said here: FilePath_RBV changes once the folder was looked at; FileNumber and

@@ -25,7 +25,7 @@ OURS = ("ioc", "daq_core", "rest_bridge")
 
 
 class _OneLine(logging.Formatter):
-    """``2026-11-23 12:41:41.123 WARNING daq_core.control.pipeline: text``, in local time."""
+    """``2026-11-23 12:41:41.123 WARNING daq_core.pipeline.pipeline: text``, in local time."""
 
     default_msec_format = "%s.%03d"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from daq_core.control.valve import Passed
+from daq_core.pipeline.valve import Passed
 from daq_core.state.status import WriteRequest
 
 

@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from daq_core.config import DaqConfig
-from daq_core.control.journal import Journal
 from daq_core.errors import RunFailed
+from daq_core.showing.journal import Journal
 from daq_core.state.status import AcquisitionState, Snapshot
 from tests.daq.loopback import Bench, eventually, loopback_daq
 

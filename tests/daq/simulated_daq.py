@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from daq_core.config import DaqConfig
 from daq_core.control.claim import STOPPED, Asked
 from daq_core.control.door import Door, ImageValve
-from daq_core.control.valve import Passed
 from daq_core.errors import Busy, InvalidRequest, RunFailed, Stopped
+from daq_core.pipeline.valve import Passed
 from daq_core.state import events as ev
 from daq_core.state.acquisition import step
 from daq_core.state.status import (
@@ -56,7 +56,7 @@ def members_of(protocol: type) -> set[str]:
 
 
 class SimulatedValve:
-    """The interface of :class:`daq_core.control.valve.Valve`; there is no receiver to follow it."""
+    """The interface of :class:`daq_core.pipeline.valve.Valve`; there is no receiver to follow it."""
 
     is_open, is_followed, is_settled = False, True, True
     passed = Passed()

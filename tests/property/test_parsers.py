@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from daq_core.config import DaqConfig
-from daq_core.control.journal import Journal
 from daq_core.detectors import layout_of
 from daq_core.errors import InvalidConfig, InvalidRequest
 from daq_core.kernels.compiling import JIT
 from daq_core.recordings.contents import read_recording
 from daq_core.recordings.recording import CONFIG_NAME, load_recording
 from daq_core.ring.words import Word
+from daq_core.showing.journal import Journal
 from daq_core.state.status import Acquisition, DaqState, DaqStatus
 from ioc.access.file import AccessFile
 from ioc.access.file import parse as parse_access_file

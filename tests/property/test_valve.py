@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daq_core.control.valve import Passed, Valve
+from daq_core.pipeline.valve import Passed, Valve
 from daq_core.ring.words import Word
 from tests.assembly.assembly_bench import N_SLOTS, Bench
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from daq_core.control.journal import Journal
+from daq_core.showing.journal import Journal
 from daq_core.state.status import DaqState
 from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq
 

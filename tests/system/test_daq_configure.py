@@ -15,8 +15,8 @@ import pytest
 import pytest_asyncio
 
 from daq_core.control import daq, deployment
-from daq_core.control.pipeline import Former, Pipeline
 from daq_core.errors import Busy, InvalidConfig, InvalidRequest, Unavailable
+from daq_core.pipeline.pipeline import Former, Pipeline
 from daq_core.receiving.handle import ReceiverProcess
 from daq_core.receiving.task import ReceiverTask
 from daq_core.state.options import DaqOptions

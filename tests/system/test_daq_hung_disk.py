@@ -17,8 +17,8 @@ from pathlib import Path
 import h5py
 import pytest
 
-from daq_core.control.journal import Journal
 from daq_core.errors import InvalidConfig, Unavailable
+from daq_core.showing.journal import Journal
 from daq_core.state.status import AcquisitionState, DaqState
 from daq_core.writing import gain_maps
 from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, marked_processes

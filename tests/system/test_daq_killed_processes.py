@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 
 from daq_core.control.interrupted import SERVICE_KILLED
-from daq_core.control.journal import Journal
 from daq_core.errors import Busy, RunFailed, Unavailable
+from daq_core.showing.journal import Journal
 from daq_core.state.status import Acquisition, AcquisitionState, DaqState
 from tests.daq.loopback import (
     Bench,

@@ -31,7 +31,7 @@ async def module_bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 @pytest_asyncio.fixture(loop_scope="module")
 async def bench(module_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     """Impatient: it says after half a second what it says after five; the next run is perfect, and quiet."""
-    monkeypatch.setattr("daq_core.control.waiting.SILENT_S", 0.5)
+    monkeypatch.setattr("daq_core.pipeline.waiting.SILENT_S", 0.5)
     yield module_bench
     await module_bench.stop()
     assert module_bench.daq.snapshot.health.waiting == ""
@@ -119,7 +119,7 @@ async def test_a_run_that_is_not_waiting_says_nothing(bench: Bench) -> None:
 async def test_senders_that_are_not_allowed_are_named_as_the_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daq_core.control.waiting.SILENT_S", 0.5)
+    monkeypatch.setattr("daq_core.pipeline.waiting.SILENT_S", 0.5)
     sources = parse_networks("127.0.0.99/32")
     async with loopback_daq(jungfrau(rows=16), tmp_path, udp_sources=sources) as bench:
         await bench.start(3)
@@ -131,7 +131,7 @@ async def test_senders_that_are_not_allowed_are_named_as_the_cause(
 async def test_images_that_are_all_dropped_are_no_images_and_their_lack_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daq_core.control.waiting.SILENT_S", 0.5)
+    monkeypatch.setattr("daq_core.pipeline.waiting.SILENT_S", 0.5)
     config = jungfrau(2, rows=16, incomplete_images="drop", image_timeout_s=0.1)
     async with loopback_daq(config, tmp_path) as bench:
         await bench.start(3)
@@ -150,7 +150,7 @@ async def test_images_that_are_all_dropped_are_no_images_and_their_lack_is_told(
 async def test_a_camera_that_sends_no_message_is_named_by_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daq_core.control.waiting.SILENT_S", 0.5)
+    monkeypatch.setattr("daq_core.pipeline.waiting.SILENT_S", 0.5)
     address = f"tcp://{LOOPBACK}:{free_ports()}"
     async with loopback_daq(camera(stream_addresses=[address]), tmp_path) as bench:
         await bench.start(3)

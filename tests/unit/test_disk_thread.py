@@ -64,8 +64,8 @@ async def test_who_stops_waiting_does_not_stop_the_work() -> None:
 
 HANG = """
 import asyncio, threading
-from daq_core.control.journal import Journal
-from daq_core.control import journal
+from daq_core.showing.journal import Journal
+from daq_core.showing import journal
 from pathlib import Path
 journal.CLOSE_S = 0.2
 journal._append = lambda path, lines: threading.Event().wait()

@@ -13,7 +13,7 @@ import pytest
 
 from daq_core.control.daq import Daq
 from daq_core.control.door import Door, ImageValve
-from daq_core.control.valve import Valve
+from daq_core.pipeline.valve import Valve
 from tests.daq.simulated_daq import OnlyDoor, SimulatedDaq, SimulatedValve, members_of
 
 PAIRS = [(Door, Daq), (Door, SimulatedDaq), (ImageValve, Valve), (ImageValve, SimulatedValve)]

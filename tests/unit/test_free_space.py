@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from daq_core.control import free_space
-from daq_core.control.free_space import UNKNOWN, FreeSpace
+from daq_core.showing import free_space
+from daq_core.showing.free_space import UNKNOWN, FreeSpace
 
 
 def look_until(space: FreeSpace, done: Callable[[], bool]) -> None:

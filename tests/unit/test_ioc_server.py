@@ -69,8 +69,8 @@ def test_a_pv_that_cannot_be_shown_does_not_keep_others_from_it(monkeypatch: pyt
 def test_a_line_of_the_log_that_is_an_error_is_shown() -> None:
     errors = Errors()
     with errors.of_the_log(), IocThread(config(), errors=errors) as served:
-        logging.getLogger("daq_core.control.journal").error("the disk of %s is full", "/data")
-        logging.getLogger("daq_core.control.journal").warning("no error")
+        logging.getLogger("daq_core.showing.journal").error("the disk of %s is full", "/data")
+        logging.getLogger("daq_core.showing.journal").warning("no error")
         wait_until(lambda: shown(served, "IOC:LastError_RBV") != "", "the error was not shown")
         assert shown(served, "IOC:LastError_RBV") == "the disk of /data is full"
         assert shown(served, "IOC:Errors_RBV") == 1

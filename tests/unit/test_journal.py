@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from daq_core.control.journal import REMEMBERED, Begun, Journal
 from daq_core.errors import Unavailable
+from daq_core.showing.journal import REMEMBERED, Begun, Journal
 from daq_core.state.losses import Losses
 from daq_core.state.status import Acquisition, AcquisitionState, WriteRequest
 

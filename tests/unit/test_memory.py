@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from daq_core.config import DaqConfig
-from daq_core.control.ring_size import choose_ring
 from daq_core.errors import Unavailable
 from daq_core.linux.memory import LEAST_RESERVE, Memory, present_memory
+from daq_core.pipeline.ring_size import choose_ring
 from ioc.program.doctor.command import EXAMPLE
 from ioc.program.doctor.memory import room_for_ring
 from tests.processes.control_group import control_group, inside

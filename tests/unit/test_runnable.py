@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from daq_core.config import DaqConfig
-from daq_core.control.runnable import check_runnable
 from daq_core.errors import Unavailable
 from daq_core.linux.port_holders import holder_of
+from daq_core.pipeline.runnable import check_runnable
 from ioc.program.doctor.command import EXAMPLE
 from ioc.program.ports import LOOPBACK, free_ports
 

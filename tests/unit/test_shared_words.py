@@ -19,7 +19,13 @@ from daq_core.ring.words import Word
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "daq_core"
 
-PROCESS = {"control": "control", "receiving": "receiver", "assembling": "receiver", "writing": "writer"}
+PROCESS = {
+    "control": "control",
+    "pipeline": "control",
+    "receiving": "receiver",
+    "assembling": "receiver",
+    "writing": "writer",
+}
 """Which kind of process a room of the core works in. One that is not named here may write no word."""
 HANDLES = {"receiving/handle.py": "control", "writing/handle.py": "control"}
 """Files of a room that another process uses."""
@@ -123,7 +129,7 @@ def test_each_word_of_the_ring_is_written_by_one_kind_of_process() -> None:
         ("control/run.py", "pipeline.words[Word.GIVEN_UP] += 1", "GIVEN_UP"),
         ("writing/lead.py", "self.own[Word.LEAVE + number * WRITER_WORDS] = 1", "LEAVE"),
         ("assembling/gate.py", "store_release(ring.words, Word.VALVE, 0)", "VALVE"),
-        ("control/pipeline.py", "words[Word.RECEIVED : Word.RUN_EPOCH] = former", "LATE"),
+        ("pipeline/pipeline.py", "words[Word.RECEIVED : Word.RUN_EPOCH] = former", "LATE"),
         ("receiving/streams.py", "for word in (Word.CONSUMED, Word.COMPLETED): words[word] = 0", "COMPLETED"),
         ("writing/handle.py", "words[Word.HEARTBEAT], other = 0, 1", "HEARTBEAT"),
         ("ring/prefault.py", "words[Word.PUBLISHED] = 0", "PUBLISHED"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from daq_core.config import DaqConfig
-from daq_core.control.ring_size import choose_ring
 from daq_core.errors import Unavailable
 from daq_core.linux.memory import Memory, present_memory, shown_bytes
+from daq_core.pipeline.ring_size import choose_ring
 from ioc.program.doctor.finding import Finding, Findings
 
 FEW_IMAGES = 64

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from daq_core.control.counters import read_counters, read_losses, read_warnings
-from daq_core.control.pipeline import Pipeline
 from daq_core.files.output import UNKNOWN
+from daq_core.pipeline.counters import read_counters, read_losses, read_warnings
+from daq_core.pipeline.pipeline import Pipeline
 from daq_core.state.losses import NO_LOSSES, Losses
 from daq_core.state.status import DaqStatus, Health, Snapshot
 

@@ -13,7 +13,7 @@ from daq_core.state.losses import Losses
 from daq_core.state.status import Counters, DaqStats, Rate
 
 if TYPE_CHECKING:
-    from daq_core.control.pipeline import Pipeline
+    from daq_core.pipeline.pipeline import Pipeline
 
 
 FULL = 0.7  # of the ring; the alarm of its PV begins there too

@@ -12,10 +12,10 @@ import socket
 from collections.abc import Collection
 
 from daq_core.config import DaqConfig
-from daq_core.control.ring_size import choose_ring
 from daq_core.errors import Unavailable
 from daq_core.linux.memory import present_memory
 from daq_core.linux.sockets import why_not_opened
+from daq_core.pipeline.ring_size import choose_ring
 
 OTHER_DESCRIPTORS = 64  # what a receiver has open besides a socket for each port
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from daq_core.ring.words import Word
 
 if TYPE_CHECKING:
-    from daq_core.control.pipeline import Pipeline
+    from daq_core.pipeline.pipeline import Pipeline
 
 SETTLE_S = 2.0  # for images that were begun before the valve was closed, to be whole or given up
 

@@ -10,10 +10,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from daq_core.control.counters import Meter
-from daq_core.control.journal import Journal
-from daq_core.control.pipeline import Pipeline
-from daq_core.control.snapshots import Board, RunNews
+from daq_core.pipeline.counters import Meter
+from daq_core.pipeline.pipeline import Pipeline
+from daq_core.showing.journal import Journal
+from daq_core.showing.snapshots import Board, RunNews
 from daq_core.state.acquisition import step
 from daq_core.state.events import Event, ReceiverLost
 from daq_core.state.losses import in_words

@@ -20,10 +20,10 @@ from typing import Any, Literal
 import numpy as np
 
 from daq_core.config import DaqConfig
-from daq_core.control.ring_size import choose_ring
 from daq_core.errors import Unavailable
 from daq_core.linux.memory import present_memory, shown_bytes
 from daq_core.linux.network import Network
+from daq_core.pipeline.ring_size import choose_ring
 from daq_core.processes.forks import ForkServer
 from daq_core.processes.kinds import RECEIVER, WRITER
 from daq_core.receiving.handle import ReceiverGone, ReceiverProcess
@@ -202,7 +202,7 @@ class Pipeline:
     ) -> int:
         """Let the receiver keep images from now on, 0: until :meth:`disarm`; returns the epoch.
 
-        Of a run by valve these are the images that the valve lets through (``daq_core.control.valve``).
+        Of a run by valve these are the images that the valve lets through (``daq_core.pipeline.valve``).
         """
         ids = self.words.view(np.uint64)
         ids[Word.START_ID], ids[Word.BEHIND_ID] = start_id, 0 if end_id is None else end_id + 1
