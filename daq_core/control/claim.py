@@ -39,7 +39,7 @@ class Asked:
 
 
 class Claim:
-    """One start's claim; its owner, ``daq_core.control.runs``, calls :meth:`end` when it is over."""
+    """One start's claim; its owner, ``daq_core.control.runner``, calls :meth:`end` when it is over."""
 
     def __init__(self, request: WriteRequest, asked: Asked) -> None:
         self.request = request

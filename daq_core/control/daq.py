@@ -27,7 +27,7 @@ from daq_core.control.claim import Asked
 from daq_core.control.deployment import ConfigStore, Deployer, config_id
 from daq_core.control.folder import look
 from daq_core.control.interrupted import end_of
-from daq_core.control.runs import Runs
+from daq_core.control.runner import Runner
 from daq_core.control.task import FolderTask
 from daq_core.control.tasks import Tasks
 from daq_core.errors import DaqError, Unavailable
@@ -89,7 +89,7 @@ class Daq:
         self._tasks = Tasks()
         self._board = Board(_first_snapshot(config, self._journal), self._pipeline)
         self._keeper = Keeper(self._board, self._pipeline, self._journal)
-        self._runs = Runs(self._board, self._keeper, self._pipeline, self._journal, options, self._tasks)
+        self._runner = Runner(self._board, self._keeper, self._pipeline, self._journal, options, self._tasks)
         self._space = FreeSpace(options.output_roots[0].rstrip("/"), self._note_free_bytes)
         self._deployer = Deployer(
             self._board,
@@ -153,13 +153,13 @@ class Daq:
         RunFailed       the file could not be created; the status says FAILED
         Unavailable     no writer could be started; nothing changed
         """
-        claim = self._runs.take(request, asked)  # before anything is waited for
+        claim = self._runner.take(request, asked)  # before anything is waited for
         self.expect(request.folder)
-        return await asyncio.shield(self._tasks.spawn(self._runs.start(claim, by_valve=by_valve)))
+        return await asyncio.shield(self._tasks.spawn(self._runner.start(claim, by_valve=by_valve)))
 
     async def wait(self) -> DaqStatus:
         """Wait for the end of the run that is going on, if any; returns the status at that moment."""
-        return await self._runs.wait()
+        return await self._runner.wait()
 
     async def stop(self) -> DaqStatus:
         """End the run, or the start, if one is going on: what has arrived is written, the file is closed.
@@ -170,7 +170,7 @@ class Daq:
         ------
         Unavailable  the receiver is down and does not come up; the text says why
         """
-        end = self._runs.stop()  # of what was received before this moment
+        end = self._runner.stop()  # of what was received before this moment
         return await asyncio.shield(self._tasks.spawn(self._ready_after(end)))
 
     async def configure(self, changes: Mapping[str, object]) -> DaqConfig:
@@ -208,12 +208,12 @@ class Daq:
     @property
     def n_stops(self) -> int:
         """Stops received so far."""
-        return self._runs.n_stops
+        return self._runner.n_stops
 
     @property
     def is_taken(self) -> bool:
         """A run is going on, or about to."""
-        return self._runs.is_taken
+        return self._runner.is_taken
 
     @property
     def ring(self) -> Ring:
@@ -235,7 +235,7 @@ class Daq:
 
     async def flushed(self) -> None:
         """Wait until every image that has come in can be read from the file, or its run is over."""
-        await self._runs.flushed()
+        await self._runner.flushed()
 
     async def look_at(self, folder: str, *, may_make: int = 0) -> str:
         """Return why a run could not write into a folder now, "" when it could.
@@ -287,7 +287,7 @@ class Daq:
     def receiver_lost(self, reason: str) -> None:
         """Take note that the receiver has ended, which ends the run that goes on."""
         self._keeper.apply(ReceiverLost(reason))
-        self._runs.abort(f"receiver lost: {reason}")
+        self._runner.abort(f"receiver lost: {reason}")
         self._deployer.receiver_lost(reason)
 
     def _on_receiver_up(self) -> None:
@@ -295,7 +295,7 @@ class Daq:
 
     async def _recover(self) -> None:
         """Be ready again, once the file of a failed run is closed."""
-        await self._runs.over()
+        await self._runner.over()
         self._keeper.apply(PipelineReady())
 
     async def _record_interrupted(self, begun: Begun) -> None:
@@ -311,7 +311,7 @@ class Daq:
             due = max(due + HEARTBEAT_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             self._deployer.look()
-            if self._runs.run is None:  # in a run its writer looks
+            if self._runner.run is None:  # in a run its writer looks
                 self._space.look()
             self._keeper.beat()
 

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 NOTE_S = 1.0  # for the disk of the journal to note that a run begins
 
 
-class Runs:
+class Runner:
     """Starts, follows and stops runs; commands of people come by ``daq_core.control.daq``."""
 
     def __init__(
