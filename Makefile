@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BEGUN := $(shell date +%s)
 # The judges (tests/machine/judges.py) that `make night` does not go without.
-REQUIRE ?= hdf5,mounts,recordings,root,strace,userns,users
+REQUIRE ?= cgroups,hdf5,locales,mounts,netns,real-time,recordings,root,sockets,strace,userns,users
 PYTHONS := python3.13 python3.12 python3.11 python3
 
 .PHONY: help

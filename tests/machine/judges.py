@@ -13,11 +13,11 @@ from typing import NoReturn
 import pytest
 
 JUDGES = {
+    "cgroups": "run the tests as root, where control groups count memory",
     "hdf5": "on Debian: apt-get install pkg-config libhdf5-dev",
     "locales": "on Debian: apt-get install locales",
     "mounts": "run the tests as root, where file systems may be mounted",
     "netns": "run the tests as root, with iproute2 and util-linux installed",
-    "others": "put the clone, and the Python of its .venv, where others may read and run them",
     "real-time": "run the tests as root, where real-time priorities are granted",
     "recordings": "put the folder shared/recordings beside the clone",
     "root": "run the tests as root",

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
-
 from daq_core.linux.memory import memory_groups
+from tests.machine.judges import absent
 
 
 @contextmanager
@@ -18,16 +17,16 @@ def control_group(limit_bytes: int) -> Iterator[Path]:
     """Make a group that processes can be put into; skips the test where that is not possible."""
     outermost = next((group for group in memory_groups() if group.is_outermost), None)
     if os.geteuid() != 0 or outermost is None:
-        pytest.skip("makes a control group: run the tests as root, where control groups count memory")
+        absent("cgroups", "only root may make one")
     folder = outermost.folder / f"std-daq-test-{os.getpid()}"
     limit = "memory.limit_in_bytes" if outermost.version == 1 else "memory.max"
     try:
         folder.mkdir()
     except OSError as error:
-        pytest.skip(f"no control group can be made in {outermost.folder}: {error.strerror}")
+        absent("cgroups", f"none can be made in {outermost.folder}: {error.strerror}")
     try:
         if not (folder / limit).exists():
-            pytest.skip(f"groups in {outermost.folder} do not count memory (see cgroup.subtree_control)")
+            absent("cgroups", f"those in {outermost.folder} do not count memory (see cgroup.subtree_control)")
         (folder / limit).write_text(str(limit_bytes))
         yield folder
     finally:
