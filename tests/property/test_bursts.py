@@ -33,10 +33,11 @@ def test_bursts_of_one_module_are_all_taken(n_images: int, gap: int) -> None:
     assert_all_taken(bench, n_images, 3)
 
 
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 4])
 @pytest.mark.parametrize("n_ports", [1, 2, 8])
 @pytest.mark.parametrize("gap", [100 * MS, 1000 * MS])
-def test_bursts_of_one_image_are_all_taken(n_ports: int, gap: int) -> None:
-    bench = BurstBench(n_ports)
+def test_bursts_of_one_image_are_all_taken(n_ports: int, gap: int, n_threads: int) -> None:
+    bench = BurstBench(n_ports, n_threads)
     bench.run(bursts(1, 10, gap, n_ports))
     assert_all_taken(bench, 1, 10)
 

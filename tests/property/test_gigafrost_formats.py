@@ -76,3 +76,10 @@ def test_a_first_row_that_cannot_be_shows_that_the_image_has_another_format() ->
         "UDP port 50003, module 3: row 66, a link's frame has 66 in an image of 264 rows: "
         "is the camera's image higher?"
     )
+
+
+def test_a_sender_of_another_protocol_is_named() -> None:
+    datagrams = [[bytes((0xAB, *one[1:])) for one in port] for port in of(264)]
+    assembler = received(datagrams)
+    assert assembler.words[Word.OPENED] == 0
+    assert "module 0: protocol 0xAB, a GigaFRoST's is 0xCB: another sender?" in told(assembler)[0]

@@ -19,12 +19,25 @@ from daq_core.ring.words import Word
 from daq_core.writing.late_verdicts import LateVerdicts
 from tests.assembly.assembler import Assembler
 from tests.assembly.assembly_bench import Bench, sent
-from tests.daq.loopback import eiger
+from tests.daq.loopback import eiger, jungfrau
 from tests.machine.judges import absent
 from tests.oracle.packets import datagram
 from tests.unit.test_replay import SHARED
 
 FRAME = 7
+MOENCH = DaqConfig.parse(
+    {
+        "detector_name": "M",
+        "detector_type": "moench",
+        "bit_depth": 16,
+        "image_pixel_height": 400,
+        "image_pixel_width": 400,
+        "n_modules": 1,
+        "start_udp_port": 50000,
+        "writer_user_id": 0,
+        "module_positions": {"0": [0, 0, 399, 399]},
+    }
+)
 
 
 def proof(frame: int, number: int = 65) -> bytes:
@@ -212,6 +225,43 @@ def test_a_header_of_another_detector_or_version_is_malformed_and_named(
     assert len(said(bench)) == bool(sentence)
     if sentence:
         assert f"UDP port 50000, module 0: {sentence}" in said(bench)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "number"),
+    [
+        ("eiger", eiger(16, start_udp_port=50000), 1),
+        ("jungfrau", jungfrau(rows=64, start_udp_port=50000), 3),
+        ("moench", MOENCH, 5),
+    ],
+)
+def test_each_detector_knows_its_own_header_and_names_anothers(
+    name: str, config: DaqConfig, number: int
+) -> None:
+    """Of those whose packets have one header; each is sent by all others here."""
+    for kind, whose in ((1, "Eiger"), (3, "Jungfrau"), (5, "Moench")):
+        assembler = Assembler(config, 8)
+        assembler.arm()
+        ((*datagrams,),) = datagrams_of(config, FRAME)
+        assembler.receive(0, [one[:46] + bytes((kind, 2)) + one[48:] for one in datagrams])
+        assembler.publish_ready()
+        told = list(sentences(config, assembler.layout, assembler.ring))
+        if kind == number:
+            assert (told, assembler.slot(0).status) == ([], GOOD)
+        else:
+            (sentence,) = told
+            assert f"detector type {kind} ({whose}) in the header, of {name} it is {number}" in sentence
+            assert assembler.words[Word.OPENED] == 0
+
+
+def test_a_jungfrau_of_more_rows_than_the_configs_is_named_with_the_likely_cause() -> None:
+    bench = Bench()
+    bench.assembler.arm()
+    bench.receive(FRAME)
+    bench.assembler.receive(0, [proof(FRAME)])
+    (sentence,) = said(bench)
+    assert "packet 65, a frame is of 2 packets from 63 to 64 here" in sentence
+    assert "does the detector read more rows? Such images get status 3" in sentence
 
 
 def test_a_packet_of_another_detector_proves_nothing_of_the_frame_with_its_number() -> None:

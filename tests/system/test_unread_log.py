@@ -12,12 +12,13 @@ from pathlib import Path
 
 import h5py
 
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.processes.service import END_WITHIN_S, JUNGFRAU_2, Service, command_line
 
 PIPE_BYTES = 4096  # the least a pipe can hold
 
 
-def test_rest_runs_and_the_end_wait_for_no_reader_of_the_log(tmp_path: Path) -> None:
+def test_rest_channel_access_runs_and_the_end_wait_for_no_reader_of_the_log(tmp_path: Path) -> None:
     service = Service(tmp_path, JUNGFRAU_2, {})
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -34,6 +35,9 @@ def test_rest_runs_and_the_end_wait_for_no_reader_of_the_log(tmp_path: Path) -> 
         for _ in range(60):  # each is a line of 250 bytes: more than the pipe holds
             refused = service.post("/writer/write_async", {"output_file": f"/no/{'x' * 200}", "n_images": 1})
             assert refused["status"] == "error"
+        with EpicsPeer(service.ca_port) as peer:  # each put is a line of the log, too
+            assert peer.put(service.prefix + "DAQ:Stop", 1) == ECA_NORMAL
+            assert peer.text(service.prefix + "DAQ:State_RBV") == "READY"
         file = service.output / "run.h5"
         service.post("/writer/write_async", {"output_file": str(file), "n_images": 1000})
         service.simulator().send(10, rate_hz=100)
