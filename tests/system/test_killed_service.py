@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from redis.client import Redis
 from redis.exceptions import RedisError
 
+from daq_core.files.superblock import read_superblock
 from tests.conftest import StartService
 from tests.processes.service import Service
 
@@ -110,6 +113,47 @@ def test_a_file_that_nobody_made_is_said_so(start_service: StartService) -> None
     assert entry["state"] == "FAILED"
     assert "No such file" in str(entry["message"])
     assert entry["n_write_completed"] == 0
+
+
+def cut_an_image_off(path: Path, image_bytes: int) -> str:
+    """Leave what a power cut leaves; return what is to be said of five images."""
+    os.truncate(path, path.stat().st_size - image_bytes)
+    return "it is cut off in the middle of its images; is it an unfinished copy? 4 of its 5 images are whole"
+
+
+def claim_to_be_longer(path: Path, image_bytes: int) -> str:
+    """Far beyond its end: HDF5 would wait for the rest for ever."""
+    with path.open("r+b") as file:
+        block = read_superblock(file.fileno())
+        file.write(replace(block, end_of_file=1 << 50).packed())
+    return f"{path.stat().st_size} bytes of the {1 << 50} that it says it has"
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("damage", [cut_an_image_off, claim_to_be_longer])
+def test_a_damaged_file_that_is_marked_as_being_written_holds_up_no_start_and_is_told(
+    start_service: StartService, damage: Callable[[Path, int], str]
+) -> None:
+    service = start_service()
+    path = begin(service, 100)
+    service.wait_for("WAITING_IMAGES")
+    service.simulator().send(5, rate_hz=50)
+    service.wait_for_images(5)
+    writer = children(children(service.pid)["daq-forks"])["daq-writer"]
+    os.kill(writer, signal.SIGSTOP)
+    service.end(signal.SIGKILL)
+    os.kill(writer, signal.SIGKILL)
+    said = damage(path, service.simulator().image(1).nbytes)
+    n_bytes = path.stat().st_size
+    service.start()
+    entry = recorded(service)
+    assert entry["state"] == "FAILED"
+    message = str(entry["message"])
+    assert message.startswith(KILLED.removesuffix(".") + "; ")
+    assert said in message
+    assert path.stat().st_size == n_bytes
+    next_run_is_perfect(service)
+    assert "daq-mend" not in children(children(service.pid)["daq-forks"])
 
 
 def children(pid: int) -> dict[str, int]:
