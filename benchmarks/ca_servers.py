@@ -22,12 +22,12 @@ from benchmarks.line_process import LineProcess
 from daq_core.config import DaqConfig
 from daq_core.control.daq import Daq
 from ioc.access.control import AccessControl
-from ioc.channel_access.record_kinds import record_of
 from ioc.channel_access.server import Server
 from ioc.commands.commands import Commands
 from ioc.program.ports import LOOPBACK, channel_access_environment, free_ports
 from ioc.pvs.alarms import NO_ALARM
 from ioc.pvs.row import number
+from ioc.records.record_kinds import record_of
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from daq_core.detectors.keys import DetectorKeys
 from daq_core.state import events
 from daq_core.state.acquisition import TABLE, Phase, phase, step
 from daq_core.state.status import Acquisition, AcquisitionState, DaqState, DaqStatus, WriteRequest
-from ioc.program.client import EXITS
+from ioc.program.client.commands import EXITS
 from ioc.program.main import app
 
 PAGES = Path(__file__).parent / "reference"

@@ -1,1 +1,1 @@
-"""The protocol: searches, circuits, channels, records."""
+"""The protocol: searches, circuits, channels, puts."""

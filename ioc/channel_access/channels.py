@@ -9,9 +9,9 @@ import caproto as ca
 
 from ioc.access.control import AccessControl
 from ioc.access.rules import Rights
-from ioc.channel_access.record import Record
 from ioc.commands.client import Client
 from ioc.commands.commands import Put
+from ioc.records.record import Record
 
 READABLE = frozenset(ca.ChannelType) - {ca.ChannelType.PUT_ACKT, ca.ChannelType.PUT_ACKS}
 

@@ -14,7 +14,7 @@ from typing import Any
 import caproto as ca
 from caproto._commands import Commands, read_from_bytestream  # not exported; the only parser of the bytes
 
-from ioc.channel_access.dbr import Wire
+from ioc.records.dbr import Wire
 
 MAX_REQUEST_BYTES = 256 * 1024  # the largest PV takes 64 kB; a header may announce 4 GB
 MAX_SHORT = 0xFFFF  # what a header cannot say in 16 bits, it says in 32 more

@@ -14,9 +14,9 @@ from collections import deque
 import caproto as ca
 
 from daq_core.showing.feed import Feed
-from ioc.channel_access.dbr import Wire
 from ioc.channel_access.messages import EVENT, NO_READ_ACCESS, OK, value_message
-from ioc.channel_access.record import Record
+from ioc.records.dbr import Wire
+from ioc.records.record import Record
 
 BATCH_BYTES = 64 * 1024  # updates sent at once
 

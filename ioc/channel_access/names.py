@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ioc.channel_access.fields import field_of
-from ioc.channel_access.record import Record
+from ioc.records.fields import field_of
+from ioc.records.record import Record
 
 
 class Names:

@@ -19,10 +19,10 @@ from daq_core.errors import Unavailable
 from ioc.channel_access.circuits import Circuit
 from ioc.channel_access.environment import beacon_addresses
 from ioc.channel_access.names import Names
-from ioc.channel_access.record import Record
 from ioc.channel_access.searches import Searches
 from ioc.channel_access.shared import Counts, Shared
 from ioc.commands.commands import Commands
+from ioc.records.record import Record
 
 log = logging.getLogger(__name__)
 

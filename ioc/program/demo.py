@@ -35,9 +35,9 @@ from daq_core.errors import DaqError
 from daq_core.files import places
 from daq_core.kernels.progress import COMPILING
 from daq_core.simulating.simulator import Simulator
+from ioc.program.client.service_client import ServiceClient
 from ioc.program.ports import LOOPBACK, channel_access_environment, free_ports
 from ioc.program.progress import shown_progress
-from ioc.program.service_client import ServiceClient
 
 PREFIX = "DEMO:"
 SILENT_S = 90.0  # the service says every 10 s how far it is with compiling itself; then it hangs

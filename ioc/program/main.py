@@ -19,13 +19,13 @@ import typer
 
 from daq_core.errors import DaqError, InvalidConfig
 from daq_core.linux.surroundings import disregard_hdf5_settings, let_no_others_write, speak_utf8
-from ioc.program import client as control
 from ioc.program import compiling, database, packets
 from ioc.program import inspect as inspection
 from ioc.program import repair as repairing
 from ioc.program import serve as serve_command
+from ioc.program.client import commands as control
+from ioc.program.client.service_client import Unreachable
 from ioc.program.doctor import command as doctor
-from ioc.program.service_client import Unreachable
 
 app = typer.Typer(
     name="std-daq-ioc",

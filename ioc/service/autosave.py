@@ -23,12 +23,12 @@ from typing import Any
 from caproto import ChannelType
 
 from daq_core.errors import DaqError
-from ioc.channel_access.record import Record
-from ioc.channel_access.record_kinds import Number, Text
 from ioc.commands.commands import Commands
 from ioc.pvs.alarms import Alarm
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
+from ioc.records.record import Record
+from ioc.records.record_kinds import Number, Text
 from ioc.service.durable_file import replace_file
 from ioc.values.operator import SaveState
 

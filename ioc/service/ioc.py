@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any
 from daq_core.errors import DaqError
 from daq_core.state.status import Counters, DaqStatus, Snapshot
 from ioc.access.control import AccessControl
-from ioc.channel_access.record import Record
-from ioc.channel_access.record_kinds import record_of
 from ioc.channel_access.server import Server
 from ioc.commands.commands import Commands
 from ioc.pvs.alarms import Alarm
@@ -28,6 +26,8 @@ from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
 from ioc.pvs.stream import Listener, PvStream
 from ioc.pvs.view import StdDaqJson, View
+from ioc.records.record import Record
+from ioc.records.record_kinds import record_of
 from ioc.service.autosave import Autosave
 from ioc.service.log_output import COUNTED, Errors
 from ioc.service.watch import Watch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ioc.channel_access.fields import STATE_WORDS
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import MACROS, Row
+from ioc.records.fields import STATE_WORDS
 
 HEAD = """\
 # Made from ioc/pvs/ by `std-daq-ioc db`: change the table, not this file.

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ioc.channel_access.fields import STATE_WORDS
 from ioc.program.ports import channel_access_environment, free_ports
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import MACROS, Row
+from ioc.records.fields import STATE_WORDS
 from ioc.site.database import FILES
 from tests.channel_access.ca_wire import STRING, Connection
 from tests.channel_access.epics_peer import ECA_NORMAL, ROOT, EpicsPeer

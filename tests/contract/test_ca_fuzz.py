@@ -15,9 +15,9 @@ import pytest
 from caproto import ChannelType, native_type
 
 from benchmarks.memory import resident_mb
-from ioc.channel_access.dbr import element_bytes, packed, structure
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
+from ioc.records.dbr import element_bytes, packed, structure
 from tests.channel_access.ca_wire import (
     CREATE,
     ECHO,

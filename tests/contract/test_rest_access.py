@@ -26,8 +26,8 @@ from std_daq_client.client import StdDaqAdminException
 
 from daq_core.config import DaqConfig
 from daq_core.linux.network import parse_networks
+from ioc.program.client.service_client import ServiceClient, ServiceRefused
 from ioc.program.ports import LOOPBACK
-from ioc.program.service_client import ServiceClient, ServiceRefused
 from rest_bridge import connection
 from rest_bridge.access import Access, AccessCheck
 from rest_bridge.app import make_app

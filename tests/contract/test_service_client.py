@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from ioc.program.client.service_client import ServiceClient, Unreachable
 from ioc.program.ports import LOOPBACK, free_ports
-from ioc.program.service_client import ServiceClient, Unreachable
 
 ELSEWHERE = "http://daq.example.invalid:5000"
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")

@@ -30,7 +30,7 @@ from daq_core.showing.journal import Journal
 from daq_core.state.status import Acquisition, DaqState, DaqStatus
 from ioc.access.file import AccessFile
 from ioc.access.file import parse as parse_access_file
-from ioc.program.config_changes import read_changes
+from ioc.program.client.config_changes import read_changes
 from ioc.service.autosave import Autosave
 from ioc.service.saved_config import SavedConfig
 from ioc.site.aliases import pv_names, read_aliases

@@ -20,9 +20,9 @@ from ioc.channel_access.messages import (
     packed,
     value_message,
 )
-from ioc.channel_access.record_kinds import record_of
 from ioc.pvs.alarms import MAJOR, NO_ALARM
 from ioc.pvs.daq import PVS
+from ioc.records.record_kinds import record_of
 
 ROWS = {row.pv(""): row for row in PVS}
 READABLE = sorted(set(ca.ChannelType) - {ca.ChannelType.PUT_ACKT, ca.ChannelType.PUT_ACKS})

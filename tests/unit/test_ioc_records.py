@@ -10,12 +10,12 @@ from caproto import AlarmSeverity, ChannelType, TimeStamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ioc.channel_access.dbr import EPICS_EPOCH, TIME_PADDING, Wire, structure, time_structure
-from ioc.channel_access.record import Record
-from ioc.channel_access.record_kinds import record_of
 from ioc.pvs.alarms import MAJOR, NO_ALARM, Limits
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import Row
+from ioc.records.dbr import EPICS_EPOCH, TIME_PADDING, Wire, structure, time_structure
+from ioc.records.record import Record
+from ioc.records.record_kinds import record_of
 
 RECORDS = {row.pv(""): row for row in PVS}
 READABLE = sorted(set(ChannelType) - {ChannelType.PUT_ACKT, ChannelType.PUT_ACKS})

@@ -15,12 +15,12 @@ import ioc.service.ioc
 from daq_core.config import DaqConfig
 from ioc.channel_access.messages import HEADER
 from ioc.channel_access.monitors import Monitor, Updates
-from ioc.channel_access.record import Record
-from ioc.channel_access.record_kinds import record_of
 from ioc.channel_access.server import Server
 from ioc.pvs.alarms import NO_ALARM
 from ioc.pvs.daq import PVS
 from ioc.pvs.row import count
+from ioc.records.record import Record
+from ioc.records.record_kinds import record_of
 from ioc.service.log_output import Errors
 from tests.channel_access.ioc_thread import IocThread
 from tests.processes.service import JUNGFRAU_2

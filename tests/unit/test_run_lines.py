@@ -8,7 +8,7 @@ import pytest
 
 from daq_core.state.losses import Losses
 from daq_core.state.status import Acquisition, AcquisitionState, DaqState, DaqStatus, WriteRequest
-from ioc.program.run_lines import is_whole, log_line, losses_of, status_lines, why_busy
+from ioc.program.client.run_lines import is_whole, log_line, losses_of, status_lines, why_busy
 from rest_bridge import models
 
 REQUEST = WriteRequest("/data/a.h5", 10, 7)

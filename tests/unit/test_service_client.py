@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from ioc.program.client.service_client import ServiceClient, ServiceRefused
 from ioc.program.ports import LOOPBACK
-from ioc.program.service_client import ServiceClient, ServiceRefused
 
 ANSWER = {"status": "ok", "message": "Writing started. Warning: only 4 MB will be left.", "writer": {}}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ioc.program.client.service_client import ServiceClient, ServiceRefused
 from ioc.program.progress import shown_progress
-from ioc.program.service_client import ServiceClient, ServiceRefused
 
 POLL_S = 0.1
 TAKING = ("WAITING_IMAGES", "ACQUIRING_IMAGES", "WRITING")

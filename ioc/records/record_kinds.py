@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from caproto import ChannelType
 
-from ioc.channel_access.dbr import (
+from ioc.pvs.row import Row
+from ioc.records.dbr import (
     INT32,
     STRING_BYTES,
     cut,
     packed,
     string,
 )
-from ioc.channel_access.record import Record
-from ioc.pvs.row import Row
+from ioc.records.record import Record
 
 HEXADECIMAL = re.compile(r"[+-]?0[xX][0-9a-fA-F]+")
 OCTAL = re.compile(r"[+-]?0[0-7]+")

@@ -5,7 +5,7 @@ failed put leaves it in alarm, an index beyond an enum's strings makes it
 unreadable, and long numbers wrap. Here ``post`` shows a change to whoever monitors
 a record, ``decode`` makes sense of a put or raises ValueError, and ``wire`` packs
 it as any DBR type and never fails. Nothing in here waits, so what is posted in one
-step is seen as one. The kinds of records are in ``ioc.channel_access.record_kinds``.
+step is seen as one. The kinds of records are in ``ioc.records.record_kinds``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, ClassVar, Protocol
 from caproto import ChannelType, SubscriptionType, native_type
 
 from ioc.access.rules import VALUE_LEVEL
-from ioc.channel_access.dbr import (
+from ioc.pvs.alarms import NO_ALARM, UNDEFINED, Alarm
+from ioc.pvs.row import Row
+from ioc.records.dbr import (
     TIME_PADDING,
     Wire,
     element_bytes,
@@ -26,8 +28,6 @@ from ioc.channel_access.dbr import (
     structure,
     time_structure,
 )
-from ioc.pvs.alarms import NO_ALARM, UNDEFINED, Alarm
-from ioc.pvs.row import Row
 
 MAX_STATES = 16  # that a DBR_CTRL_ENUM has room for
 VALUE = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG

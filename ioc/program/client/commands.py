@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ioc.program.config_changes import read_changes
-from ioc.program.following import POLL_S, follow
-from ioc.program.run_lines import is_whole, log_line, status_lines, why_busy
-from ioc.program.service_client import ServiceClient, ServiceRefused
+from ioc.program.client.config_changes import read_changes
+from ioc.program.client.following import POLL_S, follow
+from ioc.program.client.run_lines import is_whole, log_line, status_lines, why_busy
+from ioc.program.client.service_client import ServiceClient, ServiceRefused
 
 READY_WITHIN_S = 30.0  # a config change restarts the receiver, and a large ring takes its time
 

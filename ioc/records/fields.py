@@ -13,10 +13,10 @@ from typing import Any
 from caproto import ChannelType
 
 from ioc.access.rules import FIELD_LEVEL
-from ioc.channel_access.record import Record
-from ioc.channel_access.record_kinds import Byte, Choice, Integer, Number, Short, String
 from ioc.pvs.alarms import NO_ALARM, Severity, Status
 from ioc.pvs.row import Row
+from ioc.records.record import Record
+from ioc.records.record_kinds import Byte, Choice, Integer, Number, Short, String
 
 FTYPES = (
     *("STRING", "CHAR", "UCHAR", "SHORT", "USHORT", "LONG", "ULONG"),
