@@ -10,9 +10,9 @@ import os
 import stat
 from collections.abc import Sequence
 
+from daq_core.amounts import in_gb
 from daq_core.errors import InvalidRequest
 from daq_core.files.roots import check_roots
-from daq_core.linux.sizes import in_gb
 from daq_core.linux.user import user_name
 
 UNKNOWN = 0

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5d, h5p, h5s, h5t
 
+from daq_core.amounts import counted
 from daq_core.files import places
 from daq_core.files.image_file import OpenElsewhere, explained, new_descriptor
 from daq_core.files.layout import (
@@ -244,7 +245,7 @@ def repair_run(
         return RepairReport(path, "open elsewhere", None, f"{path} was not repaired: {error}")
     with h5py.File(path) as file:
         n_images = len(file[places.IMAGE_IDS])
-    said = f"{path} was made over {len(parts)} files, with {n_images} images."
+    said = f"{path} was made over {counted(len(parts), 'file')}, with {counted(n_images, 'image')}."
     return RepairReport(path, "repaired", n_images, said, end)
 
 

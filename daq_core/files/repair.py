@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 from h5py import h5d
 
+from daq_core.amounts import counted
 from daq_core.files import places
 from daq_core.files.layout import COLUMNS, COUNTERS, UNFINISHED, extend_present, record_state
 from daq_core.files.left_open import UNREADABLE, opened_as_closed
@@ -81,7 +82,7 @@ def repair(path: str, *, failure: str = "", run_id: str = "", roots: Sequence[st
     except (_Refused, NotOurs) as reason:
         outcome: Outcome = "open elsewhere" if isinstance(reason, _OpenElsewhere) else "refused"
         return RepairReport(path, outcome, None, f"{path} was not repaired: {reason}.")
-    said = f"{path} is readable again, with {n_images} images."
+    said = f"{path} is readable again, with {counted(n_images, 'image')}."
     return RepairReport(path, "repaired", n_images, said, recorded)
 
 

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from daq_core.amounts import counted
+
 IDLE_S = 60.0  # longer than a swapped-out or stopped process is expected to stand still
 MOST_CPU_S = 900.0  # for one step; a quiet machine needs less than 10 s for the longest
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -36,7 +38,7 @@ class Compiled:
         return cls(int(done), int(kernels))
 
     def __str__(self) -> str:
-        return f"{COMPILING}: {self.n_done} of {self.n_kernels} kernels"
+        return f"{COMPILING}: {self.n_done} of {counted(self.n_kernels, 'kernel')}"
 
 
 class Diligence:

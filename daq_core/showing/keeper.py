@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from daq_core.amounts import counted
 from daq_core.pipeline.counters import Meter
 from daq_core.pipeline.pipeline import Pipeline
 from daq_core.showing.journal import Journal
@@ -117,7 +118,7 @@ def _log_end(acquisition: Acquisition) -> None:
     level = logging.WARNING if lost else logging.INFO
     if acquisition.state is AcquisitionState.FAILED:
         level = logging.ERROR
-    n_images = f"{acquisition.n_write_completed} images"
+    n_images = counted(acquisition.n_write_completed, "image")
     if lost and acquisition.efficiency is not None:
         lost += f"; efficiency {acquisition.efficiency:.1%}"
     log.log(level, "%s: %s, %s%s", where, acquisition.message, n_images, f"; lost: {lost}" if lost else "")

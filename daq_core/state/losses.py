@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daq_core.amounts import counted
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -32,15 +34,15 @@ NO_LOSSES = Losses()
 def in_words(losses: Losses) -> str:
     """Say what was lost, with all numbers, on one line; "" where nothing was."""
     said = [
-        f"{text}{'' if n == 1 else plural}{rest}".format(n)
-        for n, text, plural, rest in (
-            (losses.incomplete_images, "{} image", "s", " incomplete"),
-            (losses.sparse_images, "{} image", "s", " with less than half of the packets"),
-            (losses.missing_packets, "{} packet", "s", " missing"),
-            (losses.dropped_images, "{} image", "s", " dropped"),
-            (losses.mismatched_images, "{} image", "s", " whose modules disagree on the id"),
-            (losses.other_format_images, "{} image", "s", " in another format than the config's"),
-            (losses.invalid_pixels, "{} pixel", "s", " without a gain stage"),
+        f"{counted(n, thing)} {what}"
+        for n, thing, what in (
+            (losses.incomplete_images, "image", "incomplete"),
+            (losses.sparse_images, "image", "with less than half of the packets"),
+            (losses.missing_packets, "packet", "missing"),
+            (losses.dropped_images, "image", "dropped"),
+            (losses.mismatched_images, "image", "whose modules disagree on the id"),
+            (losses.other_format_images, "image", "in another format than the config's"),
+            (losses.invalid_pixels, "pixel", "without a gain stage"),
         )
         if n
     ]
@@ -52,14 +54,14 @@ def in_words(losses: Losses) -> str:
 
 def in_short(losses: Losses) -> str:
     """Say it for a column of a list: "10 incomplete, module 3 silent"; "-" where nothing was lost."""
-    counted = {
+    counts = {
         "incomplete": losses.incomplete_images,
         "dropped": losses.dropped_images,
         "with ids that disagree": losses.mismatched_images,
         "in another format": losses.other_format_images,
         "pixels invalid": losses.invalid_pixels,
     }
-    said = [f"{n} {what}" for what, n in counted.items() if n]
+    said = [f"{n} {what}" for what, n in counts.items() if n]
     if losses.silent_modules:
         said.append(f"module {','.join(map(str, losses.silent_modules))} silent")
     return ", ".join(said) or "-"

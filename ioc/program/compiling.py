@@ -6,6 +6,7 @@ import time
 
 import typer
 
+from daq_core.amounts import counted
 from daq_core.errors import Unavailable
 from ioc.program.progress import shown_progress
 
@@ -38,4 +39,5 @@ def compile_kernels() -> None:
     for old in loaded.removed:
         print(f"removed: {old}, of another version")
     took = f" in {time.monotonic() - began_s:.0f} s" if loaded.n_compiled else " already"
-    print(f"{loaded.n_kernels} kernels are compiled{took}: {loaded.folder}")
+    are = "is" if loaded.n_kernels == 1 else "are"
+    print(f"{counted(loaded.n_kernels, 'kernel')} {are} compiled{took}: {loaded.folder}")

@@ -30,6 +30,7 @@ import numpy as np
 import redis
 from rich.console import Console
 
+from daq_core.amounts import counted
 from daq_core.config import DaqConfig
 from daq_core.errors import DaqError
 from daq_core.files import places
@@ -213,7 +214,9 @@ def watch(face: str, take: Take, addresses: Addresses, file: Path, n_images: int
                 first_image_at = min(first_image_at, time.monotonic())
             time.sleep(0.02)
         said = taking.result()
-    console.print(f"   {face:<14} {file.name}: {n_images} images in {time.monotonic() - began:.1f} s, {said}")
+    console.print(
+        f"   {face:<14} {file.name}: {counted(n_images, 'image')} in {time.monotonic() - began:.1f} s, {said}"
+    )
     return min(first_image_at, time.monotonic())
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from daq_core.amounts import counted
 from daq_core.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ def _file_lines(file: FileContents) -> Lines:
         yield "ids", f"{ids.first} to {ids.last}, {order}{repeated}"
         yield "id gaps", _listed([f"{a}" if a == b else f"{a}..{b}" for a, b in ids.gaps])
     for status, n in file.status.items():
-        yield "status", f"{status}: {n} images {STATUS_WORDS.get(status, '')}".rstrip()
+        yield "status", f"{status}: {counted(n, 'image')} {STATUS_WORDS.get(status, '')}".rstrip()
     lossy = [f"{n} in image {image_id}" for image_id, n in file.images_with_losses.items()]
-    yield "missing", f"{file.missing_packets} packets" + (f": {_listed(lossy)}" if lossy else "")
+    yield "missing", counted(file.missing_packets, "packet") + (f": {_listed(lossy)}" if lossy else "")
     rate = f", {file.rate_hz:.4g} images a second" if file.rate_hz else ""
     yield "time", f"{file.seconds:.3f} s from first to last image{rate}"
     wanted = run["n_images"] or "any number of"
@@ -98,8 +99,8 @@ def _file_lines(file: FileContents) -> Lines:
         f"{run['run_id']}: {run['state']} {run['message']}".rstrip() + f" ({wanted} images asked for)",
     )
     yield "from, to", f"{run['start_time']}, {run['end_time'] or '-'}"
-    counted = ", ".join(f"{name} {n if n >= 0 else '?'}" for name, n in run["counters"].items())
-    yield "counters", counted if file.condition == "closed" else f"so far: {counted}"
+    counters = ", ".join(f"{name} {n if n >= 0 else '?'}" for name, n in run["counters"].items())
+    yield "counters", counters if file.condition == "closed" else f"so far: {counters}"
     yield "software", run["software"]
 
 
@@ -109,15 +110,18 @@ def _recording_lines(recording: RecordingContents) -> Lines:
         "detector",
         f"{recording.detector_name}, {recording.detector_type}, {recording.bit_depth} bit",
     )
-    yield "datagrams", f"{recording.n_datagrams}, {recording.n_bytes} bytes, on {len(recording.ports)} ports"
+    yield (
+        "datagrams",
+        f"{recording.n_datagrams}, {recording.n_bytes} bytes, on {counted(len(recording.ports), 'port')}",
+    )
     span = f" ({recording.first_frame} to {recording.last_frame})" if recording.n_frames else ""
     yield "frames", f"{recording.n_frames}{span}, {recording.n_complete} of them complete"
-    yield "missing", f"{recording.missing_packets} packets"
+    yield "missing", counted(recording.missing_packets, "packet")
     for port in recording.ports:
         yield f"port {port.udp_port}", _port_text(port)
     for module, of_frames in recording.losses.items():
         lost = [f"{n} in frame {frame}" for frame, n in of_frames.items()]
-        yield f"module {module}", f"misses {sum(of_frames.values())} packets: {_listed(lost)}"
+        yield f"module {module}", f"misses {counted(sum(of_frames.values()), 'packet')}: {_listed(lost)}"
     for port in recording.ports:
         for i, header in enumerate(port.headers):
             fields = " ".join(f"{name}={value}" for name, value in header.items())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from daq_core.amounts import counted
 from daq_core.errors import InvalidRequest, Unavailable
 from daq_core.simulating.faults import Chaos, explained
 from ioc.access import ipv4
@@ -199,9 +200,14 @@ def _print_sent(report: SendReport, as_json: bool, faults: Counter[str] | None =
         print(json.dumps(asdict(report) | ({} if faults is None else {"chaos": faults})))
         return
     rate = f" ({report.rate_hz:.1f} a second)" if report.rate_hz else ""
-    refused = f"; nobody listened, said the receiver {report.n_refused} times" if report.n_refused else ""
+    refused = (
+        f"; nobody listened, said the receiver {counted(report.n_refused, 'time')}"
+        if report.n_refused
+        else ""
+    )
     print(
-        f"sent {report.n_images} images, {report.n_packets} packets in {report.seconds:.2f} s{rate}{refused}"
+        f"sent {counted(report.n_images, 'image')}, {counted(report.n_packets, 'packet')} "
+        f"in {report.seconds:.2f} s{rate}{refused}"
     )
     if faults is not None:
         made = ", ".join(f"{name} {n}" for name, n in sorted(faults.items()))
@@ -214,6 +220,6 @@ def _print_recorded(report: RecordReport, folder: Path, as_json: bool) -> None:
         return
     drops = f"; the kernel dropped {report.kernel_drops} more" if report.kernel_drops else ""
     print(
-        f"recorded {report.n_images} complete images, {report.n_packets} packets in {report.seconds:.2f} s"
-        f"{drops}: {folder}"
+        f"recorded {counted(report.n_images, 'complete image')}, {counted(report.n_packets, 'packet')} "
+        f"in {report.seconds:.2f} s{drops}: {folder}"
     )

@@ -278,7 +278,7 @@ def test_a_recording_is_printed_for_people_and_as_json(tmp_path: Path) -> None:
     assert (printed.returncode, printed.stderr) == (0, "")
     lines = printed.stdout.splitlines()
     assert "frames      2 (1 to 2), 1 of them complete" in lines
-    assert "module 0    misses 1 packets: 1 in frame 1" in lines
+    assert "module 0    misses 1 packet: 1 in frame 1" in lines
     assert any("frame_number=1 exposure_length=0 packet_number=62" in line for line in lines)
     as_json = json.loads(inspect(tmp_path / "r", "--json").stdout)
     assert as_json["losses"] == {"0": {"1": 1}}

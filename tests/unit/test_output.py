@@ -14,7 +14,6 @@ import pytest
 
 from daq_core.errors import InvalidRequest
 from daq_core.files.output import UNKNOWN, check_output, check_space, space_left
-from daq_core.linux.sizes import in_gb
 from tests.machine.judges import absent
 
 OTHER_USER = 54321
@@ -156,21 +155,6 @@ def test_a_run_that_cannot_fit_is_refused_with_the_numbers() -> None:
 def test_little_space_is_a_warning_and_enough_is_none() -> None:
     assert check_space(8_500_000_000, 1000, 8_000_000) == "only 500 MB will be left on the file system"
     assert check_space(9_000_000_000, 1000, 8_000_000) == ""
-
-
-@pytest.mark.parametrize(
-    ("n_bytes", "text"),
-    [
-        (0, "0 kB"),
-        (4096, "4 kB"),
-        (71_234_567, "71 MB"),
-        (999_000_000, "999 MB"),
-        (1_000_000_000, "1.00 GB"),
-        (7.9e12, "7900.00 GB"),
-    ],
-)
-def test_a_size_below_a_gigabyte_is_not_a_zero(n_bytes: float, text: str) -> None:
-    assert in_gb(n_bytes) == text
 
 
 def statvfs(n_blocks: int, n_free: int) -> os.statvfs_result:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daq_core.linux.sizes import in_gb
+from daq_core.amounts import in_gb
 from ioc.access import ipv4
 from ioc.channel_access import environment
 from ioc.program.progress import shown_progress

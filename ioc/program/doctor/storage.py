@@ -14,10 +14,10 @@ from pathlib import Path
 
 import psutil
 
+from daq_core.amounts import in_gb
 from daq_core.config import DaqConfig
 from daq_core.errors import InvalidRequest
 from daq_core.files.output import UNKNOWN, check_folder, space_left
-from daq_core.linux.sizes import in_gb
 from daq_core.linux.user import become, find_owner, user_name
 from ioc.program.doctor.finding import Finding, Findings
 

@@ -1,4 +1,7 @@
-"""Sizes of files and disks as people read them; those of memory are in ``daq_core.linux.memory``."""
+"""Amounts as people read them: sizes of files and disks, and numbers of things.
+
+Sizes of memory are in ``daq_core.linux.memory``.
+"""
 
 from __future__ import annotations
 
@@ -10,3 +13,8 @@ def in_gb(n_bytes: float) -> str:
     if n_bytes >= 1e6:
         return f"{n_bytes / 1e6:.0f} MB"
     return f"{n_bytes / 1e3:.0f} kB"
+
+
+def counted(n: int, thing: str) -> str:
+    """Return "1 image", and "2 images" of more or of none."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
