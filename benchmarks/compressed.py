@@ -28,7 +28,7 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
 from daq_core.files.image_file import ImageFile
 from daq_core.files.layout import RunMetadata
-from daq_core.kernels.compiling import load_kernels
+from daq_core.kernels.loading import load_kernels
 
 COMPRESSION = "bitshuffle-lz4"
 HAND_OVER = 32

@@ -64,7 +64,7 @@ class Received:
 
 RUN_RECEIVER = """
 import logging, socket, sys
-from daq_core.kernels.compiling import load_kernels
+from daq_core.kernels.loading import load_kernels
 from daq_core.fork_server import load_receiver
 run_receiver = load_receiver()
 load_kernels()

@@ -36,11 +36,13 @@ from daq_core.processes.kinds import LOOK, MAPS, MEND, RECEIVER, WRITER
 if TYPE_CHECKING:
     from daq_core.config import DaqConfig
     from daq_core.detectors import Layout
-    from daq_core.kernels.compiling import Loaded  # which loads a compiler
+    from daq_core.kernels.loading import Loaded  # which loads a compiler
     from daq_core.receiving.streams import StreamReceiver
 
 log = logging.getLogger("daq_core.fork_server")  # also as __main__
 
+MOST_HELPERS = 2  # in compiling; a third would wait for what these compile
+COMPILING_BYTES = 512 * 2**20  # of each process that does
 AFRESH = "afresh"  # last argument of a fork server that has compiled: it does not do that again
 
 
@@ -104,9 +106,17 @@ def load_all_kernels(tell: Callable[[int, int], None]) -> Loaded:
     import daq_core.receiving.packets
     import daq_core.receiving.stream_assembly
     import daq_core.writing.conversion  # noqa: F401 - these four declare kernels
-    from daq_core.kernels.compiling import load_kernels
+    from daq_core.kernels.loading import load_kernels
 
-    return load_kernels(tell)
+    return load_kernels(tell, _count_helpers)
+
+
+def _count_helpers() -> int:
+    """Return how many processes may help with compiling, by what is free of processors and memory."""
+    from daq_core.linux.memory import present_memory
+
+    n_by_memory = present_memory().free_bytes // COMPILING_BYTES - 1
+    return max(0, min(len(os.sched_getaffinity(0)) - 1, n_by_memory, MOST_HELPERS))
 
 
 def load_rest() -> None:

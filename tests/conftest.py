@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     A run without workers is often of one test that needs none.
     """
     if session.config.getoption("numprocesses", None) and not session.config.option.collectonly:
+        subprocess.run([sys.executable, "-m", "ioc", "compile"], cwd=session.config.rootpath, check=True)
         importlib.import_module("tests.assembly.assembler")
 
 

@@ -155,3 +155,8 @@ class KernelCache(FunctionCache):  # type: ignore[misc]  # numba is Any to mypy
             super().save_overload(sig, data)
         except Exception as error:  # not writable, full, or the index that is there is damaged
             KernelCache.trouble = f"{type(error).__name__}: {error}"
+
+
+def is_kept(kernel: Any) -> bool:
+    """Tell whether something of a kernel is in the cache."""
+    return isinstance(kernel._cache, KernelCache) and os.path.exists(kernel._cache._cache_file._index_path)

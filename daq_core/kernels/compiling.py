@@ -13,8 +13,6 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -25,15 +23,15 @@ from llvmlite.binding import add_symbol
 from numba import types
 from numba.core import cgutils
 
-from daq_core.kernels.cache import KernelCache, choose_folder, has_kernels, hold, remove_others
+from daq_core.kernels.cache import KernelCache, choose_folder, hold
 from daq_core.linux.futex import SYS_FUTEX
 from daq_core.linux.libc import libc
 
 JIT = not numba.config.DISABLE_JIT
-_own_folder = choose_folder() if JIT and not numba.config.CACHE_DIR else None
-if _own_folder is not None:
-    numba.config.CACHE_DIR = str(_own_folder)
-    hold(_own_folder)
+own_folder = choose_folder() if JIT and not numba.config.CACHE_DIR else None
+if own_folder is not None:
+    numba.config.CACHE_DIR = str(own_folder)
+    hold(own_folder)
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
@@ -63,59 +61,22 @@ def _compiled(function: Kernel, *, forceinline: bool) -> Kernel:
     return done
 
 
-_declared: list[tuple[Any, Any]] = []
+declared: list[tuple[Any, Any]] = []  # kernels of one signature that are not loaded yet
 
 
 def kernel_of(signature: Any) -> Callable[[Kernel], Kernel]:
     """Compile a function for one signature: only such a kernel can be handed to another.
 
-    That happens in :func:`load_kernels`, so that a process that runs no kernel, only
+    That happens in ``daq_core.kernels.loading``, so that a process that runs no kernel, only
     knows of them, does not wait for them.
     """
 
     def declare(function: Kernel) -> Kernel:
         compiled = kernel(function)
-        _declared.append((compiled, signature))
+        declared.append((compiled, signature))
         return compiled
 
     return declare
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What came of loading the kernels."""
-
-    n_kernels: int
-    n_compiled: int
-    folder: str  # where they are kept; "": nowhere
-    trouble: str  # why those that were compiled cannot be kept
-    removed: tuple[Path, ...] = ()  # folders of other versions
-
-
-def load_kernels(tell: Callable[[int, int], None] | None = None) -> Loaded:
-    """Compile all kernels of one signature, or load them from the cache; call it before they are used.
-
-    `tell` hears how many are done and how many there are, before the first and after each that had
-    to be compiled: a machine's first start takes half a minute. It also removes what it makes old.
-    """
-    n_kernels, n_compiled = len(_declared), 0
-    folder = numba.config.CACHE_DIR
-    if tell and n_kernels and JIT and not (folder and has_kernels(Path(folder))):
-        tell(0, n_kernels)
-    while _declared and JIT:
-        compiled, signature = _declared[-1]
-        compiled.compile(signature)
-        compiled.disable_compile()
-        _declared.pop()  # not before: who was interrupted may ask again
-        if compiled.stats.cache_misses:
-            n_compiled += 1
-            if tell:
-                tell(n_kernels - len(_declared), n_kernels)
-    trouble = KernelCache.trouble or ("" if folder else "no folder for them is writable")
-    if n_compiled == 0:
-        return Loaded(n_kernels, 0, folder, "")
-    removed = remove_others(_own_folder) if _own_folder is not None and not trouble else []
-    return Loaded(n_kernels, n_compiled, folder, trouble, tuple(removed))
 
 
 intrinsic: Callable[[Any], Any] = numba.extending.intrinsic  # what it makes of a generator is callable

@@ -1,8 +1,8 @@
 """How far a process is with compiling, said over a socket; and whether it still gets on.
 
-A first start on a machine compiles for half a minute, on a slow or busy one for many; so nobody
-gives up by the clock. Who waits gives up when the process does nothing any more: it has
-used no processor for ``IDLE_S``, or so much of it for one kernel that it must be in an endless loop.
+A first start on a machine compiles for a minute, on a slow or busy one for many; so nobody
+gives up by the clock. Who waits gives up when the process and its helpers do nothing any more: they
+have used no processor for ``IDLE_S``, or so much of it for one kernel that it must be in an endless loop.
 """
 
 from __future__ import annotations
@@ -64,9 +64,14 @@ class Diligence:
 
 
 def cpu_time_s(pid: int) -> float:
-    """Return the processor time that a process has used, in seconds; 0 when there is none (proc(5), stat)."""
+    """Return the processor time that a process and its children have used, in seconds; 0 when there is none.
+
+    Source: proc(5), stat and children.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
+    own_and_ended = sum(map(int, fields[11:15])) / TICKS_A_SECOND
+    return own_and_ended + sum(cpu_time_s(int(child)) for child in children)

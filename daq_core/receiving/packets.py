@@ -27,7 +27,7 @@ from daq_core.assembling.signatures import Assembly, Batch
 from daq_core.config import DaqConfig
 from daq_core.detectors import Layout, is_stream
 from daq_core.errors import DaqError
-from daq_core.kernels.compiling import load_kernels
+from daq_core.kernels.loading import load_kernels
 from daq_core.linux.sockets import (
     BUFFER_BYTES,
     DatagramBatch,

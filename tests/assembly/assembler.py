@@ -35,7 +35,8 @@ from daq_core.assembling.signatures import (
 from daq_core.assembling.verdicts import judge, look_for_next_frame
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
-from daq_core.kernels.compiling import kernel_of, load_kernels
+from daq_core.kernels.compiling import kernel_of
+from daq_core.kernels.loading import load_kernels
 from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
 from daq_core.receiving.loop import place
 from daq_core.receiving.packets import new_local

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from daq_core.config import DaqConfig
 from daq_core.detectors import layout_of
-from daq_core.kernels.compiling import load_kernels
+from daq_core.kernels.loading import load_kernels
 from daq_core.receiving.packets import Receiver
 from daq_core.receiving.streams import StreamReceiver
 from daq_core.receiving.task import ReceiverTask

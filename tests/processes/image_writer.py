@@ -22,7 +22,7 @@ import numpy.typing as npt
 from daq_core.codecs.compressor import Compressor
 from daq_core.files.image_file import ImageFile
 from daq_core.files.layout import COLUMNS, RunMetadata
-from daq_core.kernels.compiling import load_kernels
+from daq_core.kernels.loading import load_kernels
 
 START_TIME = 1_700_000_000.25
 STOP_TIME = 1_700_000_060.5

@@ -34,7 +34,8 @@ from daq_core.assembling.signatures import (
 )
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of
-from daq_core.kernels.compiling import JIT, kernel_of, load_kernels
+from daq_core.kernels.compiling import JIT, kernel_of
+from daq_core.kernels.loading import load_kernels
 from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
 from daq_core.receiving.loop import place
 from daq_core.receiving.packets import forget_half_placed

@@ -14,7 +14,8 @@ from numba import types
 
 from daq_core.assembling.draining import begin_draining, count_read, everybody_has_drained
 from daq_core.assembling.gate import new_crew
-from daq_core.kernels.compiling import JIT, kernel_of, load_kernels
+from daq_core.kernels.compiling import JIT, kernel_of
+from daq_core.kernels.loading import load_kernels
 from daq_core.linux.sockets import MESSAGE_LENGTH, kernel_drops
 from daq_core.ring.ring import COMPLETE, INCOMPLETE
 from daq_core.simulating.simulator import Simulator

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numba import types
 
 from daq_core.kernels import strips
-from daq_core.kernels.compiling import JIT, finish_stores, kernel_of, load_kernels
+from daq_core.kernels.compiling import JIT, finish_stores, kernel_of
+from daq_core.kernels.loading import load_kernels
 
 pytestmark = pytest.mark.kernels
 

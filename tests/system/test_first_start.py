@@ -22,7 +22,7 @@ N_KERNELS = 40
 SLOW = """
 import sys, time
 from daq_core import fork_server
-from daq_core.kernels.compiling import Loaded
+from daq_core.kernels.loading import Loaded
 
 def load(tell):
     for n in range({n_kernels} + 1):

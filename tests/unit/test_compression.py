@@ -19,7 +19,7 @@ from daq_core.codecs import compressor as module
 from daq_core.codecs.bitshuffle import block_pixels, compress_bitshuffle_lz4, decompress_bitshuffle_lz4
 from daq_core.codecs.compressor import FILTERS, Compressor
 from daq_core.files.image_file import ImageFile
-from daq_core.kernels.compiling import load_kernels
+from daq_core.kernels.loading import load_kernels
 from tests.oracle.byte_runs import encoded, sequences_of
 from tests.oracle.shuffle import shuffled
 from tests.processes.image_writer import RUN, STOP_TIME, append, assert_holds, compressor, images, rows

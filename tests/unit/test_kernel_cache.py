@@ -21,7 +21,8 @@ sys.stdin.read()
 """
 
 KERNEL = """
-from daq_core.kernels.compiling import kernel_of, load_kernels
+from daq_core.kernels.compiling import kernel_of
+from daq_core.kernels.loading import load_kernels
 from numba import types
 
 @kernel_of(types.int64(types.int64))
@@ -33,6 +34,31 @@ assert twice(21) == 42
 print(loaded.n_compiled, loaded.trouble or "kept", loaded.folder or "nowhere", sep="|")
 """
 
+KERNELS = """
+from daq_core.kernels.compiling import kernel_of
+from daq_core.kernels.loading import load_kernels
+from numba import types
+
+OF_INTEGER = types.int64(types.int64)
+
+@kernel_of(OF_INTEGER)
+def once(n):
+    return n
+
+@kernel_of(OF_INTEGER)
+def twice(n):
+    return 2 * n
+
+@kernel_of(OF_INTEGER)
+def thrice(n):
+    return 3 * n
+
+told = []
+loaded = load_kernels(lambda n_done, n_kernels: told.append(n_done), lambda: 2)
+assert [once(7), twice(7), thrice(7)] == [7, 14, 21]
+print(loaded.n_compiled, told[:1] + told[-1:] if told else "nothing told", sep="|")
+"""
+
 
 def old_folder(root: Path, name: str) -> Path:
     folder = root / (NAME + name)
@@ -41,10 +67,10 @@ def old_folder(root: Path, name: str) -> Path:
     return folder
 
 
-def run_kernel(folder: Path, home: Path, **environment: str) -> list[str]:
+def run_kernel(folder: Path, home: Path, program: str = KERNEL, **environment: str) -> list[str]:
     """Load a kernel in a process of its own; return how many were compiled, what hindered, and the folder."""
     source = folder / "some_kernel.py"
-    source.write_text(KERNEL)
+    source.write_text(program)
     done = subprocess.run(
         [sys.executable, str(source)],
         env={"PATH": "", "PYTHONPATH": os.getcwd(), "HOME": str(home), "TMPDIR": str(folder)} | environment,
@@ -79,6 +105,11 @@ def test_folders_of_other_versions_are_removed_but_for_those_in_use(tmp_path: Pa
 def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
     assert run_kernel(tmp_path, tmp_path)[:2] == ["1", "kept"]
     assert run_kernel(tmp_path, tmp_path)[:2] == ["0", "kept"]
+
+
+def test_several_processes_compile_and_one_has_all(tmp_path: Path) -> None:
+    assert run_kernel(tmp_path, tmp_path, KERNELS) == ["3", "[0, 3]"]
+    assert run_kernel(tmp_path, tmp_path, KERNELS) == ["0", "nothing told"]
 
 
 @pytest.mark.parametrize(

@@ -92,5 +92,5 @@ def _kernels() -> Finding:
             "export XDG_CACHE_HOME=/var/cache/std-daq-ioc   # a folder this user may write in",
         )
     return Finding(
-        "kernels", "limits", "not compiled yet: the first start takes half a minute", "std-daq-ioc compile"
+        "kernels", "limits", "not compiled yet: the first start takes about a minute", "std-daq-ioc compile"
     )
