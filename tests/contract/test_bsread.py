@@ -152,6 +152,22 @@ async def test_several_publishers_are_subscribed_to(tmp_path: Path) -> None:
         assert sorted(h5py.File(path)["entry/data/image_id"][:].tolist()) == list(range(1, 21))
 
 
+async def test_a_camera_at_an_address_of_ipv6_is_heard(tmp_path: Path) -> None:
+    config = camera(stream_addresses=[f"tcp://[::1]:{free_ports()}"])
+    async with loopback_daq(config, tmp_path) as bench:
+        path = await bench.start(1)
+        with zmq.Context() as context, context.socket(zmq.PUSH) as out:
+            out.ipv6, out.linger, out.sndtimeo = True, 5000, 5000
+            try:
+                out.bind(config.stream_addresses[0])
+            except zmq.ZMQError as error:
+                pytest.skip(f"no IPv6 here: {error}")
+            await send(out, bsread(7, picture(7)))
+            await bench.end(30)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["entry/data/data"][0], picture(7))
+
+
 async def test_what_is_no_image_of_the_config_is_counted_named_and_not_stored(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

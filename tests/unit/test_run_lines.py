@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -89,6 +91,32 @@ def test_a_row_of_the_list_has_state_images_losses_file_and_what_went_wrong(
     wrong = f" {run.message}" if run.state is AcquisitionState.FAILED else ""
     assert row.startswith(colour + "2023-11-1")
     assert " ".join(row.removesuffix(PLAIN).split()).endswith(f"{columns} /data/a.h5{wrong}")
+
+
+@pytest.fixture
+def in_zone() -> Iterator[Callable[[str], None]]:
+    """Be in another time zone for one test."""
+    with pytest.MonkeyPatch.context() as here:
+
+        def move(zone: str) -> None:
+            here.setenv("TZ", zone)
+            time.tzset()
+
+        yield move
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"), [("UTC0", "2023-11-14 22:13:20+00:00"), ("JST-9", "2023-11-15 07:13:20+09:00")]
+)
+def test_times_are_those_of_the_readers_own_zone(
+    in_zone: Callable[[str], None], zone: str, shown: str
+) -> None:
+    in_zone(zone)
+    run = wire(run_of("FINISHED", Losses(), "Completed."))
+    assert log_line(run["acquisition"]).startswith(shown + "  ")
+    assert f"started  {shown}" in status_lines(run)
+    assert f"since {shown}. " in why_busy(wire(run_of("WRITING"), "WRITING"))
 
 
 @pytest.mark.parametrize(
