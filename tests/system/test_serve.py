@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from ioc.program.ports import LOOPBACK, free_ports
+from tests.channel_access.epics_peer import EpicsPeer
 from tests.machine.judges import absent
 from tests.processes.service import JUNGFRAU_2, Service, command_line
 
@@ -95,6 +96,22 @@ def test_a_run_holds_every_pixel_that_was_sent(service: Service) -> None:
         assert written["entry/data/image_id"][:].tolist() == list(range(7, 27))
         for image_id, image in zip(range(7, 27), written["entry/data/data"], strict=True):
             np.testing.assert_array_equal(image, simulator.image(image_id))
+
+
+def test_root_that_writes_as_root_is_a_line_of_the_log_and_no_alarm(start_service: StartService) -> None:
+    """A documented setting; what is yellow all the time is looked at by nobody."""
+    if os.geteuid() != 0:
+        absent("root", "the service writes as root")
+    service = start_service({**JUNGFRAU_2, "writer_user_id": 0})
+    file = service.output / "as_root.h5"
+    assert service.post("/writer/write_async", {"output_file": str(file), "n_images": 1})["status"] == "ok"
+    service.simulator().send(1, rate_hz=50)
+    service.wait_for("FINISHED")
+    assert " INFO " in service.logged("files will belong to root: writer_user_id is 0")
+    assert service.get("/writer/status")["warning"] == ""
+    with EpicsPeer(service.ca_port) as peer:
+        name = service.prefix + "DAQ:Warning_RBV"
+        assert (peer.text(name), peer.info(name)["severity"]) == ("", 0)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
