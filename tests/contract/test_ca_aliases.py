@@ -32,6 +32,21 @@ def test_an_alias_is_read_put_and_monitored_like_its_pv(start_service: StartServ
         ]
 
 
+def test_curly_brackets_in_prefix_and_alias_are_legal_names(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    """A whole facility's names have them."""
+    file = tmp_path / "aliases.csv"
+    file.write_text("XF:31IDA-ES{Det:1-File}Stop,DAQ:Stop\nXF:31IDA-ES{Det:1}N,DAQ:NImages\n")
+    service = start_service(alias_file=file, prefix="XF:31IDA-OP{Det:1}")
+    with EpicsPeer(service.ca_port) as peer:
+        assert peer.put("XF:31IDA-OP{Det:1}DAQ:NImages", 7) == 1
+        assert peer.get("XF:31IDA-ES{Det:1}N") == 7
+        assert peer.text("XF:31IDA-OP{Det:1}DAQ:State_RBV") == "READY"
+        assert peer.text("XF:31IDA-OP{Det:1}DAQ:State_RBV.NAME") == "XF:31IDA-OP{Det:1}DAQ:State_RBV"
+        assert peer.put("XF:31IDA-ES{Det:1-File}Stop", 1) == 1
+
+
 def serve(*options: str) -> subprocess.CompletedProcess[str]:
     return run("--config", "/none.json", "--prefix", "X02DA:", *options)
 
