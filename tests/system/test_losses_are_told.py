@@ -69,6 +69,10 @@ def test_rest_redis_and_the_log_have_the_numbers(start_service: StartService) ->
     assert KEYS.items() <= run["stats"].items()
     assert service.get("/daq/logs/1")["logs"] == [{**run, "reports": []}]
     assert newest_log(service) == {**run, "reports": []}
+    with redis.Redis(LOOPBACK, service.redis_port) as server:  # daq:log was sent after these
+        for stream in ("daq:status", "daq:writer_status"):
+            ((_, fields),) = server.xrevrange(stream, count=1)
+            assert json.loads(fields[b"json"])["acquisition"] == run
     line = service.logged("Completed.")
     assert " WARNING " in line
     assert f"{N_IMAGES} images; lost: {IN_WORDS}; efficiency 0.0%" in line

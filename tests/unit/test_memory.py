@@ -213,8 +213,9 @@ def test_a_ring_no_larger_than_the_one_it_replaces_is_never_refused() -> None:
 
 
 def test_where_not_even_the_smallest_ring_fits_nobody_is_told_to_make_it_smaller() -> None:
-    with pytest.raises(Unavailable, match="give the service more memory"):
+    with pytest.raises(Unavailable, match="give the service more memory") as refused:
         ring_bytes(260 * MIB, 600 * MIB, ram_buffer_gb=0)
+    assert "260 MiB free" in str(refused.value)  # and not 0.3 of something larger
 
 
 def test_the_doctor_goes_by_the_same_limit() -> None:
