@@ -43,7 +43,7 @@ from ioc.program.progress import shown_progress
 PREFIX = "DEMO:"
 SILENT_S = 90.0  # the service says every 10 s how far it is with compiling itself; then it hangs
 FIRST_IMAGE_WITHIN_S = 5.0
-COMPILED = re.compile(rf"{COMPILING}: (\d+) of (\d+) kernels")
+COMPILED = re.compile(rf"{COMPILING}: (\d+) of (\d+) kernels?")
 STREAMS = ("daq:status", "daq:writer_status", "daq:config", "daq:log", "daq:stat")
 
 console = Console(highlight=False, soft_wrap=True)
