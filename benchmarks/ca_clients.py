@@ -8,7 +8,6 @@ for who measures, :func:`main` for the process. A request is a line of JSON, and
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import sys
 import threading
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from benchmarks.line_process import LineProcess
+from benchmarks.line_process import LineProcess, answer_calls
 from ioc.program.ports import channel_access_environment
 
 PATIENCE_S = 60.0
@@ -65,12 +64,6 @@ class Clients(LineProcess):
     def put(self, name: str, value: int | str, n: int = 1) -> list[float]:
         """Put a value n times as the first client; return the seconds until each completed."""
         return list(map(float, self._call("put", name=name, value=value, n=n)))
-
-    def _call(self, what: str, **arguments: Any) -> Any:
-        answer = json.loads(self._ask(json.dumps({"what": what, **arguments})))
-        if isinstance(answer, dict):
-            raise RuntimeError(answer["error"])
-        return answer
 
 
 # ---- the process
@@ -227,13 +220,7 @@ def main() -> None:
         "latencies": latencies,
         "put": library.put,
     }
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = calls[request.pop("what")](**request)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+    answer_calls(calls)
     os._exit(0)  # libca's threads would go on
 
 

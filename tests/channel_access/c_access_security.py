@@ -11,47 +11,29 @@ per line of stdout, both JSON. Source of the structures: ``asLib.h``.
 from __future__ import annotations
 
 import ctypes
-import json
-import subprocess
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_long, c_void_p
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.line_process import LineProcess, answer_calls
+
 Asked = tuple[str, int, str, str]
 """Group, level, user, address."""
 
 
-class AsLib:
+class AsLib(LineProcess):
     """The process; hosts of a HAG are compared by address, as with ``var asCheckClientIP 1``."""
 
     def __enter__(self) -> AsLib:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.channel_access.c_access_security"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._start([sys.executable, "-m", "tests.channel_access.c_access_security"], os.environ, quiet=True)
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._process.kill()
-        self._process.communicate()
 
     def rights(self, text: str, asked: Sequence[Asked]) -> list[tuple[bool, bool, bool]] | None:
         """Return read, write, trap for each client that is asked for; None: the file is refused."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"text": text, "asked": asked}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, f"asLib ended with {self._process.wait()}"
-        answer = json.loads(line)
+        answer = self._call("rights", text=text, asked=asked)
         return None if answer is None else [tuple(map(bool, rights)) for rights in answer]
 
 
@@ -74,7 +56,7 @@ def main() -> None:
     lib.asAddMember.argtypes = (POINTER(c_void_p), c_char_p)  # which keep what they are given
     lib.asAddClient.argtypes = (POINTER(POINTER(Client)), c_void_p, c_int, c_char_p, c_char_p)
 
-    def rights(group: str, level: int, user: str, address: str) -> tuple[bool, bool, bool]:
+    def rights_of(group: str, level: int, user: str, address: str) -> tuple[bool, bool, bool]:
         member, client = c_void_p(), POINTER(Client)()
         texts = [ctypes.create_string_buffer(text.encode()) for text in (group, user, address)]
         assert lib.asAddMember(byref(member), texts[0]) == 0
@@ -84,14 +66,14 @@ def main() -> None:
         assert lib.asRemoveMember(byref(member)) == 0
         return found
 
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer: Any = None
+    def rights(text: str, asked: Sequence[Asked]) -> list[tuple[bool, bool, bool]] | None:
         with tempfile.NamedTemporaryFile(suffix=".acf") as file:
-            Path(file.name).write_text(request["text"], encoding="utf-8")
-            if lib.asInitFile(file.name.encode(), None) == 0:
-                answer = [rights(*asked) for asked in request["asked"]]
-        print(json.dumps(answer), flush=True)
+            Path(file.name).write_text(text, encoding="utf-8")
+            if lib.asInitFile(file.name.encode(), None) != 0:
+                return None
+            return [rights_of(*client) for client in asked]
+
+    answer_calls({"rights": rights})
 
 
 if __name__ == "__main__":

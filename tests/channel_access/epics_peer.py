@@ -8,95 +8,79 @@ answer per line of stdout, both JSON.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from benchmarks.line_process import LineProcess, answer_calls
 from ioc.program.ports import channel_access_environment
 
 ECA_NORMAL = 1
-ROOT = Path(__file__).parents[2]
 
 
-class EpicsPeer:
+class EpicsPeer(LineProcess):
     """A client process; names are whole PV names, text of CHAR waveforms comes as str."""
 
     def __init__(self, ca_port: int) -> None:
         self._env = os.environ | channel_access_environment(ca_port)
 
     def __enter__(self) -> EpicsPeer:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.channel_access.epics_peer"],
-            cwd=ROOT,
-            env=self._env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libca says there what put errors say
-            text=True,
-        )
+        self._start([sys.executable, "-m", "tests.channel_access.epics_peer"], self._env, quiet=True)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._process.send_signal(signal.SIGCONT)  # a test may have stopped it
-        self._process.kill()
-        self._process.communicate()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        super().__exit__(*exc)
 
     def get(self, name: str, *, as_string: bool = False) -> Any:
         """Return a PV's value; `as_string` gives the name of an enum's state."""
-        return self._ask("get", name=name, as_string=as_string)
+        return self._call("get", name=name, as_string=as_string)
 
     def text(self, name: str) -> str:
         return str(self.get(name, as_string=True))
 
     def info(self, name: str) -> dict[str, Any]:
         """Return type, count, units, precision, limits, states, alarm and time of a PV."""
-        answer = self._ask("info", name=name)
+        answer = self._call("info", name=name)
         assert isinstance(answer, dict)
         return answer
 
     def search(self, *names: str) -> None:
         """Connect many PVs at once, which is quicker than one after the other."""
-        self._ask("search", names=names)
+        self._call("search", names=names)
 
     def put(self, name: str, value: Any, *, timeout_s: float = 20.0, as_type: int | None = None) -> int:
         """Put a value, wait for its completion, and return the CA status: 1 is a success, 0 nothing came."""
         self.send_put(name, value, timeout_s=timeout_s, as_type=as_type)
-        return int(self._answer())
+        return int(self._returned())
 
     def send_put(self, name: str, value: Any, *, timeout_s: float = 20.0, as_type: int | None = None) -> None:
         """Put a value without waiting; the next answer is its status."""
-        self._send("put", name=name, value=value, timeout_s=timeout_s, as_type=as_type)
+        self._send_call("put", name=name, value=value, timeout_s=timeout_s, as_type=as_type)
 
     def put_status(self) -> int:
         """Return the CA status of the put that was sent before."""
-        return int(self._answer())
+        return int(self._returned())
 
     def monitor(self, *names: str) -> None:
         """Begin to keep every update of some PVs."""
-        self._ask("monitor", names=names)
+        self._call("monitor", names=names)
 
     def updates(self, name: str) -> list[Any]:
         """Return the updates kept so far, oldest first: the names of an enum's states, else values."""
-        answer = self._ask("updates", name=name)
+        answer = self._call("updates", name=name)
         assert isinstance(answer, list)
         return answer
 
     def alarms(self, name: str) -> list[tuple[int, int]]:
         """Return the alarm status and severity of each update kept so far, oldest first."""
-        return [(status, severity) for status, severity in self._ask("alarms", name=name)]
+        return [(status, severity) for status, severity in self._call("alarms", name=name)]
 
     def connected(self, name: str) -> list[bool]:
         """Return whether the client had a connection to a monitored PV, at each change of that."""
-        answer = self._ask("connected", name=name)
+        answer = self._call("connected", name=name)
         assert isinstance(answer, list)
         return answer
 
@@ -109,29 +93,11 @@ class EpicsPeer:
 
     def rights(self, *names: str) -> list[tuple[bool, bool]]:
         """Return what may be read and written of some PVs, as the server told this client."""
-        return [(bool(read), bool(write)) for read, write in self._ask("rights", names=names)]
+        return [(bool(read), bool(write)) for read, write in self._call("rights", names=names)]
 
     def wait_for_rights(self, name: str, read: bool, write: bool, timeout_s: float = 10.0) -> None:
         """Wait until the newest callback for changed access rights of a PV came with these."""
-        assert self._ask("wait_for_rights", name=name, wanted=[read, write], timeout_s=timeout_s), name
-
-    def _ask(self, what: str, **arguments: Any) -> Any:
-        self._send(what, **arguments)
-        return self._answer()
-
-    def _send(self, what: str, **arguments: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"what": what, **arguments}) + "\n")
-        self._process.stdin.flush()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"the EPICS client ended with {self._process.wait()}"
-        answer = json.loads(line)
-        if isinstance(answer, dict) and "error" in answer:
-            raise AssertionError(answer["error"])
-        return answer
+        assert self._call("wait_for_rights", name=name, wanted=[read, write], timeout_s=timeout_s), name
 
 
 def main() -> None:
@@ -251,13 +217,7 @@ def main() -> None:
     calls["connected"] = connected
     calls["alarms"] = lambda name: [ca.poll(), alarms[name]][1]
     calls |= {"rights": rights, "wait_for_rights": wait_for_rights}
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = calls[request.pop("what")](**request)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer, default=str), file=answers, flush=True)
+    answer_calls(calls, answers)
 
 
 if __name__ == "__main__":
