@@ -196,13 +196,18 @@ def _read_run(file: h5py.File) -> dict[str, Any]:
         "detector_name": _text(detector["local_name"]),
         "detector_type": _text(detector["description"]),
         "bit_depth": int(detector["bit_depth_readout"][()]),
-        "software": f"{_text(program)} {program.attrs['version']}",
+        "software": f"{_text(program)} {_legible(program.attrs.get('version', ''))}".rstrip(),
         "counters": {name: int(count[()]) for name, count in about["counters"].items()},
     }
 
 
 def _value(dataset: h5py.Dataset) -> int | str:
     return int(dataset[()]) if dataset.dtype.kind in "iu" else _text(dataset)
+
+
+def _legible(attribute: object) -> str:
+    """Return an attribute as text that can be printed, whatever a damaged file has in its place."""
+    return str(attribute).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _text(dataset: h5py.Dataset) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daq_core.state.status import WriteRequest
 from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.channel_access.ioc_thread import IocThread
 from tests.conftest import StartService
@@ -230,6 +231,23 @@ def test_a_client_that_never_acquires_captures_at_once_beside_one_that_does(
         assert simple.put_status() == ECA_NORMAL
     assert peer.get(ioc.pv("HDF1:NumCaptured_RBV")) == 5
     assert peer.get(ioc.pv("HDF1:ArrayCounter_RBV")) == counted
+
+
+def test_a_run_that_is_no_capture_takes_images_at_once_whatever_acquire_is(
+    ioc: IocThread, peer: EpicsPeer, prepared: Path
+) -> None:
+    """By WriteAsync of a client that uses Acquire, and by the door that REST and the commands use."""
+    assert peer.put(ioc.pv("cam1:Acquire"), 0) == ECA_NORMAL
+    first, second = prepared.with_name("by_ca.h5"), prepared.with_name("by_rest.h5")
+    assert peer.put(ioc.pv("DAQ:OutputFile"), str(first)) == ECA_NORMAL
+    assert peer.put(ioc.pv("DAQ:NImages"), 3) == ECA_NORMAL
+    assert peer.put(ioc.pv("DAQ:WriteAsync"), 1) == ECA_NORMAL
+    ioc.receive(3)
+    assert ioc.do(ioc.daq.wait()).acquisition.n_write_completed == 3
+    ioc.do(ioc.daq.start(WriteRequest.checked(str(second), 3)))
+    ioc.receive(3)
+    assert ioc.do(ioc.daq.wait()).acquisition.n_write_completed == 3
+    assert second.exists()
 
 
 def test_a_continuous_acquire_lets_images_through_until_it_is_put_to_0(

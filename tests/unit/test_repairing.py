@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from daq_core.files.image_file import ImageFile
 from daq_core.files.superblock import read_superblock
 from ioc.program.main import app
 from tests.processes import image_writer
+from tests.processes.image_writer import RUN, STOP_TIME, append
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,6 +124,30 @@ def test_what_a_damaged_file_lacks_is_one_line_and_no_traceback(
     assert len(lines) == 1
     assert str(path) in lines[0]
     assert code == (1 if command == "inspect" or name.endswith("state") else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute"),
+    [("entry/program_name", "version"), ("entry/data", "signal"), ("/", "default"), ("eiger", "NX_class")],
+)
+@pytest.mark.parametrize("value", [None, np.arange(3.0), b"\xff\xfe"], ids=["gone", "numbers", "no text"])
+def test_a_damaged_attribute_is_no_traceback(
+    tmp_path: Path, name: str, attribute: str, value: object
+) -> None:
+    path = tmp_path / "a.h5"
+    file = ImageFile.create(path, shape=(48, 64), dtype=np.dtype("u2"), detector_name="eiger", run=RUN)
+    append(file, 3)
+    file.close(state="FINISHED", message="Completed.", stop_time=STOP_TIME, counters={})
+    with h5py.File(path, "r+") as opened:
+        del opened[name].attrs[attribute]
+        if value is not None:
+            opened[name].attrs[attribute] = value
+    for command in ("inspect", "repair"):
+        result = CliRunner().invoke(app, [command, str(path)])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        assert result.exit_code == 0 or len(result.output.splitlines()) == 1
+        assert str(path) in result.output
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.night) for n in range(1, 12))])
