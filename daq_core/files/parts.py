@@ -23,7 +23,7 @@ from h5py import h5d, h5p, h5s, h5t
 
 from daq_core.amounts import counted
 from daq_core.files import places
-from daq_core.files.image_file import OpenElsewhere, explained, new_descriptor
+from daq_core.files.image_file import explained
 from daq_core.files.layout import (
     COLUMNS,
     COUNTERS,
@@ -34,6 +34,7 @@ from daq_core.files.layout import (
 )
 from daq_core.files.left_open import UNREADABLE
 from daq_core.files.repair import repair
+from daq_core.files.replacing import OpenElsewhere, new_descriptor
 from daq_core.files.reports import RecordedEnd, RepairReport
 from daq_core.ring.words import MAX_WRITERS
 from daq_core.state.acquisition import COMPLETED

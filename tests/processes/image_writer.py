@@ -38,6 +38,16 @@ RUN = RunMetadata(
 )
 
 
+def create(path: Path, shape: tuple[int, int] = (48, 64), dtype: str = "u2", **options: Any) -> ImageFile:
+    options.setdefault("run", RUN)
+    return ImageFile.create(str(path), shape=shape, dtype=np.dtype(dtype), detector_name="eiger", **options)
+
+
+def close(file: ImageFile, **changes: Any) -> None:
+    end = {"state": "FINISHED", "message": "Completed.", "stop_time": STOP_TIME, "counters": {}}
+    file.close(**(end | changes))
+
+
 def images(first: int, n: int, shape: tuple[int, int] = (48, 64), dtype: str = "u2") -> npt.NDArray[Any]:
     """Images first … first + n − 1 of every test: no two alike, no two pixels of one alike."""
     index = np.arange(first, first + n, dtype=np.uint32)[:, np.newaxis]

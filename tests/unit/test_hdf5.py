@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401 - to read compressed images
@@ -23,20 +22,10 @@ from daq_core.files.layout import COLUMNS, COUNTERS, MAX_MESSAGE_BYTES
 from daq_core.files.repair import repair
 from tests.machine.judges import absent
 from tests.processes import image_writer
-from tests.processes.image_writer import RUN, STOP_TIME, append, assert_holds, images, rows
+from tests.processes.image_writer import RUN, append, assert_holds, close, create, images, rows
 from tests.processes.impatient_reader import impatient_reader
 
 DATASETS = ("data", *COLUMNS)
-
-
-def create(path: Path, shape: tuple[int, int] = (48, 64), dtype: str = "u2", **options: Any) -> ImageFile:
-    options.setdefault("run", RUN)
-    return ImageFile.create(str(path), shape=shape, dtype=np.dtype(dtype), detector_name="eiger", **options)
-
-
-def close(file: ImageFile, **changes: Any) -> None:
-    end = {"state": "FINISHED", "message": "Completed.", "stop_time": STOP_TIME, "counters": {}}
-    file.close(**(end | changes))
 
 
 def test_readers_who_look_for_the_file_do_not_disturb_its_making(tmp_path: Path) -> None:
@@ -264,68 +253,6 @@ def test_images_without_their_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="2 images need as many rows"):
         file.append(list(images(0, 2)), *rows(0, 1))
     close(file)
-
-
-# ---- what is at the path already
-
-
-def test_an_existing_file_is_refused_and_kept(tmp_path: Path) -> None:
-    path = tmp_path / "a.h5"
-    path.write_text("precious")
-    with pytest.raises(FileExistsError, match=r"a\.h5 exists already"):
-        create(path)
-    assert path.read_text() == "precious"
-
-
-def test_an_existing_file_is_replaced_when_that_is_wanted(tmp_path: Path) -> None:
-    path = tmp_path / "a.h5"
-    path.write_bytes(b"old" * 1_000_000)
-    file = create(path, overwrite=True)
-    append(file, 1)
-    close(file)
-    with h5py.File(path) as reader:
-        assert_holds(reader, 1)
-    assert os.path.getsize(path) < 100_000
-
-
-def test_overwrite_also_makes_new_files(tmp_path: Path) -> None:
-    close(create(tmp_path / "a.h5", overwrite=True))
-    assert h5py.is_hdf5(tmp_path / "a.h5")
-
-
-def test_overwrite_spares_a_file_that_is_being_written(tmp_path: Path) -> None:
-    path = tmp_path / "a.h5"
-    with image_writer.start(path, "--n-images", "3", "--wait") as process:
-        assert process.stdout is not None
-        while process.stdout.readline() != "3\n":
-            pass
-        with pytest.raises(FileExistsError, match="open elsewhere"):
-            create(path, overwrite=True)
-        process.communicate(timeout=20)
-    with h5py.File(path) as reader:
-        assert_holds(reader, 3)
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("kind", ["folder", "link", "broken link", "FIFO", "device"])
-def test_only_a_regular_file_is_ever_replaced(tmp_path: Path, kind: str, overwrite: bool) -> None:
-    path, target = tmp_path / "a.h5", tmp_path / "target"
-    match kind:
-        case "folder":
-            path.mkdir()
-        case "link":
-            target.write_text("precious")
-            path.symlink_to(target)
-        case "broken link":
-            path.symlink_to(target)
-        case "FIFO":
-            os.mkfifo(path)
-        case "device":
-            path = Path("/dev/null")
-    with pytest.raises(OSError, match=str(path)):
-        create(path, overwrite=overwrite)
-    assert path.is_symlink() or not path.is_file()
-    assert not target.exists() or target.read_text() == "precious"
 
 
 def test_what_cannot_be_created_is_said_in_one_line(tmp_path: Path) -> None:
