@@ -9,9 +9,8 @@ import json
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,7 +19,6 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.client import Redis as BlockingRedis
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from daq_core.config import DaqConfig
@@ -31,9 +29,8 @@ from ioc.program.ports import LOOPBACK, free_ports
 from rest_bridge import models, redis_streams
 from rest_bridge.redis_server import EmbeddedRedis
 from rest_bridge.redis_streams import CONFIG, LOG, STAT, STATUS, WRITER_STATUS, RedisPublisher
-from rest_bridge.redis_url import checked_url, place_of
 from tests.daq.simulated_daq import OnlyDoor, SimulatedDaq
-from tests.processes.service import JUNGFRAU_2, Service
+from tests.processes.service import JUNGFRAU_2
 
 RUN_OF_TWO = [
     ("WRITING", "FINISHED", 0),  # accepted; the acquisition before is shown until the file is open
@@ -432,94 +429,3 @@ async def test_a_password_may_have_any_character_and_is_never_shown(
     assert place in caplog.text
     assert "pa#s" not in caplog.text
     assert "pa%23s" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "redis://:secret#word",
-        "redis://:secret/word",
-        "redis://secret:word",
-        "redis://user:secret@host:port/0",
-        "redis://user:secret@[::1/0",
-        "http://user:secret@host:1",
-        "redis://host:1/0?password=secret&socket_timeout=word",
-    ],
-)
-def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(Unavailable, match="The Redis URL cannot be used") as refused:
-        checked_url(url)
-    assert "secret" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "place"),
-    [
-        ("host", "host:6379"),
-        ("host:7", "host:7"),
-        ("redis://u:p#@host:7/1", "host:7"),
-        ("rediss://u:p/@host", "host:6379"),
-        ("redis://u:p@[::1]:7", "[::1]:7"),
-        ("unix:///run/redis.sock?db=1", "/run/redis.sock"),
-    ],
-)
-def test_the_place_of_a_server_is_shown_and_nothing_else(url: str, place: str) -> None:
-    assert place_of(checked_url(url)) == place
-
-
-# ------------------------------------------------------------------------- the service
-
-
-class Reader(threading.Thread):
-    """The loop of the client's README, its reading of the reply corrected."""
-
-    def __init__(self, port: int, stream: str) -> None:
-        super().__init__()
-        self.statuses: list[Any] = []
-        self._redis = BlockingRedis(LOOPBACK, port)
-        self._stream = stream
-        self._end = threading.Event()
-
-    def run(self) -> None:
-        last_id: bytes | str = "$"
-        while not self._end.is_set():
-            reply = self._redis.xread({self._stream: last_id}, block=200, count=1)
-            if reply:
-                last_id, fields = reply[0][1][0]
-                self.statuses.append(json.loads(fields[b"json"]))
-
-    def end(self) -> None:
-        self._end.set()
-        self.join()
-        self._redis.close()
-
-
-@pytest.fixture(params=[STATUS, WRITER_STATUS])
-def reader(service: Service, request: pytest.FixtureRequest) -> Iterator[Reader]:
-    reader = Reader(service.redis_port, request.param)
-    reader.start()
-    yield reader
-    reader.end()
-
-
-def test_the_loop_of_the_clients_readme_sees_every_state_of_a_run(service: Service, reader: Reader) -> None:
-    time.sleep(1.2)  # "$": from the first entry after the reader began to wait
-    request = {"output_file": str(service.output / f"{reader.name}.h5"), "n_images": 20}
-    service.post("/writer/write_async", request)
-    service.simulator().send(20, rate_hz=20)
-    service.wait_for("READY")
-    time.sleep(0.5)
-    shown = [(s["state"], s["acquisition"]["state"]) for s in reader.statuses]
-    assert [state for state, _ in itertools.groupby(shown)][-6:] == [
-        ("WRITING", "FINISHED"),
-        ("WRITING", "WAITING_IMAGES"),
-        ("WRITING", "ACQUIRING_IMAGES"),
-        ("WRITING", "WRITING"),
-        ("WRITING", "FLUSHING_IMAGES"),
-        ("READY", "FINISHED"),
-    ]
-    assert reader.statuses[-1] == service.status()
-    counts = [
-        s["acquisition"]["stats"]["n_write_completed"] for s in reader.statuses if s["state"] == "WRITING"
-    ]
-    assert counts[1:] == sorted(counts[1:])

@@ -1,109 +1,22 @@
-"""Who may change things by REST: people who try to break in, by real connections of loopback.
-
-A service beyond loopback is one whose rules were made for such an address; the
-socket stays on loopback, where 127.0.0.1 plays a machine that is trusted and
-127.0.0.2 one that is not.
-"""
+"""Who may change things by REST: people who try to break in, by real connections of loopback."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import itertools
-import socket
-import time
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-from requests.adapters import HTTPAdapter
 from std_daq_client import StdDaqClient
 from std_daq_client.client import StdDaqAdminException
 
-from daq_core.config import DaqConfig
 from daq_core.linux.network import parse_networks
 from ioc.program.client.service_client import ServiceClient, ServiceRefused
 from ioc.program.ports import LOOPBACK
-from rest_bridge import connection
 from rest_bridge.access import Access, AccessCheck
-from rest_bridge.app import make_app
-from rest_bridge.server import RestServer
-from tests.daq.simulated_daq import OnlyDoor, SimulatedDaq
-from tests.processes.service import JUNGFRAU_2
+from tests.daq.guarded_rest import BEYOND, STRANGER, TOKEN, guarded, hear
 
-BEYOND = "192.0.2.10"
-STRANGER = "127.0.0.2"
-TOKEN = "a-secret-that-nobody-guesses-0123456789"
 COMMANDS = ("/writer/write_async", "/writer/write_sync", "/writer/stop", "/daq/config")
 READS = ("/writer/status", "/daq/config", "/daq/stats", "/daq/logs/3", "/daq/deployment", "/docs")
-
-
-class FromAddress(HTTPAdapter):
-    """Connects from an address of one's choice."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, source_address=(self._address, 0), **options)
-
-
-class Guarded:
-    """A REST server with rules, in front of a simulated DAQ."""
-
-    def __init__(self, daq: SimulatedDaq, access: Access) -> None:
-        self.daq = daq
-        self.server = RestServer(make_app(OnlyDoor(daq), access=access), LOOPBACK, 0)
-        self.url = f"http://{LOOPBACK}:{self.server.port}"
-        self.threads = ThreadPoolExecutor(max_workers=4)
-
-    async def run(self, work: Any, *args: Any, **options: Any) -> Any:
-        """Run what blocks in a thread, as a client elsewhere would be."""
-        return await asyncio.get_running_loop().run_in_executor(self.threads, partial(work, *args, **options))
-
-    async def ask(
-        self, path: str, method: str = "POST", address: str = STRANGER, **options: Any
-    ) -> requests.Response:
-        def ask() -> requests.Response:
-            with requests.Session() as session:
-                session.trust_env = False
-                session.mount("http://", FromAddress(address))
-                return session.request(method, self.url + path, timeout=30, **options)
-
-        return await self.run(ask)
-
-    async def refuses(self, path: str = "/writer/write_async", **options: Any) -> str:
-        """Demand that a start is refused and nothing happens; return why."""
-        before = self.daq.snapshot.status, self.daq.snapshot.config
-        answer = await self.ask(path, **options)
-        assert answer.status_code == 200
-        reply = answer.json()
-        assert (reply["status"], set(reply)) == ("error", {"status", "message"})
-        assert TOKEN not in answer.text
-        assert (self.daq.snapshot.status, self.daq.snapshot.config) == before
-        return str(reply["message"])
-
-    def raw(self) -> socket.socket:
-        return socket.create_connection((LOOPBACK, self.server.port), timeout=30)
-
-
-@contextlib.asynccontextmanager
-async def guarded(**rules: Any) -> AsyncIterator[Guarded]:
-    async with SimulatedDaq(DaqConfig.parse({**JUNGFRAU_2, "start_udp_port": 2000})) as daq:
-        rest = Guarded(daq, Access(**rules))
-        task = asyncio.create_task(rest.server.run())
-        await rest.server.started.wait()
-        try:
-            yield rest
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            rest.threads.shutdown()
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -344,103 +257,3 @@ async def test_our_own_page_may_change_things_and_no_page_is_told_that_it_may() 
             asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
             answer = await rest.ask("/writer/stop", method, headers=asked)
             assert not [name for name in answer.headers if name.lower().startswith("access-control")]
-
-
-# ----------------------------------------------------------------- slow and greedy clients
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits that a test need not wait long for."""
-    monkeypatch.setattr(connection, "REQUEST_S", 0.5)
-    monkeypatch.setattr(connection, "READ_S", 0.5)
-
-
-def hear(client: socket.socket, wanted: bytes) -> None:
-    """Read until something was said."""
-    heard = b""
-    while wanted not in heard:
-        part = client.recv(65536)
-        assert part, f"the server hung up after {heard!r}"
-        heard += part
-
-
-def trickle(client: socket.socket, text: bytes) -> bool:
-    """Send a byte at a time for twenty seconds at most; return whether the server hung up."""
-    client.settimeout(0.05)
-    until = time.monotonic() + 20
-    for byte in itertools.cycle(text):
-        if time.monotonic() > until:
-            return False
-        try:
-            client.sendall(bytes([byte]))
-            if client.recv(65536) == b"":
-                return True
-        except TimeoutError:
-            continue
-        except OSError:
-            return True
-    return True
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("first", [b"", b"GET /writer/status HTTP/1.1\r\nHost: localhost\r\n\r\n"])
-async def test_a_client_that_trickles_its_request_is_dropped(first: bytes) -> None:
-    """At once, or after a first request in order."""
-    async with guarded() as rest:
-        with rest.raw() as client:
-            await rest.run(client.sendall, first)
-            if first:
-                assert b"200 OK" in await rest.run(client.recv, 4096)
-            assert await rest.run(trickle, client, b"GET / HTTP/1.1\r\nX: y")
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_client_that_says_nothing_is_dropped() -> None:
-    async with guarded() as rest:
-        with rest.raw() as client:
-            assert await rest.run(client.recv, 1) == b""
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_body_that_nobody_asked_for_does_not_hold_a_connection() -> None:
-    async with guarded() as rest:
-        with rest.raw() as client:
-            head = b"POST /writer/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
-            await rest.run(client.sendall, head)
-            await rest.run(hear, client, b"Writing stopped.")
-            assert await rest.run(trickle, client, b"x")
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_client_that_does_not_read_its_answers_is_dropped() -> None:
-    async with guarded() as rest:
-        with rest.raw() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
-            with contextlib.suppress(OSError):
-                await rest.run(client.sendall, ask * 300)
-            async with asyncio.timeout(20):
-                while rest.server.n_connections:  # noqa: ASYNC110 - nobody announces it
-                    await asyncio.sleep(0.05)
-
-
-async def test_an_endless_chunked_body_is_refused_when_it_is_too_large() -> None:
-    def endless() -> Any:
-        for _ in range(200):
-            yield b"x" * 100_000
-
-    async with guarded() as rest:
-        try:
-            message = await rest.refuses("/daq/config", data=endless())
-        except requests.ConnectionError:  # it hung up on us before we had sent it all
-            return
-        assert "larger than" in message
-
-
-async def test_a_stranger_is_refused_before_its_body_is_read() -> None:
-    async with guarded(bind=BEYOND, token=TOKEN) as rest:
-        with rest.raw() as client:
-            head = b"POST /daq/config HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
-            await rest.run(client.sendall, head)
-            await rest.run(hear, client, b"token")
