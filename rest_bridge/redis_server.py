@@ -31,6 +31,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError
 
 from daq_core.errors import Unavailable
+from daq_core.linux.libc import PR_SET_PDEATHSIG
 from daq_core.linux.network import is_loopback
 from daq_core.processes.group_signals import SENT_TO_ALL
 
@@ -44,14 +45,14 @@ log = logging.getLogger(__name__)
 START_S = 10.0  # a start takes 0.1 s
 USER = "std-daq"
 
-# Runs the server in the process that this becomes, so the kernel's promise (PR_SET_PDEATHSIG = 1)
+# Runs the server in the process that this becomes, so the kernel's promise (PR_SET_PDEATHSIG)
 # to kill it with its parent stays in force; a parent that died before it was made is noticed too.
 # In the child of a process with threads only an exec is safe, hence no preexec_fn. What is blocked
 # stays so; the server would not leave it ignored.
 UNTIL_PARENT_DIES = f"""
 import ctypes, os, signal, sys
 signal.pthread_sigmask(signal.SIG_BLOCK, {list(map(int, SENT_TO_ALL))})
-ctypes.CDLL(None).prctl(1, {int(signal.SIGKILL)}, 0, 0, 0)
+ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGKILL)}, 0, 0, 0)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
