@@ -45,6 +45,9 @@ class SentImage:
     ports: dict[Unit, int] = field(default_factory=dict)  # by the first unit of each datagram
     is_proven: bool = False  # a packet of it has a number that the config's frames do not have
     is_raced: bool = False  # two ports brought one packet: nobody knows which was read first
+    is_first: bool = (
+        False  # of a port in the run: to a receiver that has seen nothing yet it may be in flight
+    )
     n_datagrams: int = 0
     is_alone: bool = False  # far ahead of what a port showed before, and the port's next packet is not
 
@@ -107,6 +110,7 @@ def sendings(config: Any, run: RunEvidence) -> Sendings:
     alone = _Alone(config["module_sync_queue_size"])
     candidates: Candidates = defaultdict(list)
     headings: list[Heading] = []
+    heard: set[int] = set()
     proofs: list[tuple[int, int, Sent]] = []  # place, frame number
     for place, sent in enumerate(run.sent):
         if sent.is_foreign:
@@ -123,6 +127,8 @@ def sendings(config: Any, run: RunEvidence) -> Sendings:
         image = images.setdefault((sent.image, heading.frame), new)
         image.last, image.last_s = place, sent.until_s
         image.take(sent.port, heading, pixels)
+        image.is_first |= sent.port not in heard
+        heard.add(sent.port)
         alone.hear(sent.port, image)
     for place, frame, sent in proofs:
         found = images.get((sent.image, frame))
@@ -292,7 +298,8 @@ def _completeness(
                 yield 2, f"image id {image.frame} has another format than the config's, and status {status}"
         is_whole = len(image.units) == n_units
         if row is None:
-            if is_due and (is_whole or not drops_incomplete):
+            # A receiver that knows nothing takes a frame without its first packet only if all the rest comes.
+            if is_due and (is_whole or not (drops_incomplete or image.is_first)):
                 absent.append(image.frame)
         elif drops_incomplete and not is_whole:
             yield 3, f"image id {image.frame} lacks packets and is in the file: they were to be left out"
