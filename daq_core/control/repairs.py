@@ -28,7 +28,7 @@ async def mend(forks: ForkServer, task: MendTask, *, look_s: float, patience_s: 
     Parameters
     ----------
     look_s : for its file system to answer
-    patience_s : for who has it open to close it; after that it is reported as ``open elsewhere``
+    patience_s : for another process to close the file; after that it is reported as ``open elsewhere``
 
     Raises
     ------

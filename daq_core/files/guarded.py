@@ -33,7 +33,7 @@ def guarded(work: Callable[[], Result], seconds: float, *, wanted_by: socket.soc
     ----------
     work : without effects on this process's memory; its result can be pickled
     seconds : how long it may take; then it is killed
-    wanted_by : the channel to who wants it done; it is killed when that closes
+    wanted_by : the channel to the process that wants it done; the work is killed when that closes
 
     Raises
     ------

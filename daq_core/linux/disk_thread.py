@@ -56,5 +56,5 @@ class DiskThread:
                 work()
             except Exception:
                 log.exception("a piece of work for a disk failed")
-            with suppress(InvalidStateError):  # who waited for it was cancelled
+            with suppress(InvalidStateError):  # the task that waited for it was cancelled
                 done.set_result(None)

@@ -3,8 +3,8 @@
 HDF5 reads its own names there: another driver or connector would make other files than
 HDF5 files, or none, and one that is not to be had keeps the library from loading at all. And
 Python takes the encoding of file names from the locale: a file is named by the UTF-8 bytes
-of what was asked for, whatever that is. What is made here nobody but its owner and group may
-change, even where the umask would let everybody: a journal, a kernel that is run, an image.
+of what was asked for, whatever that is. Nobody but owner and group may change the files that
+are made here (a journal, a kernel that is run, an image), even where the umask would let everybody.
 
 Source: HDF5's "Environment Variables"; Python's ``-X utf8``.
 """

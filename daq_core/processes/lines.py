@@ -61,7 +61,7 @@ def line_of(message: Message) -> bytes:
 
 
 class Lines:
-    """A forked process's end, or its lead's; of who is gone nothing is heard, and telling it does nothing."""
+    """One end of a channel: a forked process's, or its lead's. A peer that is gone says and hears nothing."""
 
     def __init__(self, channel: socket.socket, hears: Vocabulary) -> None:
         self._channel = channel

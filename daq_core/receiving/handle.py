@@ -15,7 +15,7 @@ END_TIMEOUT_S = 2
 
 
 class ReceiverGone(Unavailable):
-    """The receiver, or who was to fork it, ended without a word: somebody has killed it, or it crashed."""
+    """The receiver, or the process that forks it, ended without a word: it was killed, or it crashed."""
 
 
 class ReceiverProcess:

@@ -4,9 +4,9 @@ A run is noted when it begins, too, so that the next start finds one whose end w
 never recorded because the service was killed; see ``daq_core.control.interrupted``.
 
 An append-only file of one JSON object a line, each synced to the disk by a
-thread of its own, because a disk may take its time and the loop may not; what
-waits for a disk that hangs is a line a run. A disk that refuses gets the lines
-again with the next one. A torn last line, left by a crash, is passed over.
+thread of its own, because a disk may take its time and the loop may not. While a
+disk hangs, one line a run waits. When a disk refuses lines, it gets them again
+with the next one. A torn last line, left by a crash, is passed over.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keeps the status: every event goes through here, and what it changed is shown, counted and recorded.
 
-Nobody else changes the status. What may follow what is in the table of ``daq_core.state.acquisition``.
+Nobody else changes the status. The table of ``daq_core.state.acquisition`` has what may follow what.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class RunNews:
     warning: str = ""  # of the user whose files these are
     low_space: str = ""  # of the file system
     free_bytes: int = UNKNOWN  # where it is written; between two runs, where the next one would be
-    waits_for: str = ""  # what is amiss when no image comes; who says that has logged it
+    waits_for: str = ""  # what is amiss when no image comes; it is in the log already
     losses: Losses = NO_LOSSES
 
 

@@ -1,6 +1,6 @@
 """What can happen to an acquisition: what people ask for, and what images, files and processes do.
 
-Where each of them leads is in the table of ``daq_core.state.acquisition``.
+The table of ``daq_core.state.acquisition`` says where each of them leads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A writer process as the control process has it: forked for a task, spoken to, and killed if need be.
 
-What is said, and by whom, is in ``daq_core.writing.writer``.
+``daq_core.writing.writer`` has what is said, and by whom.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Runs in a process of its own (``daq_core.processes.question``), forked for one config.
 
-What is in the files is judged by what a pixel would become. A gain of 0 makes each value 0, which
-nobody would see: a whole stage of a module of that is refused. What is no number (NaN) makes
-pixels NaN, which shows, and is the way to say that there is no calibration. That, pixels without gain
-and stages without pedestal are counted, and a warning as long as these maps are used.
+The maps are judged by what a pixel would become. A gain of 0 makes each value 0, which nobody
+would see: it is refused where a whole stage of a module has it. A gain of NaN makes pixels NaN, which
+shows; it is the way to say that there is no calibration. NaN, pixels without gain and stages without
+pedestal are counted, and a warning tells of them as long as these maps are used.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Literal
 from daq_core.linux.text_outlet import OutletHandler, TextOutlet
 
 COUNTED = {"counted": True}
-"""For ``log.error(…, extra=COUNTED)``: who logs this line counts it, too."""
+"""For ``log.error(…, extra=COUNTED)``: the code that logs this line counts it itself."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 

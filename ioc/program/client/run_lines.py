@@ -1,7 +1,7 @@
 """How the client commands show a run: line by line, and as one line of a list.
 
-A run is what the service's REST says of it, as JSON. Losses and failures are in colour; who prints
-takes that out where it does not go to a terminal.
+A run is what the service's REST says of it, as JSON. Losses and failures are in colour; the
+command that prints takes the colour out where its output does not go to a terminal.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def look_at_access(bind: str, token_file: Path | None) -> Findings:
         except Unavailable as refused:
             yield Finding(SUBJECT, "problem", str(refused), MAKE_ONE)
         else:
-            yield Finding(SUBJECT, "good", f"by REST who has the token of {token_file}")
+            yield Finding(SUBJECT, "good", f"by REST everybody who has the token of {token_file}")
     elif is_loopback(bind):
         yield Finding(
             SUBJECT,
