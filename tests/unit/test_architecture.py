@@ -17,6 +17,8 @@ JOURNEYS = [
     HOUSE,
     *(EXPLANATIONS / f"{name}.md" for name in ("a-packets-journey", "a-commands-journey", "processes")),
 ]
+PACKAGES = ("daq_core", "ioc", "rest_bridge")
+MOST_FILES = 14
 ROOM = r"^\| \[`(\w+)/`\]\(\.\./\.\./{}/(\w+)/\) \| (.+) \|$"
 QUESTION = re.compile(r"^\| (.+?) \| (.*\]\(.+) \|$", re.MULTILINE)
 
@@ -60,6 +62,17 @@ def test_the_rooms_of_the_page_are_the_folders_with_their_own_sentences(package:
     folders = [init.parent for init in (ROOT / package).glob("*/__init__.py")]
     assert {named: sentence for named, _, sentence in rooms} == {f.name: says(f) for f in folders}
     assert all(named == linked for named, linked, _ in rooms)
+
+
+def test_a_folder_is_one_subject_with_a_sentence_and_at_most_fourteen_files() -> None:
+    """A folder with more has a second subject, which deserves a name: three rooms were found that way."""
+    folders = [file.parent for package in PACKAGES for file in (ROOT / package).rglob("__init__.py")]
+    n_files = {folder.relative_to(ROOT): len([*folder.glob("*.py")]) - 1 for folder in folders}
+    modules = {file.parent for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
+    assert len(folders) > 20
+    assert modules == set(folders)  # none is without its sentence
+    assert all(map(says, folders))
+    assert {str(folder): n for folder, n in n_files.items() if n > MOST_FILES} == {}
 
 
 @pytest.mark.parametrize("question", ANSWERS)
