@@ -18,11 +18,12 @@ from tests.system.checker import Broken, check
 from tests.system.evidence import End, Evidence, Images, Owned, RunEvidence
 from tests.torture.configs import SITUATIONS
 from tests.torture.detector import JUNGFRAU
-from tests.torture.faults import FAULTS, FILLER, Fault, empty_disk, lift_limit
+from tests.torture.faults import FAULTS, Fault
 from tests.torture.files import owned, parts_of
 from tests.torture.plan import Plan, new_detector, plan
 from tests.torture.session import Session
 from tests.torture.starts import N_STOPS, Outcome, stops_within_starts, storm
+from tests.torture.surrounding_faults import FILLER, empty_disk, lift_limit
 
 N_PERFECT = 100
 IMAGE_TIMEOUT_S = 0.5
