@@ -21,9 +21,11 @@ from daq_core.simulating.fault_stage import MAX_BURST, MAX_HELD, ChaosStage, Sen
 from daq_core.simulating.faults import IMAGE_FAULTS, PACKET_FAULTS, Chaos
 from daq_core.simulating.simulator import Simulator
 from ioc.program.packets import simulate
-from ioc.program.ports import LOOPBACK, free_ports
+from ioc.program.ports import LOOPBACK
+from tests.daq.small_jungfrau import small_jungfrau
 from tests.machine.judges import absent
 from tests.oracle.packets import HEADER
+from tests.property.geometries import gigafrost
 
 N_PACKETS = 6  # of one image: 4 and 2
 N_BYTES = 8240
@@ -31,26 +33,10 @@ HELD_BYTES = 2**22  # twice what 20 images with all faults take, as the kernel c
 SO_RCVBUFFORCE = 33  # socket(7)
 
 
-def config(**changes: Any) -> DaqConfig:
-    """A Jungfrau of two modules, with 16 and 8 rows."""
-    values = {
-        "detector_name": "JF-small",
-        "detector_type": "jungfrau",
-        "bit_depth": 16,
-        "image_pixel_height": 24,
-        "image_pixel_width": 1024,
-        "n_modules": 2,
-        "start_udp_port": free_ports(2, socket.SOCK_DGRAM),
-        "writer_user_id": 0,
-        "module_positions": {"0": [0, 0, 1023, 15], "1": [0, 16, 1023, 23]},
-    }
-    return DaqConfig.parse(values | changes)
-
-
 def sent(chaos: str, n_images: int = 200, settings: DaqConfig | None = None) -> list[SentPacket]:
     """Send images as fast as possible, to nobody; return what was told of each packet."""
     told: list[SentPacket] = []
-    simulator = Simulator(settings or config(), chaos=Chaos.parse(chaos), tell=told.append)
+    simulator = Simulator(settings or small_jungfrau(), chaos=Chaos.parse(chaos), tell=told.append)
     report = simulator.send(n_images, 0)
     assert report.n_images == n_images
     assert report.n_packets == sum(packet.datagram is not None for packet in told)
@@ -101,13 +87,13 @@ def test_what_is_written_is_read() -> None:
 )
 def test_what_cannot_be_is_refused_in_one_line(text: str, says: str) -> None:
     with pytest.raises(InvalidRequest) as error:
-        Simulator(config(), chaos=Chaos.parse(text))
+        Simulator(small_jungfrau(), chaos=Chaos.parse(text))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_faults_that_a_detector_cannot_have_are_refused() -> None:
-    alone = config(n_modules=1, module_positions={"0": [0, 0, 1023, 15]})
+    alone = small_jungfrau(n_modules=1, module_positions={"0": [0, 0, 1023, 15]})
     with pytest.raises(InvalidRequest, match="two UDP ports or more"):
         Simulator(alone, chaos=Chaos(wrong_port=0.1))
     camera = DaqConfig.parse(
@@ -127,14 +113,14 @@ def test_faults_that_a_detector_cannot_have_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="sends messages"):
         Simulator(camera, chaos=Chaos())
     with pytest.raises(Unavailable, match=r"from 198\.51\.100\.1 too"):
-        Simulator(config(), chaos=Chaos(foreign=0.1, foreign_address="198.51.100.1")).send(1, 0)
+        Simulator(small_jungfrau(), chaos=Chaos(foreign=0.1, foreign_address="198.51.100.1")).send(1, 0)
 
 
 # ---------------------------------------------------------------- what is done
 
 
 def test_without_faults_every_packet_is_sent_as_it_is_and_in_its_order() -> None:
-    settings = config()
+    settings = small_jungfrau()
     told = sent("seed=3", 10, settings)
     assert not faults(told)
     plain = Simulator(settings)
@@ -147,7 +133,7 @@ def test_without_faults_every_packet_is_sent_as_it_is_and_in_its_order() -> None
 
 def test_the_same_seed_makes_the_same_faults_and_another_one_others() -> None:
     every = ",".join(f"{name}=0.05" for name in (*PACKET_FAULTS, *IMAGE_FAULTS))
-    settings = config()
+    settings = small_jungfrau()
 
     def all_of(seed: int) -> list[Any]:
         told = sent(f"seed={seed},{every}", 100, settings)
@@ -167,7 +153,7 @@ def test_a_fault_happens_as_often_as_its_chance_says_and_no_other(fault: str) ->
 
 def test_a_fault_is_what_it_is_called() -> None:
     told = sent("seed=2,loss=0.1,corrupt=0.1,truncate=0.1,oversize=0.1,number=0.1,wrong_port=0.1", 300)
-    plain = Simulator(config())
+    plain = Simulator(small_jungfrau())
     for packet in told:
         whole = plain.packets(packet.image_id)
         kinds = set(packet.faults)
@@ -285,15 +271,7 @@ def test_a_module_counts_from_elsewhere_or_lags() -> None:
 
 def test_even_and_odd_images_keep_their_ports_through_every_jump() -> None:
     """A GigaFRoST with 16 ports: frame numbers are 32 bits wide, and their parity says to which eight."""
-    camera = config(
-        detector_type="gigafrost",
-        image_pixel_height=132,
-        image_pixel_width=504,
-        n_modules=8,
-        n_udp_ports=16,
-        start_udp_port=free_ports(16, socket.SOCK_DGRAM),
-        module_positions={},
-    )
+    camera = gigafrost(image_pixel_height=132, image_pixel_width=504, n_udp_ports=16)
     told = sent("seed=1,wrap=1,ahead=0.2,back=0.2,restart=0.1,rearm=0.05,stray=0.01", 100, camera)
     form = format_of(camera)
     for packet in told:
@@ -338,7 +316,7 @@ def waiting_room(port: int) -> Iterator[socket.socket]:
 
 
 def test_what_arrives_is_what_was_told_and_from_whom() -> None:
-    settings = config()
+    settings = small_jungfrau()
     told: list[SentPacket] = []
     every = ",".join(f"{name}=0.1" for name in PACKET_FAULTS)
     simulator = Simulator(settings, chaos=Chaos.parse(f"seed=9,burst=0.1,{every}"), tell=told.append)
@@ -360,7 +338,7 @@ def test_what_arrives_is_what_was_told_and_from_whom() -> None:
 def test_the_command_writes_a_line_for_every_packet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = config()
+    settings = small_jungfrau()
     (tmp_path / "config.json").write_text(json.dumps(settings.as_dict()))
     log = tmp_path / "packets.jsonl"
     arguments: dict[str, Any] = {
@@ -381,7 +359,7 @@ def test_the_command_writes_a_line_for_every_packet(
 
 
 def test_a_stage_that_is_told_nothing_still_counts() -> None:
-    settings = config()
+    settings = small_jungfrau()
     stage = ChaosStage(Chaos(loss=1.0), format_of(settings), Simulator(settings).layout)
     packets = Simulator(settings).packets(1)
     (burst,) = stage.bursts([(1, 1, packets, [np.full(len(p), p.shape[1]) for p in packets])])

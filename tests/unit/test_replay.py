@@ -23,23 +23,12 @@ from daq_core.recordings.recording import Recording, load_recording
 from daq_core.recordings.replay import frame_ends, replay
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import free_ports
+from tests.daq.small_jungfrau import small_jungfrau
 from tests.machine.judges import absent
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "recordings"
 RECORDED_PORT = 50101
-JUNGFRAU = DaqConfig.parse(
-    {
-        "detector_name": "JF-small",
-        "detector_type": "jungfrau",
-        "bit_depth": 16,
-        "image_pixel_height": 24,
-        "image_pixel_width": 1024,
-        "n_modules": 2,
-        "start_udp_port": RECORDED_PORT,
-        "writer_user_id": 0,
-        "module_positions": {"0": [0, 0, 1023, 15], "1": [0, 16, 1023, 23]},
-    }
-)
+JUNGFRAU = small_jungfrau(start_udp_port=RECORDED_PORT)
 """Two modules of 16 and 8 rows: 4 and 2 packets an image."""
 
 

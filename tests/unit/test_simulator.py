@@ -19,22 +19,13 @@ from daq_core.simulating import simulator as simulator_module
 from daq_core.simulating.sender import TURN, Burst
 from daq_core.simulating.simulator import CYCLES, Simulator
 from ioc.program.ports import free_ports
+from tests.daq.small_jungfrau import small_jungfrau
 
 
 def config(**changes: Any) -> DaqConfig:
-    """A Jungfrau of two modules, the second upside down, with 16 and 8 rows and a gap between them."""
-    values = {
-        "detector_name": "JF-small",
-        "detector_type": "jungfrau",
-        "bit_depth": 16,
-        "image_pixel_height": 30,
-        "image_pixel_width": 1024,
-        "n_modules": 2,
-        "start_udp_port": free_ports(2, socket.SOCK_DGRAM),
-        "writer_user_id": 0,
-        "module_positions": {"0": [0, 0, 1023, 15], "1": [1023, 29, 0, 22]},
-    }
-    return DaqConfig.parse(values | changes)
+    """A Jungfrau whose second module is upside down, with a gap between them."""
+    values = {"image_pixel_height": 30, "module_positions": {"0": [0, 0, 1023, 15], "1": [1023, 29, 0, 22]}}
+    return small_jungfrau(**(values | changes))
 
 
 def eiger(bit_depth: int) -> DaqConfig:
