@@ -29,12 +29,9 @@ from daq_core.simulating.simulator import Simulator
 from daq_core.state.options import DaqOptions
 from daq_core.state.status import AcquisitionState, Counters, DaqState, DaqStatus, Snapshot, WriteRequest
 from ioc.program.ports import LOOPBACK, free_ports
-
-MARK = "STD_DAQ_TEST_MARK"
-"""Environment variable by which the processes of a Daq are found, orphans too."""
+from tests.daq.kept_forks import MARK, KeptForks, drop, kept_pids, new_mark
 
 STOP_LIMIT_S = 5.0
-_marks = itertools.count()
 
 
 def jungfrau(
@@ -224,8 +221,13 @@ class Bench:
 async def loopback_daq(
     config: DaqConfig, folder: Path, forks: ForkServer | None = None, **options: Any
 ) -> AsyncIterator[Bench]:
-    """Run a Daq that receives on loopback; at its end no process of it may be left."""
-    mark = os.environ[MARK] = f"{os.getpid()}-{next(_marks)}"
+    """Run a Daq that receives on loopback; at its end no process of it may be left but a kept fork server."""
+    if forks is None:
+        forks = kept = KeptForks()
+        mark = kept.mark
+    else:
+        mark = new_mark()
+    os.environ[MARK] = mark
     try:
         async with Daq(config, DaqOptions(udp_host=LOOPBACK, **options), forks) as daq:
             bench = Bench(daq, folder, mark)
@@ -234,15 +236,21 @@ async def loopback_daq(
     finally:
         try:
             await no_processes_left(mark)
-        finally:
+        except BaseException:
+            drop()
             kill_all(mark)
+            raise
 
 
 async def no_processes_left(mark: str, timeout_s: float = 5) -> None:
-    """Demand that all processes with a mark end by themselves."""
+    """Demand that all processes with a mark end by themselves, but for a fork server that is kept."""
+
+    def left() -> dict[int, str]:
+        return {pid: name for pid, name in marked_processes(mark).items() if pid not in kept_pids()}
+
     with contextlib.suppress(TimeoutError):
-        await eventually(lambda: not marked_processes(mark), timeout_s)
-    assert marked_processes(mark) == {}
+        await eventually(lambda: not left(), timeout_s)
+    assert left() == {}
 
 
 async def eventually(condition: Callable[[], bool], timeout_s: float = 10) -> None:
