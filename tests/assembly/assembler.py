@@ -15,7 +15,7 @@ from daq_core.assembling.arms import begin_reading, forget_arms, note_batch
 from daq_core.assembling.gate import new_crew
 from daq_core.assembling.local import Local
 from daq_core.assembling.orders import end_run, take_orders
-from daq_core.assembling.placing import kernels_of
+from daq_core.assembling.placing import Kernels, kernels_of
 from daq_core.assembling.publication import publish_ready
 from daq_core.assembling.signatures import (
     ASSEMBLY_TYPE,
@@ -35,7 +35,7 @@ from daq_core.assembling.signatures import (
 from daq_core.assembling.verdicts import judge, look_for_next_frame
 from daq_core.config import DaqConfig
 from daq_core.detectors import format_of, layout_of
-from daq_core.kernels.compiling import kernel_of
+from daq_core.kernels.compiling import JIT, kernel_of
 from daq_core.kernels.loading import load_kernels
 from daq_core.linux.sockets import MESSAGE_LENGTH, DatagramBatch
 from daq_core.receiving.loop import place
@@ -104,6 +104,28 @@ def _look_and_judge(ring: Any, local: Any, taken: Any, n: int, port: int, now: i
 load_kernels()
 
 N_WRITERS = 3
+SIGNATURES = (TAKE, PUT, ERASE)
+
+
+class Known(types.WrapperAddressProtocol):
+    """A compiled kernel whose address is found once: numba looks for it at each call, ten times as long."""
+
+    def __init__(self, compiled: Any, signature: Any) -> None:
+        self._numba_type_ = types.FunctionType(signature)
+        self._signature = signature
+        found = compiled.get_compile_result(signature)
+        self._address = found.library.get_pointer_to_function(found.fndesc.llvm_cfunc_wrapper_name)
+
+    def __wrapper_address__(self) -> int:
+        return int(self._address)
+
+    def signature(self) -> Any:
+        return self._signature
+
+
+def handed_over(kernel: Any, signature: Any) -> Any:
+    """Return what is given to a kernel that calls this one."""
+    return Known(kernel, signature) if JIT else kernel
 
 
 class Assembler:
@@ -112,7 +134,10 @@ class Assembler:
     def __init__(self, config: DaqConfig, n_slots: int, *, id_source: str = "frame") -> None:
         self.config = config
         self.layout = layout_of(config)
-        self.form, self.kernels = format_of(config), kernels_of(config)
+        self.form, self.kernels = (
+            format_of(config),
+            Kernels(*map(handed_over, kernels_of(config), SIGNATURES)),
+        )
         shape = self.layout.ring_shape(n_slots)
         descriptor = shape.create()
         try:

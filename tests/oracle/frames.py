@@ -114,13 +114,16 @@ def image_of(
 
 
 def _encoded(pixels: npt.NDArray[Any], bits: int) -> bytes:
-    each = (pixels.astype(np.uint64)[:, None] >> np.arange(bits, dtype=np.uint64)) & np.uint64(1)
-    return np.packbits(each.astype(np.uint8).reshape(-1), bitorder="little").tobytes()
+    numbers = pixels.astype("<u8").view(np.uint8).reshape(-1, 8)
+    each = np.unpackbits(numbers, axis=1, count=bits, bitorder="little")
+    return np.packbits(each.reshape(-1), bitorder="little").tobytes()
 
 
 def _decoded(wire: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint64]:
     each = np.unpackbits(wire, bitorder="little").reshape(-1, bits)
-    return each.astype(np.uint64) @ (np.uint64(1) << np.arange(bits, dtype=np.uint64))
+    numbers = np.zeros((len(each), 8), np.uint8)
+    numbers[:, : math.ceil(bits / 8)] = np.packbits(each, axis=1, bitorder="little")
+    return numbers.view("<u8")[:, 0]
 
 
 def _placed(corners: tuple[int, int, int, int], rows: Any, columns: Any) -> tuple[Any, Any]:

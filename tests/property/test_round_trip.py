@@ -73,6 +73,7 @@ class Trip:
         self.layout, self.form = layout_of(config), format_of(config)
         self.pixels = np.random.default_rng(seed)
         self.shuffle = random.Random(seed)
+        self._frames: dict[int, list[Frame]] = {}
 
     def random_image(self, image_id: int) -> npt.NDArray[Any]:
         """Return an image whose gap pixels are 0 and whose others are anything."""
@@ -83,7 +84,10 @@ class Trip:
         return image
 
     def frames(self, image_id: int) -> list[Frame]:
-        return frames_of(self.config, image_id, rows=self.rows)
+        turn = image_id % self.layout.turns
+        if turn not in self._frames:
+            self._frames[turn] = frames_of(self.config, image_id, rows=self.rows)
+        return self._frames[turn]
 
     def sent(self, image: npt.NDArray[Any], image_id: int) -> Sent:
         """Return what the oracle sends of an image."""
