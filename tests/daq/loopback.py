@@ -97,7 +97,7 @@ class Bench:
     daq: Daq
     folder: Path
     mark: str
-    snapshots: list[Snapshot] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list, repr=False)  # thousands, and pytest asks often
     _next_id: int = 1
     _n_files: int = 0
     _simulators: dict[str, Simulator] = field(default_factory=dict)
