@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import daq_core
 from daq_core.kernels.cache import NAME, remove_others
 
 HOLDER = """
@@ -80,6 +82,26 @@ def run_kernel(folder: Path, home: Path, program: str = KERNEL, **environment: s
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().split("|")
+
+
+def test_an_edit_in_any_room_makes_another_folder(tmp_path: Path) -> None:
+    """numba looks at the file of a kernel alone; an edit of a file that it calls would run the old code."""
+    package = tmp_path / "daq_core"
+    shutil.copytree(Path(daq_core.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def folder() -> str:
+        program = "from daq_core.kernels.cache import choose_folder; print(choose_folder())"
+        environment = {"PATH": "", "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
+        return subprocess.check_output([sys.executable, "-P", "-c", program], env=environment, text=True)
+
+    seen = {folder(), folder()}
+    assert len(seen) == 1
+    for room in ("ring/words.py", "assembling/runs.py", "detectors/sls.py", "errors.py"):
+        with (package / room).open("a") as source:
+            source.write("# an edit\n")
+        now = folder()
+        assert now not in seen
+        seen.add(now)
 
 
 def test_folders_of_other_versions_are_removed_but_for_those_in_use(tmp_path: Path) -> None:
