@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
 from hypothesis import settings
 
@@ -32,9 +33,10 @@ def pytest_configure() -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile the kernels before the workers begin: no test's time is for that, nor each worker's.
 
-    A run without workers is often of one test that needs none.
+    A run without workers is often of one test that needs none; with NUMBA_DISABLE_JIT there are none.
     """
-    if session.config.getoption("numprocesses", None) and not session.config.option.collectonly:
+    with_workers = session.config.getoption("numprocesses", None) and not session.config.option.collectonly
+    if with_workers and not numba.config.DISABLE_JIT:
         subprocess.run([sys.executable, "-m", "ioc", "compile"], cwd=session.config.rootpath, check=True)
         importlib.import_module("tests.assembly.assembler")
 

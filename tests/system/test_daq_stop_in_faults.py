@@ -19,7 +19,8 @@ from tests.daq.run_states import STATES, run_in
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROCESSES = ("receiver", "writer", "fork_server")
-FAULTS = [group for n in (1, 2, 3) for group in combinations(PROCESSES, n)]
+FAULTS = [group for n in (1, 3) for group in combinations(PROCESSES, n)]
+PAIRS = [pytest.param(pair, marks=pytest.mark.night) for pair in combinations(PROCESSES, 2)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -43,7 +44,7 @@ def pids_of(bench: Bench, names: tuple[str, ...]) -> list[int]:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("fault", FAULTS, ids="+".join)
+@pytest.mark.parametrize("fault", [*FAULTS, *PAIRS], ids="+".join)
 async def test_stop_is_ready_in_time(bench: Bench, fault: tuple[str, ...], state: str) -> None:
     async with run_in(bench, state):
         with standing_still(pids_of(bench, fault)):
