@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +16,8 @@ import pytest_asyncio
 
 from daq_core.simulating.simulator import Simulator
 from ioc.program.ports import LOOPBACK, free_ports
-from tests.daq.loopback import Bench, assert_holds, jungfrau, loopback_daq
+from tests.daq.filled_sockets import send_to_sockets
+from tests.daq.loopback import Bench, assert_holds, jungfrau, loopback_daq, standing_still
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -151,11 +150,8 @@ async def test_a_backlog_of_frames_of_one_packet_loses_nothing(bench: Bench, n_u
     small = GIGAFROST | {"image_pixel_height": 8, "image_pixel_width": 72, "n_udp_ports": n_udp_ports}
     await change_to(bench, small)
     path, ids = await bench.start(100), bench.next_ids(100)
-    os.kill(bench.receiver, signal.SIGSTOP)
-    try:
-        await bench.send(ids, 2000)
-    finally:
-        os.kill(bench.receiver, signal.SIGCONT)
+    with standing_still([bench.receiver]):
+        await send_to_sockets(bench, ids, 2000)
     assert (await bench.end()).acquisition.message == "Completed."
     assert_holds_in_order(path, bench.simulator, ids)
     assert bench.counters().id_restarts == 0

@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from daq_core.errors import Busy, RunFailed
 from daq_core.state.status import AcquisitionState, DaqState
+from tests.daq.filled_sockets import send_to_sockets
 from tests.daq.loopback import (
     MARK,
     Bench,
@@ -28,6 +29,7 @@ from tests.daq.loopback import (
     loopback_daq,
     marked_processes,
     no_processes_left,
+    standing_still,
 )
 from tests.machine.judges import absent
 
@@ -209,12 +211,9 @@ async def test_a_receiver_that_stood_still_for_two_seconds_loses_nothing(bench: 
     if bench.counters().socket_buffer_bytes * 2 < needed:
         absent("sockets", f"the kernel grants less than {needed} bytes of receive buffer")
     path, ids = await bench.start(n_images), bench.next_ids(n_images)
-    os.kill(bench.receiver, signal.SIGSTOP)
-    try:
-        await bench.send(ids, RATE_HZ)
+    with standing_still([bench.receiver]):
+        await send_to_sockets(bench, ids, RATE_HZ)
         await asyncio.sleep(1.4)
-    finally:
-        os.kill(bench.receiver, signal.SIGCONT)
     assert (await bench.end()).acquisition.message == "Completed."
     assert_holds(path, bench.simulator, ids)
 

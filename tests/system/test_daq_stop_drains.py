@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from daq_core.state.receive_threads import ReceiveThreads
 from daq_core.state.status import AcquisitionState
-from ioc.program.ports import LOOPBACK
-from tests.daq.loopback import Bench, assert_holds, eventually, jungfrau, loopback_daq, standing_still
+from tests.daq.filled_sockets import send_to_sockets
+from tests.daq.loopback import Bench, assert_holds, jungfrau, loopback_daq, standing_still
 from tests.daq.run_states import run_in
 from tests.system.test_daq_images import image_ids
 
@@ -31,27 +31,6 @@ async def bench(
     config = jungfrau(3, rows=8)
     async with loopback_daq(config, tmp_path_factory.mktemp("drains"), receive_threads=threads) as bench:
         yield bench
-
-
-def bytes_waiting(port: int) -> int:
-    """Return what the kernel says is in a UDP socket (proc_net_udp(5), rx_queue)."""
-    address = f"{int.from_bytes(bytes(map(int, LOOPBACK.split('.'))), 'little'):08X}:{port:04X}"
-    rows = (line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:])
-    return next(int(row[4].partition(":")[2], 16) for row in rows if row[1] == address)
-
-
-def stands_still(pid: int) -> bool:
-    """Tell whether all threads of a process have stopped; the kernel takes its time after SIGSTOP."""
-    states = [stat.read_text().rpartition(") ")[2][0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return set(states) == {"T"}
-
-
-async def send_to_sockets(bench: Bench, ids: list[int]) -> None:
-    """Send images to a receiver that is told to stand still, and wait until its sockets have them all."""
-    await eventually(lambda: stands_still(bench.receiver))
-    await bench.send(ids)
-    await eventually(lambda: len({bytes_waiting(port) for port in bench.simulator.ports}) == 1)
-    assert bytes_waiting(bench.simulator.ports[0]) > 0
 
 
 def assert_holds_all(path: Path, bench: Bench, ids: list[int]) -> None:
