@@ -21,7 +21,8 @@ from daq_core.config import DaqConfig
 from daq_core.detectors import gigafrost as gigafrost_wire
 from daq_core.detectors import layout_of
 from daq_core.detectors import sls as sls_wire
-from daq_core.kernels.compiling import copy_bytes, finish_stores, kernel_of, load_kernels
+from daq_core.kernels.compiling import copy_bytes, finish_stores, kernel_of
+from daq_core.kernels.loading import load_kernels
 from daq_core.linux.sockets import DatagramBatch
 from daq_core.ring.prefault import populate
 from daq_core.ring.ring import Ring

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,10 @@ from ioc.pvs.row import MACROS, Row
 from ioc.records.fields import STATE_WORDS
 from ioc.site.database import FILES
 from tests.channel_access.ca_wire import STRING, Connection
-from tests.channel_access.epics_peer import ECA_NORMAL, ROOT, EpicsPeer
+from tests.channel_access.epics_peer import ECA_NORMAL, EpicsPeer
 from tests.channel_access.ioc_thread import IocThread
 
+ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "db/daq.template"
 COMPARED = ("type", "count", "units", "precision", "enum_strs", "lower_ctrl_limit", "upper_ctrl_limit")
 
