@@ -38,6 +38,7 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> No
         time.sleep(0.05)
 
 
+@pytest.mark.night  # by day: test_a_client_that_stops_reading_is_disconnected_and_counted
 @pytest.mark.timeout(180)
 def test_a_stopped_client_is_gone_soon_and_costs_the_others_nothing(server: CountingServer) -> None:
     with ExitStack() as entered:

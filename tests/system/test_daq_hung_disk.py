@@ -155,7 +155,8 @@ async def test_gain_files_that_do_not_answer_refuse_the_config_and_hold_up_nobod
     slow = tmp_path / "gains.h5"
     with h5py.File(slow, "w") as file:
         shape = (3, n_modules, 512, 1024)
-        file.create_dataset("gains", shape, "f8", compression="gzip", compression_opts=1, fillvalue=1)[0] = 2
+        for name in ("gains", "pedestals"):  # what lacks one is refused at once
+            file.create_dataset(name, shape, "f8", compression="gzip", compression_opts=1, fillvalue=1)[0] = 2
     async with loopback_daq(jungfrau(rows=64), tmp_path) as bench:
         before = bench.daq.snapshot.config
         changing = asyncio.create_task(

@@ -13,7 +13,6 @@ from tests.torture.__main__ import again, table, torture
 from tests.torture.rounds import Tally
 
 SEED = 2923  # its first rounds are of a GigaFRoST, then of Jungfraus
-SECONDS = 40
 
 
 @pytest.fixture
@@ -25,12 +24,17 @@ def public_folder() -> Iterator[Path]:
 
 
 @pytest.mark.timeout(300)
-def test_faults_of_every_kind_break_no_invariant(public_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "n_rounds", "n_faults"), [(12, 1, 3), pytest.param(60, 3, 10, marks=pytest.mark.night)]
+)
+def test_faults_of_every_kind_break_no_invariant(
+    public_folder: Path, seconds: float, n_rounds: int, n_faults: int
+) -> None:
     tally = Tally()
-    torture(public_folder, tally, SEED, SECONDS)
+    torture(public_folder, tally, SEED, seconds)
     says = [f"{said}\n  again: {again(SEED, number)}" for number, said in tally.broken]
     assert not says, "\n".join(says)
     print(table(tally))
-    assert tally.n_rounds >= 3
-    assert tally.faults.total() >= 10
+    assert tally.n_rounds >= n_rounds
+    assert tally.faults.total() >= n_faults
     assert tally.detectors["gigafrost 16 bit"] >= 1, tally.detectors
