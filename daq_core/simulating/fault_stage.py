@@ -29,6 +29,7 @@ WRAP_AFTER = 3  # images before the frame number begins again
 FAR = 10_000  # what a stray frame number is ahead, at least
 APART, LAG = 1000, 80  # frame numbers, and images, that a module is out of step
 REARM_PAUSE_S = 0.02
+ONE_IMAGE_PAUSE_S = 0.06  # behind an arm of one image: the same number sooner is taken for its copy
 
 
 class SentPacket(NamedTuple):
@@ -125,6 +126,8 @@ class ChaosStage:
         self._lost: list[_Packet] = []  # not told yet
         self._first = (0, 0)  # image id and frame number with which the detector was armed
         self._is_armed_again = False  # before the image that was asked for last
+        self._n_in_arm = 0  # images since it was armed
+        self._pause_s = REARM_PAUSE_S
         for name in ("silent", "apart", "lag"):
             module = getattr(chaos, name)
             if module is not None and module not in layout.modules:
@@ -142,6 +145,8 @@ class ChaosStage:
         elif not is_first and chaos.rearm and self._random.random() < chaos.rearm:
             self.counts["rearm"] += 1
             self._is_armed_again = True
+            self._pause_s = ONE_IMAGE_PAUSE_S if self._n_in_arm == 1 else REARM_PAUSE_S
+            self._n_in_arm = 0
             first_id, first_added = self._first
             self._added = first_added - (image_id - first_id) // step * step
         elif not is_first and chance[0] < chaos.restart:
@@ -153,6 +158,7 @@ class ChaosStage:
         elif not is_first and chance[2] < chaos.ahead:
             self.counts["ahead"] += 1
             self._added += step * int(self._random.integers(1, MAX_AHEAD + 1))
+        self._n_in_arm += 1
         if is_first:
             self._first = image_id, self._added
         frame: int = (image_id + self._added) % self._number_span
@@ -176,7 +182,7 @@ class ChaosStage:
             is_last = following is None or self._is_armed_again
             yield self._burst(*self._with_waiting(place, mangled, is_last=is_last))
             if self._is_armed_again:
-                time.sleep(REARM_PAUSE_S)
+                time.sleep(self._pause_s)
             place, image = place + 1, following
 
     def _mangled(self, place: int, image: Image) -> list[_Packet]:

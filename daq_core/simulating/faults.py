@@ -34,7 +34,7 @@ IMAGE_FAULTS = {
     "ahead": "the frame number jumps ahead, by up to 1000",
     "back": "the frame number jumps back, by up to 100",
     "restart": "the frame number begins again at 0",
-    "rearm": "the detector is armed again: after 20 ms the frame number is the first once more",
+    "rearm": "the detector is armed again: after 20 ms, 60 ms behind one image, its numbers begin anew",
 }
 """A chance of 0 to 1 for each image."""
 RUN_FAULTS = {

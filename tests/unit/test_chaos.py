@@ -247,6 +247,13 @@ def test_a_detector_that_is_armed_again_pauses_and_begins_with_its_first_number(
         arm, time_s = now, packet.time_s
 
 
+def test_behind_an_arm_of_one_image_the_pause_is_longer_than_a_copy_may_come_late() -> None:
+    told = sent("seed=1,rearm=1", 4)
+    assert set(frames(told)) == {1}
+    begins = sorted({packet.time_s for packet in told})
+    assert all(b - a >= 0.06 for a, b in itertools.pairwise(begins))
+
+
 def test_a_stray_packet_is_sent_once_more_under_a_number_far_ahead() -> None:
     told = sent("seed=1,stray=0.1", 50)
     strays = [packet for packet in told if "stray" in packet.faults]
