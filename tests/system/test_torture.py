@@ -25,7 +25,7 @@ def public_folder() -> Iterator[Path]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("seconds", "n_rounds", "n_faults"), [(12, 1, 3), pytest.param(60, 3, 10, marks=pytest.mark.night)]
+    ("seconds", "n_rounds", "n_faults"), [(20, 1, 1), pytest.param(60, 3, 10, marks=pytest.mark.night)]
 )
 def test_faults_of_every_kind_break_no_invariant(
     public_folder: Path, seconds: float, n_rounds: int, n_faults: int
