@@ -104,6 +104,13 @@ def start(path: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
+def wait_until_written(process: subprocess.Popen[str], n_images: int) -> None:
+    """Read what a writer of one image a hand-over says, until it has written so many."""
+    assert process.stdout is not None
+    while (line := process.stdout.readline()) != f"{n_images}\n":
+        assert line, f"the writer ended before it had written {n_images} images"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("path")

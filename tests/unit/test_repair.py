@@ -198,9 +198,7 @@ def test_more_images_fit_into_a_repaired_file(tmp_path: Path) -> None:
 def test_a_file_that_is_being_written_is_refused_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with image_writer.start(path, "--n-images", "20", "--wait") as process:
-        assert process.stdout is not None
-        while process.stdout.readline() != "20\n":
-            pass
+        image_writer.wait_until_written(process, 20)
         report = repair(str(path))
         process.communicate(timeout=30)
     assert report.outcome == "open elsewhere"

@@ -40,9 +40,7 @@ def test_overwrite_also_makes_new_files(tmp_path: Path) -> None:
 def test_overwrite_spares_a_file_that_is_being_written(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with image_writer.start(path, "--n-images", "3", "--wait") as process:
-        assert process.stdout is not None
-        while process.stdout.readline() != "3\n":
-            pass
+        image_writer.wait_until_written(process, 3)
         with pytest.raises(FileExistsError, match="open elsewhere"):
             create(path, overwrite=True)
         process.communicate(timeout=20)
